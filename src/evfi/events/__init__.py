@@ -1,0 +1,1 @@
+"""Events: streams, stacks, file formats, simulation."""

@@ -1,0 +1,1 @@
+"""Networks, and the bundle that holds all parts of a model."""

@@ -1,0 +1,1 @@
+"""Recordings: frames, events and how they lie on each other."""

@@ -1,0 +1,1 @@
+"""Two-sided, tiled, event-controlled sampling."""

@@ -1,0 +1,1 @@
+"""Frames and video: reading, writing, geometry."""

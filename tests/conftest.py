@@ -1,0 +1,17 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of shared real recordings and reference numbers; skips where it is absent."""
+    folder = Path(os.environ.get("EVFI_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"shared data absent ({folder}); set EVFI_SHARED to its folder")
+    return folder
