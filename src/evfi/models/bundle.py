@@ -1,0 +1,358 @@
+"""A model as one thing: base networks, event ControlNet, event representation and sampling defaults.
+
+A bundle is a folder in diffusers' layout with one more file, `evfi.json`:
+
+    model_index.json           which class each part is
+    evfi.json                  name, licence, source, number of frames, event representation, sampling defaults
+    vae/ unet/ controlnet/     config.json + safetensors
+    scheduler/                 scheduler_config.json
+    image_encoder/ feature_extractor/   absent where the base has no image embedding
+
+Conventions: pixels are in [-1, 1], [N, 3, H, W]. *Scaled* latents (what the UNet denoises) are the autoencoder's times its
+scaling factor; the key image's latent, which is concatenated to them, is unscaled, as in Stable Video Diffusion.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
+from torch import Tensor, nn
+
+from evfi.errors import ConfigError, ModelError
+from evfi.events.stacks import StackConfig
+from evfi.models.controlnet import EventControlNet
+from evfi.models.unet import EventUNet
+from evfi.models.weights import CONFIG_NAME, load_weights, read_json, tensor_shape, weight_files
+
+BUNDLE_FILE = "evfi.json"
+BUNDLE_FORMAT = 1
+
+_EVENT_INPUT = "controlnet_cond_embedding.conv_in.weight"
+_AUTOENCODERS = {"AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder, "AutoencoderTiny": AutoencoderTiny}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Where a model comes from and what may be done with it.
+
+    Attributes:
+        name: what users call it.
+        licence: of the weights, in a few words.
+        source: where the weights come from.
+        num_frames: frames per window that it was trained with, key frames included.
+    """
+
+    name: str
+    licence: str
+    source: str
+    num_frames: int
+
+
+@dataclass
+class ModelBundle:
+    """All parts of a model; see the module's docstring.
+
+    Attributes:
+        vae: the image autoencoder.
+        unet: the denoising network.
+        controlnet: the network that steers it by events.
+        scheduler: diffusers' EulerDiscreteScheduler config.
+        event_stack: the event representation that the ControlNet was trained with.
+        info: name, licence, source.
+        sampling: defaults of this model that differ from the sampler's.
+        image_encoder: CLIP vision tower, or None: then the key image's embedding is zero.
+        feature_extractor: CLIP's preprocessing config (mean, standard deviation, size).
+    """
+
+    vae: AutoencoderKLTemporalDecoder | AutoencoderTiny
+    unet: EventUNet
+    controlnet: EventControlNet
+    scheduler: dict[str, Any]
+    event_stack: StackConfig
+    info: ModelInfo
+    sampling: dict[str, Any] = field(default_factory=dict)
+    image_encoder: nn.Module | None = None
+    feature_extractor: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        expected = 2 ** (len(self.controlnet.config.conditioning_embedding_out_channels) - 1)
+        if expected != self.vae_factor:
+            raise ModelError(
+                f"event embedding shrinks by {expected}, the autoencoder by {self.vae_factor}; they must agree"
+            )
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels per latent along each side."""
+        config = self.vae.config
+        widths = getattr(config, "encoder_block_out_channels", None) or config.block_out_channels
+        return int(2 ** (len(widths) - 1))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def scaling_factor(self) -> float:
+        """What latents are multiplied by before they are noised."""
+        return float(self.vae.config.scaling_factor)
+
+    @property
+    def latent_multiple(self) -> int:
+        """Latent sides must be multiples of this for the UNet."""
+        return int(2 ** (len(self.unet.config.down_block_types) - 1))
+
+    @property
+    def context_dim(self) -> int:
+        """Channels of the key image's embedding."""
+        return int(self.unet.config.cross_attention_dim)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network by the name of its folder."""
+        parts = {"vae": self.vae, "unet": self.unet, "controlnet": self.controlnet, "image_encoder": self.image_encoder}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ModelBundle:
+        """Move every network; an autoencoder that asks for `force_upcast` stays in float32 rather than go to float16."""
+        for name, network in self.networks().items():
+            upcast = name == "vae" and dtype == torch.float16 and self.vae.config.get("force_upcast", False)
+            network.to(device=device, dtype=torch.float32 if upcast else dtype)
+        return self
+
+    def eval(self) -> ModelBundle:
+        """Put every network into inference mode and freeze it."""
+        for network in self.networks().values():
+            network.eval().requires_grad_(False)
+        return self
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Encode images to unscaled latents (the posterior's mode).
+
+        Args:
+            pixels: [N, 3, H, W] in [-1, 1]; H and W multiples of `vae_factor`.
+
+        Returns:
+            [N, latent_channels, H / vae_factor, W / vae_factor].
+        """
+        return encode_pixels(self.vae, pixels)
+
+    def decode(self, latents: Tensor, chunk: int) -> Tensor:
+        """Decode the scaled latents of one window's consecutive frames.
+
+        Args:
+            latents: [F, latent_channels, h, w], scaled.
+            chunk: frames at a time; the temporal decoder mixes within a chunk, so that it is part of the result.
+
+        Returns:
+            [F, 3, H, W], about [-1, 1], not clamped.
+        """
+        return decode_latents(self.vae, latents, chunk)
+
+    def save(self, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+        """Write the bundle as a folder that `load_bundle` reads.
+
+        Args:
+            folder: made if absent.
+            dtype: of the weights on disk; None keeps theirs.
+        """
+        for name, network in self.networks().items():
+            save_network(network, folder / name, dtype=dtype)
+        _write_json(folder / "scheduler" / "scheduler_config.json", self.scheduler)
+        if self.feature_extractor is not None:
+            _write_json(folder / "feature_extractor" / "preprocessor_config.json", self.feature_extractor)
+        index = {name: ["evfi" if name in ("unet", "controlnet") else "diffusers", type(network).__name__]
+                 for name, network in self.networks().items()}  # fmt: skip
+        _write_json(folder / "model_index.json", {"_class_name": "EvfiBundle", **index})
+        meta = {
+            "format": BUNDLE_FORMAT,
+            **asdict(self.info),
+            "event_stack": asdict(self.event_stack),
+            "sampling": self.sampling,
+        }
+        _write_json(folder / BUNDLE_FILE, meta)
+
+
+def encode_pixels(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """Pixels [N, 3, H, W] in [-1, 1] to unscaled latents (mode), in the autoencoder's dtype."""
+    encoded = vae.encode(pixels.to(vae.dtype))  # type: ignore[operator]
+    latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents
+
+
+def decode_latents(vae: nn.Module, latents: Tensor, chunk: int) -> Tensor:
+    """Scaled latents [F, C, h, w] to pixels [F, 3, H, W], `chunk` frames at a time."""
+    unscaled = latents.to(vae.dtype) / vae.config.scaling_factor
+    temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
+    parts = []
+    for part in unscaled.split(chunk):
+        more = {"num_frames": part.shape[0]} if temporal else {}
+        parts.append(vae.decode(part, **more).sample)  # type: ignore[operator]
+    return torch.cat(parts)
+
+
+def save_network(network: nn.Module, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write one network's config.json and safetensors, converting the weights on the way out."""
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
+    network.save_pretrained(folder, state_dict=state, safe_serialization=True) if _is_transformers(
+        network
+    ) else _save_diffusers(network, folder, state)
+
+
+def _is_transformers(network: nn.Module) -> bool:
+    return type(network).__module__.startswith("transformers.")
+
+
+def _save_diffusers(network: nn.Module, folder: Path, state: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    network.save_config(folder)  # type: ignore[operator]
+    save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+
+
+def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> ModelBundle:
+    """Read a bundle from a folder that `ModelBundle.save` wrote.
+
+    Args:
+        folder: holds `evfi.json`.
+        dtype: of the networks; None keeps the files'.
+        device: where they shall lie.
+
+    Raises:
+        ModelError: a file is missing, damaged or does not fit.
+    """
+    meta = read_json(folder / BUNDLE_FILE)
+    if meta.get("format") != BUNDLE_FORMAT:
+        raise ModelError(
+            f"{folder / BUNDLE_FILE} has format {meta.get('format')!r}, this version reads {BUNDLE_FORMAT}; update evfi"
+        )
+    try:
+        info = ModelInfo(**{name: meta[name] for name in ModelInfo.__dataclass_fields__})
+        event_stack = StackConfig(**meta["event_stack"])
+        sampling = dict(meta["sampling"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(
+            f"{folder / BUNDLE_FILE} is incomplete or has unknown entries ({error}); fetch it again"
+        ) from error
+    return assemble(
+        folder, folder / "controlnet", info=info, event_stack=event_stack, sampling=sampling, dtype=dtype, device=device
+    )
+
+
+def assemble(
+    base: Path,
+    controlnet: Path,
+    *,
+    info: ModelInfo,
+    event_stack: StackConfig,
+    sampling: dict[str, Any],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> ModelBundle:
+    """Put a bundle together from a base model's folder and a ControlNet's folder.
+
+    Args:
+        base: diffusers layout with vae/, unet/, scheduler/ and, if the base has one, image_encoder/.
+        controlnet: holds config.json and safetensors.
+        info: name, licence, source.
+        event_stack: the representation that the ControlNet was trained with.
+        sampling: defaults that differ from the sampler's.
+        dtype: of the networks; None keeps the files'.
+        device: where they shall lie.
+
+    Raises:
+        ModelError: a part is missing, damaged, or does not fit the others.
+    """
+    where = torch.device(device)
+    place = {"dtype": dtype, "device": where}
+    extractor = base / "feature_extractor" / "preprocessor_config.json"
+    vae = load_vae(base / "vae", dtype=dtype, device=where)
+    network = load_controlnet(controlnet, **place)
+    channels = int(network.config.conditioning_channels)
+    if channels != event_stack.num_channels:
+        raise ModelError(
+            f"{controlnet} reads {channels} event channels, its representation has {event_stack.num_channels}"
+        )
+    bundle = ModelBundle(
+        vae=vae,
+        unet=load_network(EventUNet.from_config, base / "unet", **place),
+        controlnet=network,
+        scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
+        event_stack=event_stack,
+        info=info,
+        sampling=sampling,
+        image_encoder=_load_image_encoder(base / "image_encoder", **place),
+        feature_extractor=read_json(extractor) if extractor.is_file() else None,
+    )
+    return bundle.eval()
+
+
+def load_vae(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module:
+    """Read an image autoencoder; one with `force_upcast` is read as float32 where float16 is asked for."""
+    config = read_json(folder / CONFIG_NAME)
+    kind = _AUTOENCODERS.get(str(config.get("_class_name")))
+    if kind is None:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} describes a {config.get('_class_name')}, expected one of {', '.join(_AUTOENCODERS)}"
+        )
+    upcast = dtype == torch.float16 and config.get("force_upcast", False)
+    return load_network(kind.from_config, folder, dtype=torch.float32 if upcast else dtype, device=device)
+
+
+def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> EventControlNet:
+    """Read an event ControlNet.
+
+    The published configs claim 32 conditioning channels where the weights have 6: the tensor is believed.
+    """
+    shape = tensor_shape(weight_files(folder), _EVENT_INPUT)
+    if shape is None:
+        raise ModelError(
+            f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet, is it another network?"
+        )
+    network = load_network(
+        EventControlNet.from_config, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
+    )
+    assert isinstance(network, EventControlNet)
+    return network
+
+
+def load_network(
+    build: Callable[..., Any], folder: Path, *, dtype: torch.dtype | None, device: torch.device, **overrides: Any
+) -> Any:
+    """Build a diffusers network from a folder's config and give it the folder's weights."""
+    config = {**read_json(folder / CONFIG_NAME), **overrides}
+    config.pop("_class_name", None)
+    with torch.device("meta"):
+        try:
+            network = build(config)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ModelError(f"{folder / CONFIG_NAME} describes no network that can be built ({error})") from error
+    load_weights(network, weight_files(folder), dtype=dtype, device=device)
+    return network.eval()
+
+
+def _load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module | None:
+    """CLIP's vision tower, or None where the base has none."""
+    if not (folder / CONFIG_NAME).is_file():
+        return None
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(**read_json(folder / CONFIG_NAME))
+    with torch.device("meta"):
+        encoder = CLIPVisionModelWithProjection(config)
+    load_weights(encoder, weight_files(folder), dtype=dtype, device=device)
+    positions = encoder.vision_model.embeddings
+    positions.position_ids = torch.arange(positions.num_positions, device=device).expand((1, -1))
+    return encoder.eval()
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
