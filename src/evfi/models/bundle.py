@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
@@ -32,6 +32,9 @@ from evfi.models.weights import CONFIG_NAME, load_weights, read_json, tensor_sha
 
 BUNDLE_FILE = "evfi.json"
 BUNDLE_FORMAT = 1
+
+Autoencoder: TypeAlias = Any
+"""One of diffusers' image autoencoders (its classes are untyped): `AutoencoderKLTemporalDecoder` or `AutoencoderTiny`."""
 
 _EVENT_INPUT = "controlnet_cond_embedding.conv_in.weight"
 _AUTOENCODERS = {"AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder, "AutoencoderTiny": AutoencoderTiny}
@@ -70,7 +73,7 @@ class ModelBundle:
         feature_extractor: CLIP's preprocessing config (mean, standard deviation, size).
     """
 
-    vae: AutoencoderKLTemporalDecoder | AutoencoderTiny
+    vae: Autoencoder
     unet: EventUNet
     controlnet: EventControlNet
     scheduler: dict[str, Any]
@@ -179,41 +182,38 @@ class ModelBundle:
         _write_json(folder / BUNDLE_FILE, meta)
 
 
-def encode_pixels(vae: nn.Module, pixels: Tensor) -> Tensor:
+def encode_pixels(vae: Autoencoder, pixels: Tensor) -> Tensor:
     """Pixels [N, 3, H, W] in [-1, 1] to unscaled latents (mode), in the autoencoder's dtype."""
-    encoded = vae.encode(pixels.to(vae.dtype))  # type: ignore[operator]
+    encoded = vae.encode(pixels.to(vae.dtype))
     latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     return latents
 
 
-def decode_latents(vae: nn.Module, latents: Tensor, chunk: int) -> Tensor:
+def decode_latents(vae: Autoencoder, latents: Tensor, chunk: int) -> Tensor:
     """Scaled latents [F, C, h, w] to pixels [F, 3, H, W], `chunk` frames at a time."""
     unscaled = latents.to(vae.dtype) / vae.config.scaling_factor
     temporal = isinstance(vae, AutoencoderKLTemporalDecoder)
     parts = []
     for part in unscaled.split(chunk):
         more = {"num_frames": part.shape[0]} if temporal else {}
-        parts.append(vae.decode(part, **more).sample)  # type: ignore[operator]
+        parts.append(vae.decode(part, **more).sample)
     return torch.cat(parts)
 
 
-def save_network(network: nn.Module, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+def save_network(network: Any, folder: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write one network's config.json and safetensors, converting the weights on the way out."""
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
-    network.save_pretrained(folder, state_dict=state, safe_serialization=True) if _is_transformers(
-        network
-    ) else _save_diffusers(network, folder, state)
+    if type(network).__module__.startswith("transformers."):
+        network.save_pretrained(folder, state_dict=state)
+    else:
+        _save_diffusers(network, folder, state)
 
 
-def _is_transformers(network: nn.Module) -> bool:
-    return type(network).__module__.startswith("transformers.")
-
-
-def _save_diffusers(network: nn.Module, folder: Path, state: dict[str, Tensor]) -> None:
+def _save_diffusers(network: Any, folder: Path, state: dict[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    network.save_config(folder)  # type: ignore[operator]
+    network.save_config(folder)
     save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
 
 
@@ -271,7 +271,7 @@ def assemble(
         ModelError: a part is missing, damaged, or does not fit the others.
     """
     where = torch.device(device)
-    place = {"dtype": dtype, "device": where}
+    place: dict[str, Any] = {"dtype": dtype, "device": where}
     extractor = base / "feature_extractor" / "preprocessor_config.json"
     vae = load_vae(base / "vae", dtype=dtype, device=where)
     network = load_controlnet(controlnet, **place)
@@ -294,7 +294,7 @@ def assemble(
     return bundle.eval()
 
 
-def load_vae(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module:
+def load_vae(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> Autoencoder:
     """Read an image autoencoder; one with `force_upcast` is read as float32 where float16 is asked for."""
     config = read_json(folder / CONFIG_NAME)
     kind = _AUTOENCODERS.get(str(config.get("_class_name")))
@@ -319,7 +319,6 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
     network = load_network(
         EventControlNet.from_config, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
     )
-    assert isinstance(network, EventControlNet)
     return network
 
 
@@ -350,7 +349,8 @@ def _load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torc
     load_weights(encoder, weight_files(folder), dtype=dtype, device=device)
     positions = encoder.vision_model.embeddings
     positions.position_ids = torch.arange(positions.num_positions, device=device).expand((1, -1))
-    return encoder.eval()
+    encoder.eval()
+    return encoder  # type: ignore[no-any-return]
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

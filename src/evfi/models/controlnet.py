@@ -135,7 +135,7 @@ class EventControlNet(ModelMixin, ConfigMixin):
             conditioning_embedding_out_channels: widths of the event embedding; one more than log2 of the VAE's factor.
         """
         shared = {key: value for key, value in unet.config.items() if key in cls._own_config_names()}
-        controlnet = cls(
+        controlnet: EventControlNet = cls(
             **shared,
             conditioning_channels=conditioning_channels,
             conditioning_embedding_out_channels=conditioning_embedding_out_channels,
@@ -159,7 +159,8 @@ class EventControlNet(ModelMixin, ConfigMixin):
             [B, F, C0, H / factor, W / factor].
         """
         features: Tensor = self.controlnet_cond_embedding(stacks.flatten(0, 1))
-        return features.unflatten(0, stacks.shape[:2])
+        per_frame: Tensor = features.unflatten(0, stacks.shape[:2])
+        return per_frame
 
     def forward(
         self,
