@@ -1,0 +1,134 @@
+"""The settings of sampling: every default is written here, once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+from evfi.errors import ConfigError
+from evfi.video.geometry import SizeMode
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How one window is sampled.
+
+    Attributes:
+        num_inference_steps: denoising steps; more is slower and, up to a point, better.
+        tile_width: width of a tile in pixels of the upscaled frame.
+        tile_height: height of a tile in pixels of the upscaled frame.
+        tile_overlap: share of a tile that its neighbour covers too, in [0, 1).
+        upscale: whole factor by which frames are enlarged before sampling; helps with fine or fast motion.
+        min_guidance_scale: guidance at a pass's first frame (1 is none).
+        max_guidance_scale: guidance at a pass's last frame; linear between.
+        s_churn: noise added during sampling (Karras et al. 2022); 0 samples deterministically from the first noise.
+        fps: frame rate that the network is told.
+        motion_bucket_id: amount of motion that the network is told.
+        noise_aug_strength: standard deviation of the noise on the key images, of a range of [-1, 1].
+        controlnet_scale: strength of the events.
+        reinjection_until_step: noise is re-injected in the steps before this one; 0 is never.
+        num_reinjections: how often such a step is renoised and denoised again.
+        decode_chunk_size: frames that are decoded at once; a temporal decoder sees no further than its chunk.
+        size_mode: what is done about sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
+        batch_size: most tiles × directions × guidance halves in one network call; of no effect on the result.
+        detail_restoration: give back the key frames' own detail where nothing moved.
+    """
+
+    num_inference_steps: int = 25
+    tile_width: int = 512
+    tile_height: int = 320
+    tile_overlap: float = 0.1
+    upscale: int = 1
+    min_guidance_scale: float = 1.0
+    max_guidance_scale: float = 3.0
+    s_churn: float = 0.5
+    fps: int = 7
+    motion_bucket_id: int = 127
+    noise_aug_strength: float = 0.02
+    controlnet_scale: float = 1.0
+    reinjection_until_step: int = 0
+    num_reinjections: int = 0
+    decode_chunk_size: int = 2
+    size_mode: SizeMode = "pad"
+    batch_size: int = 8
+    detail_restoration: bool = True
+
+    def __post_init__(self) -> None:
+        """Check types and ranges.
+
+        Raises:
+            ConfigError: a value has the wrong type or is out of range.
+        """
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), field.default))
+        for name, smallest in _SMALLEST.items():
+            value = getattr(self, name)
+            if value < smallest:
+                raise ConfigError(f"{name} must be at least {smallest}, got {value}")
+        if not 0.0 <= self.tile_overlap < 1.0:
+            raise ConfigError(f"tile_overlap must be in [0, 1), got {self.tile_overlap}; try 0.1")
+        if self.max_guidance_scale < self.min_guidance_scale:
+            raise ConfigError(
+                f"max_guidance_scale must be at least min_guidance_scale ({self.min_guidance_scale}), "
+                f"got {self.max_guidance_scale}"
+            )
+        if self.size_mode not in get_args(SizeMode):
+            raise ConfigError(f"size_mode must be one of {', '.join(get_args(SizeMode))}, got {self.size_mode!r}")
+
+    @classmethod
+    def from_defaults(cls, defaults: Mapping[str, Any], **overrides: Any) -> SamplingConfig:
+        """Combine a model's own defaults with what the user asked for.
+
+        Args:
+            defaults: settings that a model brings (`ModelBundle.sampling`).
+            **overrides: settings that take precedence; None leaves the default.
+
+        Raises:
+            ConfigError: a key is unknown or a value is out of range.
+        """
+        given = {**defaults, **{name: value for name, value in overrides.items() if value is not None}}
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ConfigError(f"unknown sampling setting {', '.join(unknown)}; known are {', '.join(known)}")
+        return cls(**given)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the unconditional prediction is needed at all."""
+        return not self.min_guidance_scale == self.max_guidance_scale == 1.0
+
+
+_SMALLEST: dict[str, float] = {
+    "num_inference_steps": 1,
+    "tile_width": 8,
+    "tile_height": 8,
+    "upscale": 1,
+    "min_guidance_scale": 0.0,
+    "s_churn": 0.0,
+    "fps": 1,
+    "motion_bucket_id": 0,
+    "noise_aug_strength": 0.0,
+    "controlnet_scale": 0.0,
+    "reinjection_until_step": 0,
+    "num_reinjections": 0,
+    "decode_chunk_size": 1,
+    "batch_size": 1,
+}
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """The value in its default's type; whole numbers pass as floats, nothing else is converted."""
+    wanted = type(default)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{name} must be {_TYPE_NAMES[wanted]}, got {value!r}")
+    if wanted is float and not math.isfinite(value):
+        raise ConfigError(f"{name} must be finite, got {value}")
+    return value
+
+
+_TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
