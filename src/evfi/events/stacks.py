@@ -252,7 +252,7 @@ def _resized(stacks: Tensor, frame_size: tuple[int, int]) -> Tensor:
         np.asarray(Image.fromarray(plane).resize(frame_size, Image.Resampling.LANCZOS))
         for plane in levels.flatten(0, 1).numpy()
     ]
-    resized = torch.from_numpy(np.stack(planes)).unflatten(0, stacks.shape[:2])
+    resized = torch.from_numpy(np.stack(planes)).reshape(*stacks.shape[:2], *planes[0].shape)
     return _dequantised(resized)
 
 

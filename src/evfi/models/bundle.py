@@ -316,10 +316,10 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
         raise ModelError(
             f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet, is it another network?"
         )
-    network = load_network(
+    network: EventControlNet = load_network(
         EventControlNet.from_config, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
     )
-    return network
+    return network  # noqa: RET504 - its type is stated here
 
 
 def load_network(
@@ -350,7 +350,7 @@ def _load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torc
     positions = encoder.vision_model.embeddings
     positions.position_ids = torch.arange(positions.num_positions, device=device).expand((1, -1))
     encoder.eval()
-    return encoder  # type: ignore[no-any-return]
+    return encoder
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
