@@ -1,0 +1,257 @@
+"""Moving scenes, rendered in batches: a background and layers of objects under continuous non-linear motion.
+
+All parameters are drawn on the CPU from one generator; the pictures are warped and composited on the library's device.
+Layer l of all scenes that have one is drawn at once: one homography and one wave per sub-frame map screen pixels to
+the object's picture, which is sampled once for all sub-frames. Scenes are ordered by their number of layers, most
+first, so that those with at least l layers are a prefix and compositing works on views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evfi.training import materials
+from evfi.training.materials import Tone
+from evfi.training.motion import Draw, camera_motion, inverse_homographies, object_motion, waves
+from evfi.training.textures import TextureLibrary
+
+_BACKGROUND_SPAN = 1.6  # the background's picture covers [-span, span]; beyond, it is mirrored
+_SUPERSAMPLING = 1.5
+_GAMMA = 2.2
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What scenes look like. Probabilities unless said otherwise; motion is a fraction of the frame's side per window.
+
+    Attributes:
+        max_layers: Most moving objects in a scene (at least one).
+        still_background: The camera stands still.
+        still_object: An object stands still.
+        background_motion: Range of the pan of a moving camera.
+        object_motion: Range of an object's motion relative to the camera.
+        object_radius: Range of an object's half size, as a fraction of the frame's side.
+        cutout: An object is a cut-out.
+        bar: An object is a thin bar.
+        deforming: An object deforms.
+        rippling: A moving background deforms.
+        grey: A scene has no colours.
+        dark: A scene is dim.
+        flicker: The light changes during the window.
+        log_eps: Range of the dark level added to linear intensity before the logarithm.
+    """
+
+    max_layers: int = 8
+    still_background: float = 0.5
+    still_object: float = 0.12
+    background_motion: tuple[float, float] = (0.004, 0.15)
+    object_motion: tuple[float, float] = (0.004, 0.35)
+    object_radius: tuple[float, float] = (0.04, 0.4)
+    cutout: float = 0.5
+    bar: float = 0.1
+    deforming: float = 0.3
+    rippling: float = 0.15
+    grey: float = 0.25
+    dark: float = 0.15
+    flicker: float = 0.1
+    log_eps: tuple[float, float] = (0.003, 0.05)
+
+
+@dataclass(frozen=True)
+class RenderedScenes:
+    """Scenes at all sub-frame times, the ones with most objects first.
+
+    Attributes:
+        frames: sRGB in [0, 1], float32 [B, T, 3, H, W] (a view).
+        log_intensity: Natural log of linear luminance plus a dark level, float32 [B, T, H, W].
+    """
+
+    frames: Tensor
+    log_intensity: Tensor
+
+
+def render_windows(
+    library: TextureLibrary, config: SceneConfig, times: Tensor, batch: int, size: int, generator: torch.Generator
+) -> RenderedScenes:
+    """Render a batch of moving scenes.
+
+    Args:
+        library: Pictures; its device renders.
+        config: What scenes look like.
+        times: Sub-frame times, float [T] on the CPU; 0 and 1 are the window's ends, slightly outside is allowed.
+        batch: Number of scenes B.
+        size: Side of the square frames in px.
+        generator: CPU generator that all randomness comes from.
+    """
+    draw = Draw(generator)
+    still = draw.chance((batch,), config.still_background)
+    magnitude = draw.log_uniform((batch,), *config.background_motion) * ~still
+    cameras = camera_motion(batch, times, magnitude, draw)
+    looks = _scene_tones(config, batch, draw)
+    canvas = _render_background(library, config, cameras, magnitude, looks, size, draw)
+    for scenes in _layers(config, batch, draw):
+        sprites, inverse, wave = _make_objects(library, config, cameras[:scenes], looks, times, size, draw)
+        layer = _warp(sprites, inverse, wave, size, "border")
+        canvas[:scenes].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
+    _change_light(canvas, config, times, draw)
+    canvas.clamp_(0.0, 1.0)
+    log_eps = draw.log_uniform((batch, 1, 1, 1), *config.log_eps).to(library.device)
+    return RenderedScenes(canvas.transpose(1, 2), torch.log(_luminance(canvas) + log_eps))
+
+
+def _layers(config: SceneConfig, batch: int, draw: Draw) -> list[int]:
+    """Number of scenes that have a layer 0, 1, ...: few layers are more likely than many."""
+    wanted = 1 + (draw.uniform((batch,), 0.0, 1.0) ** 1.5 * config.max_layers).long()
+    return [int((wanted > layer).sum()) for layer in range(int(wanted.max()))]
+
+
+def _scene_tones(config: SceneConfig, count: int, draw: Draw) -> Tone:
+    """One look per scene: grey or coloured, dim or bright, soft or hard."""
+    dark = draw.chance((count,), config.dark)
+    level = torch.where(dark, draw.uniform((count,), 0.2, 0.5), draw.uniform((count,), 0.75, 1.1))
+    tint = draw.uniform((count, 3), 0.9, 1.1)
+    grey = draw.chance((count,), config.grey)
+    saturation = torch.where(grey, 0.0, draw.uniform((count,), 0.5, 1.3))
+    offset = draw.uniform((count,), 0.0, 0.12) * draw.chance((count,), 0.4)
+    gamma = draw.log_uniform((count,), 0.7, 1.4)
+    return Tone(gamma, level[:, None] * (1 - offset[:, None]) * tint, offset, saturation)
+
+
+def _own_tone(looks: Tone, count: int, draw: Draw) -> Tone:
+    """The looks of the first scenes, each varied for one object."""
+    first = torch.arange(count)
+    scene = looks[first]
+    own_level = draw.uniform((count, 1), 0.6, 1.15) * draw.uniform((count, 3), 0.9, 1.1)
+    return Tone(
+        scene.gamma * draw.log_uniform((count,), 0.8, 1.25), scene.gain * own_level, scene.offset, scene.saturation
+    )
+
+
+def _render_background(
+    library: TextureLibrary,
+    config: SceneConfig,
+    cameras: Tensor,
+    magnitude: Tensor,
+    looks: Tone,
+    size: int,
+    draw: Draw,
+) -> Tensor:
+    """Backgrounds seen by moving cameras: float32 [B, 3, T, H, W]."""
+    count, num_times = cameras.shape[:2]
+    side = int(size * _BACKGROUND_SPAN * _SUPERSAMPLING)
+    screen_px = torch.full((count,), float(side))
+    pictures = looks.apply(materials.paint(library, side, screen_px, materials.BACKGROUND_WEIGHTS, draw))
+    inverse = inverse_homographies(cameras)
+    to_picture = torch.diag(torch.tensor([1 / _BACKGROUND_SPAN, 1 / _BACKGROUND_SPAN, 1.0]))
+    rippling = draw.chance((count,), config.rippling) & (magnitude > 0)
+    path = torch.linspace(-0.5, 0.5, num_times).expand(count, -1)
+    wave = waves(rippling, path, torch.ones(count, 1), draw)
+    return _warp(pictures, to_picture @ inverse, wave, size, "reflection")
+
+
+def _make_objects(
+    library: TextureLibrary, config: SceneConfig, cameras: Tensor, looks: Tone, times: Tensor, size: int, draw: Draw
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One object per scene.
+
+    Returns:
+        Pictures [n, 4, S, S] (colours times alpha), screen-to-picture homographies [n, T, 3, 3], waves [n, 6, T].
+    """
+    count = len(cameras)
+    bars = draw.chance((count,), config.bar)
+    cutouts = draw.chance((count,), config.cutout) & ~bars
+    radius = 2 * draw.log_uniform((count, 1), *config.object_radius).expand(-1, 2)
+    aspect = torch.where(cutouts, draw.log_uniform((count,), 0.8, 1.0), draw.log_uniform((count,), 0.35, 1.0))
+    thin = (draw.log_uniform((count,), 2.0, 10.0) / size / radius[:, 0]).clamp(max=1.0)
+    length = torch.where(bars, draw.uniform((count,), 0.8, 1.6), 1.0)
+    radius = radius * torch.stack([length, torch.where(bars, thin, aspect)], 1)
+    moving = ~draw.chance((count,), config.still_object)
+    magnitude = draw.log_uniform((count,), *config.object_motion) * moving
+    deforming = draw.chance((count,), config.deforming)
+    motion = object_motion(radius, magnitude, deforming, times, size, draw)
+    sprites = _sprites(library, motion.radius_px, cutouts, bars, _own_tone(looks, count, draw), size, draw)
+    return sprites, inverse_homographies(cameras @ motion.matrices), motion.wave
+
+
+def _sprites(
+    library: TextureLibrary, radius_px: Tensor, cutouts: Tensor, bars: Tensor, tone: Tone, size: int, draw: Draw
+) -> Tensor:
+    """Pictures of objects, colours times alpha: float32 [n, 4, S, S]."""
+    side = int(size * _SUPERSAMPLING)
+    device = library.device
+    screen_px = 2 * radius_px.amin(1)
+    out = torch.zeros((len(radius_px), 4, side, side), device=device)
+    polygons = draw.chance((len(radius_px),), 0.45) | bars
+    groups = (cutouts, polygons & ~cutouts, ~polygons & ~cutouts)
+    for kind, members in enumerate(groups):
+        chosen = members.nonzero().squeeze(1)
+        if len(chosen) == 0:
+            continue
+        target = chosen.to(device)
+        if kind == 0:
+            cut = materials.cutout_pictures(library, side, 2 * radius_px[chosen].amax(1), draw)
+            colour, alpha = cut[:, :3] / cut[:, 3:].clamp_min(1 / 255), cut[:, 3:]
+        else:
+            radii = radius_px[chosen]
+            alpha = (
+                materials.polygon_masks(side, radii, bars[chosen] | draw.chance((len(chosen),), 0.3), draw, device)
+                if kind == 1
+                else materials.blob_masks(side, radii, draw, device)
+            )
+            colour = materials.paint(library, side, screen_px[chosen], materials.SHAPE_WEIGHTS, draw)
+        out[target] = torch.cat([tone[chosen].apply(colour) * alpha, alpha], 1)
+    return out
+
+
+def _warp(pictures: Tensor, inverse: Tensor, wave: Tensor, size: int, padding: str) -> Tensor:
+    """Show pictures on the screen at all times.
+
+    Args:
+        pictures: float32 [n, C, S, S].
+        inverse: Screen-to-picture homographies, [n, T, 3, 3], with w = 1 at the object's centre.
+        wave: (amplitude, frequency, phase) for x and y, [n, 6, T].
+        size: Side of the frame in px.
+        padding: How `grid_sample` continues a picture beyond its border.
+
+    Returns:
+        float32 [n, C, T, size, size].
+    """
+    device = pictures.device
+    count, num_times = inverse.shape[:2]
+    # one transfer: [n, T, 15, 1, 1]
+    packed = torch.cat([inverse.flatten(2), wave.transpose(1, 2)], 2).to(device, non_blocking=True)[..., None, None]
+    h = packed.unbind(2)
+    x = (torch.arange(size, device=device) * 2 + 1) / size - 1
+    y = x[:, None]
+    w = (h[6] * x + (h[7] * y + h[8])).clamp_min_(0.05)
+    grid = torch.empty((count, num_times, size, size, 2), device=device)
+    u, v = grid.unbind(-1)
+    torch.div(h[0] * x + (h[1] * y + h[2]), w, out=u)
+    torch.div(h[3] * x + (h[4] * y + h[5]), w, out=v)
+    if bool((wave[:, 0] != 0).any()):
+        u += h[9] * torch.sin(h[10] * v + h[11])
+        v += h[12] * torch.sin(h[13] * u + h[14])
+    flat = grid.view(count, num_times * size, size, 2)
+    shown = F.grid_sample(pictures, flat, mode="bilinear", padding_mode=padding, align_corners=False)
+    return shown.view(count, -1, num_times, size, size)
+
+
+def _change_light(canvas: Tensor, config: SceneConfig, times: Tensor, draw: Draw) -> None:
+    """Let the light change during some windows, in place; [B, 3, T, H, W]."""
+    count = len(canvas)
+    strength = draw.uniform((count, 1), -0.15, 0.15) * draw.chance((count, 1), config.flicker)
+    speed, phase = draw.uniform((count, 1), 1.0, 12.0), draw.uniform((count, 1), 0.0, 6.28)
+    gain = 1 + strength * torch.sin(speed * times + phase)
+    if bool((strength != 0).any()):
+        canvas.mul_(gain.to(canvas.device).view(count, 1, -1, 1, 1))
+
+
+def _luminance(canvas: Tensor) -> Tensor:
+    """Linear luminance of sRGB [B, 3, ...] (approximated by a power of 2.2): [B, ...]."""
+    red, green, blue = (canvas[:, channel] ** _GAMMA * weight for channel, weight in enumerate(_LUMINANCE))
+    return red.add_(green).add_(blue)
