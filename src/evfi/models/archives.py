@@ -1,0 +1,105 @@
+"""ControlNet weights out of a zip archive, into a cache folder.
+
+Archives come from strangers: only `config.json` and safetensors files of one folder are taken, they are written under their
+bare names (so no member can point outside the folder), and sizes are checked against the archive's directory and the free disk
+before a byte is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from evfi.errors import ModelError, ResourceError
+from evfi.models.layouts import find_controlnet, is_weight_file
+
+MAX_UNPACKED_BYTES = 16 * 2**30
+"""More than any ControlNet of this kind needs: the published ones hold 682 M parameters, 2.7 GB in float32."""
+MAX_RATIO = 200
+"""Unpacked over packed size of the archive's wanted files; weights hardly compress, a bomb does by a thousand."""
+_COPY_BYTES = 2**20
+
+
+def unpack_controlnet(archive: Path, cache: Path) -> Path:
+    """Extract the ControlNet of a zip archive, once; later calls find the folder again.
+
+    Args:
+        archive: a zip whose root, `controlnet/` or `checkpoint-N/controlnet/` holds `config.json` and safetensors files; the
+            latest checkpoint is taken.
+        cache: folder under which the extracted files are kept.
+
+    Returns:
+        The folder of the extracted files.
+
+    Raises:
+        ModelError: not a zip, damaged, without a ControlNet, or of implausible size.
+        ResourceError: too little disk space.
+    """
+    target = cache / _fingerprint(archive)
+    if target.is_dir():
+        return target
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = _wanted_members(opened, archive)
+            _check_sizes(members, archive, cache)
+            return _extract(opened, members, target)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        raise ModelError(f"cannot read {archive} as a zip archive ({error}); fetch it again") from error
+    except OSError as error:
+        raise ModelError(f"cannot unpack {archive} into {cache} ({error.strerror or error})") from error
+
+
+def _fingerprint(archive: Path) -> str:
+    """A folder name that changes when the archive does."""
+    status = archive.stat()
+    text = f"{archive.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    return f"{archive.stem}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
+    """The directory entries of the ControlNet's files."""
+    entries = [entry for entry in opened.infolist() if not entry.is_dir()]
+    folder = find_controlnet([PurePosixPath(entry.filename) for entry in entries], archive)
+    wanted = [
+        entry
+        for entry in entries
+        if PurePosixPath(entry.filename).parent == folder and is_weight_file(PurePosixPath(entry.filename).name)
+    ]
+    names = [PurePosixPath(entry.filename).name for entry in wanted]
+    if len(set(names)) != len(names):
+        raise ModelError(f"{archive} holds two files of one name in {folder}; fetch it again")
+    return wanted
+
+
+def _check_sizes(members: list[zipfile.ZipInfo], archive: Path, cache: Path) -> None:
+    unpacked = sum(entry.file_size for entry in members)
+    packed = max(sum(entry.compress_size for entry in members), 1)
+    if unpacked > MAX_UNPACKED_BYTES or unpacked / packed > MAX_RATIO:
+        raise ModelError(
+            f"{archive} claims to unpack {packed:,} bytes to {unpacked:,}; a ControlNet takes at most "
+            f"{MAX_UNPACKED_BYTES:,} and hardly compresses, so the archive is not trusted"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if unpacked > free:
+        raise ResourceError(f"unpacking {archive} needs {unpacked:,} bytes in {cache}, {free:,} are free")
+
+
+def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path) -> Path:
+    """Write the members under their bare names; the target appears only when all of them are there."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        for entry in members:
+            with opened.open(entry) as source, (made / PurePosixPath(entry.filename).name).open("xb") as sink:
+                shutil.copyfileobj(source, sink, _COPY_BYTES)
+        try:
+            made.replace(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
+    return target
