@@ -1,0 +1,1 @@
+"""Measuring: parity with reference numbers, metrics, protocols."""
