@@ -18,7 +18,7 @@ from evfi.training.textures import TextureLibrary
 
 _LUMA = (0.299, 0.587, 0.114)
 _PAINTS = ("photo", "art", "noise", "stripes", "checks", "text", "gradient", "flat")
-BACKGROUND_WEIGHTS = (0.52, 0.14, 0.06, 0.05, 0.04, 0.05, 0.08, 0.06)
+BACKGROUND_WEIGHTS = (0.60, 0.12, 0.07, 0.04, 0.04, 0.04, 0.05, 0.04)
 SHAPE_WEIGHTS = (0.34, 0.12, 0.10, 0.10, 0.08, 0.08, 0.08, 0.10)
 _NUM_PLANES = 6
 
@@ -43,9 +43,10 @@ class Tone:
         """Change float [N, 3, H, W] in [0, 1]; stays in [0, 1]."""
         device = pictures.device
         gamma, offset, saturation = (
-            value.to(device).view(-1, 1, 1, 1) for value in (self.gamma, self.offset, self.saturation)
+            value.to(device, non_blocking=True).view(-1, 1, 1, 1)
+            for value in (self.gamma, self.offset, self.saturation)
         )
-        toned = pictures.clamp(1e-4, 1.0) ** gamma * self.gain.to(device)[..., None, None]
+        toned = pictures.clamp(1e-4, 1.0) ** gamma * self.gain.to(device, non_blocking=True)[..., None, None]
         luma = torch.tensor(_LUMA, device=device).view(1, 3, 1, 1)
         grey = (toned * luma).sum(1, keepdim=True)
         return (grey + saturation * (toned - grey) + offset).clamp(0.0, 1.0)
@@ -72,7 +73,7 @@ def paint(library: TextureLibrary, side: int, screen_px: Tensor, weights: tuple[
     for kind, name in enumerate(_PAINTS):
         chosen = (kinds == kind).nonzero().squeeze(1)
         if len(chosen):
-            out[chosen.to(library.device)] = _PAINTERS[name](library, side, len(chosen), draw)
+            out[chosen.to(library.device, non_blocking=True)] = _PAINTERS[name](library, side, len(chosen), draw)
     return low_pass(out, screen_px)
 
 
@@ -83,7 +84,7 @@ def low_pass(pictures: Tensor, screen_px: Tensor) -> Tensor:
     for octave in octaves.unique().tolist():
         if octave == 0:
             continue
-        chosen = (octaves == octave).nonzero().squeeze(1).to(pictures.device)
+        chosen = (octaves == octave).nonzero().squeeze(1).to(pictures.device, non_blocking=True)
         small = F.adaptive_avg_pool2d(pictures[chosen], max(2, side >> octave))
         pictures[chosen] = F.interpolate(small, size=(side, side), mode="bilinear")
     return pictures
@@ -110,10 +111,12 @@ def crop_pictures(pyramid: tuple[Tensor, ...], side: int, count: int, draw: Draw
     out = torch.empty((count, 3, side, side), device=device)
     for level in levels.unique().tolist():
         chosen = (levels == level).nonzero().squeeze(1)
-        pictures = pyramid[level][source[chosen].to(device)].float() / 255
-        grid = F.affine_grid(theta[chosen].to(device), [len(chosen), 3, side, side], align_corners=False)
+        pictures = pyramid[level][source[chosen].to(device, non_blocking=True)].float() / 255
+        grid = F.affine_grid(
+            theta[chosen].to(device, non_blocking=True), [len(chosen), 3, side, side], align_corners=False
+        )
         sampled = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        out[chosen.to(device)] = sampled
+        out[chosen.to(device, non_blocking=True)] = sampled
     return out
 
 
@@ -127,7 +130,7 @@ def _paint_art(library: TextureLibrary, side: int, count: int, draw: Draw) -> Te
 
 def _two_colours(mask: Tensor, draw: Draw) -> Tensor:
     """Mix two random colours by a mask [N, 1, S, S] in [0, 1]."""
-    colours = draw.uniform((2, len(mask), 3, 1, 1), 0.0, 1.0).to(mask.device)
+    colours = draw.uniform((2, len(mask), 3, 1, 1), 0.0, 1.0).to(mask.device, non_blocking=True)
     return torch.lerp(colours[0], colours[1], mask)
 
 
@@ -140,7 +143,7 @@ def _plane(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _oriented(side: int, count: int, draw: Draw, device: torch.device) -> tuple[Tensor, Tensor]:
     """Coordinates along and across a random direction per picture, each [N, 1, S, S]."""
     angle = draw.uniform((count, 1, 1, 1), 0.0, 2 * math.pi)
-    cos, sin = angle.cos().to(device), angle.sin().to(device)
+    cos, sin = angle.cos().to(device, non_blocking=True), angle.sin().to(device, non_blocking=True)
     x, y = _plane(side, device)
     return cos * x + sin * y, cos * y - sin * x
 
@@ -151,48 +154,48 @@ def _paint_noise(library: TextureLibrary, side: int, count: int, draw: Draw) -> 
     total = torch.zeros((count, 3, side, side), device=library.device)
     for octave in range(5):
         cells = 3 << octave
-        grid = (draw.normal((count, 3, cells, cells)) * roughness**octave).to(library.device)
+        grid = (draw.normal((count, 3, cells, cells)) * roughness**octave).to(library.device, non_blocking=True)
         total += F.interpolate(grid, size=(side, side), mode="bicubic")
-    mean = draw.uniform((count, 3, 1, 1), 0.2, 0.8).to(library.device)
-    return (mean + total * draw.uniform((count, 1, 1, 1), 0.05, 0.25).to(library.device)).clamp(0, 1)
+    mean = draw.uniform((count, 3, 1, 1), 0.2, 0.8).to(library.device, non_blocking=True)
+    return (mean + total * draw.uniform((count, 1, 1, 1), 0.05, 0.25).to(library.device, non_blocking=True)).clamp(0, 1)
 
 
 def _paint_stripes(library: TextureLibrary, side: int, count: int, draw: Draw) -> Tensor:
     along, _ = _oriented(side, count, draw, library.device)
-    frequency = draw.log_uniform((count, 1, 1, 1), 3.0, 50.0).to(library.device)
-    sharpness = draw.log_uniform((count, 1, 1, 1), 1.0, 8.0).to(library.device)
+    frequency = draw.log_uniform((count, 1, 1, 1), 3.0, 50.0).to(library.device, non_blocking=True)
+    sharpness = draw.log_uniform((count, 1, 1, 1), 1.0, 20.0).to(library.device, non_blocking=True)
     return _two_colours(torch.sigmoid(sharpness * torch.sin(frequency * along)), draw)
 
 
 def _paint_checks(library: TextureLibrary, side: int, count: int, draw: Draw) -> Tensor:
     along, across = _oriented(side, count, draw, library.device)
-    frequency = draw.log_uniform((count, 1, 1, 1), 4.0, 30.0).to(library.device)
+    frequency = draw.log_uniform((count, 1, 1, 1), 4.0, 30.0).to(library.device, non_blocking=True)
     product = torch.sin(frequency * along) * torch.sin(frequency * across)
-    return _two_colours(torch.sigmoid(8.0 * product), draw)
+    return _two_colours(torch.sigmoid(20.0 * product), draw)
 
 
 def _paint_text(library: TextureLibrary, side: int, count: int, draw: Draw) -> Tensor:
     """Lines of random glyph-like blocks with gaps between letters, words and lines."""
-    rows, columns = 8, 16
+    rows, columns = 12, 24
     glyphs = draw.chance((count, rows, columns, 5, 3), 0.55).float()
     words = draw.chance((count, rows, columns, 1, 1), 0.8).float()
     blocks = F.pad(glyphs * words, (0, 1, 0, 2))
-    page = blocks.permute(0, 1, 3, 2, 4).reshape(count, 1, rows * 7, columns * 4).to(library.device)
+    page = blocks.permute(0, 1, 3, 2, 4).reshape(count, 1, rows * 7, columns * 4).to(library.device, non_blocking=True)
     ink = F.interpolate(page, size=(side, side), mode="bilinear")
-    crop = draw.log_uniform((count, 1, 1), 0.3, 1.0) * torch.eye(2, 3)
-    grid = F.affine_grid(crop.to(library.device), [count, 1, side, side], align_corners=False)
+    crop = draw.log_uniform((count, 1, 1), 0.4, 1.0) * torch.eye(2, 3)
+    grid = F.affine_grid(crop.to(library.device, non_blocking=True), [count, 1, side, side], align_corners=False)
     return _two_colours(F.grid_sample(ink, grid, padding_mode="reflection", align_corners=False), draw)
 
 
 def _paint_gradient(library: TextureLibrary, side: int, count: int, draw: Draw) -> Tensor:
     """Slow changes of colour in two directions."""
-    corners = draw.uniform((count, 3, 2, 2), 0.0, 1.0).to(library.device)
+    corners = draw.uniform((count, 3, 2, 2), 0.0, 1.0).to(library.device, non_blocking=True)
     return F.interpolate(corners, size=(side, side), mode="bilinear", align_corners=True)
 
 
 def _paint_flat(library: TextureLibrary, side: int, count: int, draw: Draw) -> Tensor:
     colour = draw.uniform((count, 3, 1, 1), 0.0, 1.0) ** draw.uniform((count, 1, 1, 1), 0.5, 3.0)
-    return colour.to(library.device).expand(-1, -1, side, side)
+    return colour.to(library.device, non_blocking=True).expand(-1, -1, side, side)
 
 
 _PAINTERS = {
@@ -229,7 +232,7 @@ def polygon_masks(side: int, radius_px: Tensor, boxes: Tensor, draw: Draw, devic
     per_px = (normal / radius_px[:, None]).norm(dim=-1)
     distance = torch.minimum(distance, 1 - 0.6 * per_px)
     planes = torch.cat([normal, distance[..., None]], -1) / per_px[..., None]
-    nx, ny, d = (part[..., None, None].to(device) for part in planes.unbind(-1))
+    nx, ny, d = (part[..., None, None].to(device, non_blocking=True) for part in planes.unbind(-1))
     x, y = _plane(side, device)
     outside = (nx * x + (ny * y - d)).amax(1, keepdim=True)
     return (0.5 - outside).clamp(0.0, 1.0)
@@ -238,18 +241,18 @@ def polygon_masks(side: int, radius_px: Tensor, boxes: Tensor, draw: Draw, devic
 def blob_masks(side: int, radius_px: Tensor, draw: Draw, device: torch.device) -> Tensor:
     """Ellipses, wobbly blobs and some rings with edges one screen pixel soft: float32 [N, 1, S, S], 0 at the border."""
     count = len(radius_px)
-    mean_px = radius_px.amin(1).view(-1, 1, 1).to(device)
+    mean_px = radius_px.amin(1).view(-1, 1, 1).to(device, non_blocking=True)
     x, y = _plane(side, device)
     radius, angle = torch.sqrt(x * x + y * y), torch.atan2(y, x.expand(side, side))
     wobble = draw.uniform((count, 1), 0.0, 0.12) * draw.chance((count, 1), 0.6)
     outline = torch.ones((count, side, side), device=device)
     for order in range(2, 6):
-        strength = (wobble * draw.normal((count, 1)) * 2 / order).view(-1, 1, 1).to(device)
-        phase = draw.uniform((count, 1, 1), 0.0, 2 * math.pi).to(device)
+        strength = (wobble * draw.normal((count, 1)) * 2 / order).view(-1, 1, 1).to(device, non_blocking=True)
+        phase = draw.uniform((count, 1, 1), 0.0, 2 * math.pi).to(device, non_blocking=True)
         outline += strength * torch.cos(order * angle + phase)
     outline = torch.minimum(outline * 0.8, 1 - 0.6 / mean_px.clamp_min(1.0)).clamp_min(0.2)
     mask = ((outline - radius) * mean_px + 0.5).clamp(0.0, 1.0)
-    hole = (draw.uniform((count, 1, 1), 0.3, 0.7) * draw.chance((count, 1, 1), 0.12)).to(device)
+    hole = (draw.uniform((count, 1, 1), 0.3, 0.7) * draw.chance((count, 1, 1), 0.12)).to(device, non_blocking=True)
     inside = torch.where(hole > 0, ((outline * hole - radius) * mean_px + 0.5).clamp(0.0, 1.0), 0.0)
     return (mask - inside).clamp_min(0.0).unsqueeze(1)
 
@@ -264,7 +267,9 @@ def cutout_pictures(library: TextureLibrary, side: int, screen_px: Tensor, draw:
     out = torch.empty((len(screen_px), 4, side, side), device=device)
     for level in levels.unique().tolist():
         chosen = (levels == level).nonzero().squeeze(1)
-        pictures = pyramid[level][source[chosen].to(device)].float() / 255
-        pictures = torch.where(mirrored[chosen].view(-1, 1, 1, 1).to(device), pictures.flip(-1), pictures)
-        out[chosen.to(device)] = F.interpolate(pictures, size=(side, side), mode="bilinear")
+        pictures = pyramid[level][source[chosen].to(device, non_blocking=True)].float() / 255
+        pictures = torch.where(
+            mirrored[chosen].view(-1, 1, 1, 1).to(device, non_blocking=True), pictures.flip(-1), pictures
+        )
+        out[chosen.to(device, non_blocking=True)] = F.interpolate(pictures, size=(side, side), mode="bilinear")
     return out

@@ -46,6 +46,11 @@ class Draw:
         return torch.multinomial(torch.tensor(weights), count, replacement=True, generator=self.generator)
 
 
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """Copy parameters to a device without waiting for the work queued there."""
+    return values.to(device, non_blocking=True)
+
+
 def smooth_paths(count: int, channels: int, times: Tensor, draw: Draw) -> Tensor:
     """Smooth random functions of time with range 1 over the window and value 0 in its middle.
 

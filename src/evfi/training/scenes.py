@@ -8,6 +8,7 @@ first, so that those with at least l layers are a prefix and compositing works o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from evfi.training import materials
 from evfi.training.materials import Tone
-from evfi.training.motion import Draw, camera_motion, inverse_homographies, object_motion, waves
+from evfi.training.motion import Draw, camera_motion, inverse_homographies, object_motion, upload, waves
 from evfi.training.textures import TextureLibrary
 
 _BACKGROUND_SPAN = 1.6  # the background's picture covers [-span, span]; beyond, it is mirrored
 _SUPERSAMPLING = 1.5
 _GAMMA = 2.2
+_CUTOUT, _BAR, _POLYGON, _BLOB = range(4)
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
@@ -31,6 +33,7 @@ class SceneConfig:
 
     Attributes:
         max_layers: Most moving objects in a scene (at least one).
+        max_clutter: Most still objects that are part of a background.
         still_background: The camera stands still.
         still_object: An object stands still.
         background_motion: Range of the pan of a moving camera.
@@ -47,17 +50,18 @@ class SceneConfig:
     """
 
     max_layers: int = 8
+    max_clutter: int = 6
     still_background: float = 0.5
     still_object: float = 0.12
-    background_motion: tuple[float, float] = (0.004, 0.15)
-    object_motion: tuple[float, float] = (0.004, 0.35)
+    background_motion: tuple[float, float] = (0.006, 0.2)
+    object_motion: tuple[float, float] = (0.01, 0.4)
     object_radius: tuple[float, float] = (0.04, 0.4)
     cutout: float = 0.5
     bar: float = 0.1
     deforming: float = 0.3
     rippling: float = 0.15
     grey: float = 0.25
-    dark: float = 0.15
+    dark: float = 0.12
     flicker: float = 0.1
     log_eps: tuple[float, float] = (0.003, 0.05)
 
@@ -94,26 +98,25 @@ def render_windows(
     cameras = camera_motion(batch, times, magnitude, draw)
     looks = _scene_tones(config, batch, draw)
     canvas = _render_background(library, config, cameras, magnitude, looks, size, draw)
-    for scenes in _layers(config, batch, draw):
-        sprites, inverse, wave = _make_objects(library, config, cameras[:scenes], looks, times, size, draw)
-        layer = _warp(sprites, inverse, wave, size, "border")
-        canvas[:scenes].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
+    counts = _counts(batch, config.max_layers, 1, draw)
+    for layer in _render_objects(library, config, cameras, looks, counts, times, size, draw):
+        canvas[: len(layer)].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
     _change_light(canvas, config, times, draw)
     canvas.clamp_(0.0, 1.0)
-    log_eps = draw.log_uniform((batch, 1, 1, 1), *config.log_eps).to(library.device)
+    log_eps = upload(draw.log_uniform((batch, 1, 1, 1), *config.log_eps), library.device)
     return RenderedScenes(canvas.transpose(1, 2), torch.log(_luminance(canvas) + log_eps))
 
 
-def _layers(config: SceneConfig, batch: int, draw: Draw) -> list[int]:
+def _counts(batch: int, most: int, least: int, draw: Draw) -> list[int]:
     """Number of scenes that have a layer 0, 1, ...: few layers are more likely than many."""
-    wanted = 1 + (draw.uniform((batch,), 0.0, 1.0) ** 1.5 * config.max_layers).long()
+    wanted = least + (draw.uniform((batch,), 0.0, 1.0) ** 1.5 * (most + 1 - least)).long()
     return [int((wanted > layer).sum()) for layer in range(int(wanted.max()))]
 
 
 def _scene_tones(config: SceneConfig, count: int, draw: Draw) -> Tone:
     """One look per scene: grey or coloured, dim or bright, soft or hard."""
     dark = draw.chance((count,), config.dark)
-    level = torch.where(dark, draw.uniform((count,), 0.2, 0.5), draw.uniform((count,), 0.75, 1.1))
+    level = torch.where(dark, draw.uniform((count,), 0.25, 0.6), draw.uniform((count,), 0.75, 1.1))
     tint = draw.uniform((count, 3), 0.9, 1.1)
     grey = draw.chance((count,), config.grey)
     saturation = torch.where(grey, 0.0, draw.uniform((count,), 0.5, 1.3))
@@ -122,14 +125,12 @@ def _scene_tones(config: SceneConfig, count: int, draw: Draw) -> Tone:
     return Tone(gamma, level[:, None] * (1 - offset[:, None]) * tint, offset, saturation)
 
 
-def _own_tone(looks: Tone, count: int, draw: Draw) -> Tone:
-    """The looks of the first scenes, each varied for one object."""
-    first = torch.arange(count)
-    scene = looks[first]
+def _varied(looks: Tone, draw: Draw) -> Tone:
+    """Looks varied for single objects."""
+    count = len(looks.gamma)
     own_level = draw.uniform((count, 1), 0.6, 1.15) * draw.uniform((count, 3), 0.9, 1.1)
-    return Tone(
-        scene.gamma * draw.log_uniform((count,), 0.8, 1.25), scene.gain * own_level, scene.offset, scene.saturation
-    )
+    gamma = looks.gamma * draw.log_uniform((count,), 0.8, 1.25)
+    return Tone(gamma, looks.gain * own_level, looks.offset, looks.saturation)
 
 
 def _render_background(
@@ -146,6 +147,7 @@ def _render_background(
     side = int(size * _BACKGROUND_SPAN * _SUPERSAMPLING)
     screen_px = torch.full((count,), float(side))
     pictures = looks.apply(materials.paint(library, side, screen_px, materials.BACKGROUND_WEIGHTS, draw))
+    _paste_clutter(pictures, library, config, looks, size, draw)
     inverse = inverse_homographies(cameras)
     to_picture = torch.diag(torch.tensor([1 / _BACKGROUND_SPAN, 1 / _BACKGROUND_SPAN, 1.0]))
     rippling = draw.chance((count,), config.rippling) & (magnitude > 0)
@@ -154,58 +156,92 @@ def _render_background(
     return _warp(pictures, to_picture @ inverse, wave, size, "reflection")
 
 
-def _make_objects(
-    library: TextureLibrary, config: SceneConfig, cameras: Tensor, looks: Tone, times: Tensor, size: int, draw: Draw
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One object per scene.
-
-    Returns:
-        Pictures [n, 4, S, S] (colours times alpha), screen-to-picture homographies [n, T, 3, 3], waves [n, 6, T].
-    """
-    count = len(cameras)
-    bars = draw.chance((count,), config.bar)
-    cutouts = draw.chance((count,), config.cutout) & ~bars
-    radius = 2 * draw.log_uniform((count, 1), *config.object_radius).expand(-1, 2)
-    aspect = torch.where(cutouts, draw.log_uniform((count,), 0.8, 1.0), draw.log_uniform((count,), 0.35, 1.0))
-    thin = (draw.log_uniform((count,), 2.0, 10.0) / size / radius[:, 0]).clamp(max=1.0)
-    length = torch.where(bars, draw.uniform((count,), 0.8, 1.6), 1.0)
-    radius = radius * torch.stack([length, torch.where(bars, thin, aspect)], 1)
-    moving = ~draw.chance((count,), config.still_object)
-    magnitude = draw.log_uniform((count,), *config.object_motion) * moving
-    deforming = draw.chance((count,), config.deforming)
-    motion = object_motion(radius, magnitude, deforming, times, size, draw)
-    sprites = _sprites(library, motion.radius_px, cutouts, bars, _own_tone(looks, count, draw), size, draw)
-    return sprites, inverse_homographies(cameras @ motion.matrices), motion.wave
+def _paste_clutter(
+    pictures: Tensor, library: TextureLibrary, config: SceneConfig, looks: Tone, size: int, draw: Draw
+) -> None:
+    """Paste still objects into background pictures [B, 3, S, S], in place; most into the last scenes."""
+    batch, side = len(pictures), pictures.shape[-1]
+    counts = _counts(batch, config.max_clutter, 0, draw)
+    scenes = torch.cat([torch.arange(batch - count, batch) for count in [0, *counts]])
+    if len(scenes) == 0:
+        return
+    still = torch.zeros(len(scenes))
+    kinds = _kinds(config, len(scenes), draw)
+    radius = _radii(config, kinds, size, draw) / _BACKGROUND_SPAN
+    motion = object_motion(radius, still, still > 0, torch.zeros(1), side, draw)
+    sprites = _sprites(library, motion.radius_px / _SUPERSAMPLING, kinds, _varied(looks[scenes], draw), size, draw)
+    inverse = inverse_homographies(motion.matrices)
+    parts = (part.split(counts) for part in (sprites, inverse, motion.wave))
+    for count, sprite, matrix, wave in zip(counts, *parts, strict=True):
+        layer = _warp(sprite, matrix, wave, side, "border").squeeze(2)
+        pictures[batch - count :].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
 
 
-def _sprites(
-    library: TextureLibrary, radius_px: Tensor, cutouts: Tensor, bars: Tensor, tone: Tone, size: int, draw: Draw
-) -> Tensor:
+def _render_objects(
+    library: TextureLibrary,
+    config: SceneConfig,
+    cameras: Tensor,
+    looks: Tone,
+    counts: list[int],
+    times: Tensor,
+    size: int,
+    draw: Draw,
+) -> Iterator[Tensor]:
+    """Layers of moving objects from back to front: colours times alpha and alpha, [counts[l], 4, T, H, W]."""
+    scenes = torch.cat([torch.arange(count) for count in counts])
+    kinds = _kinds(config, len(scenes), draw)
+    magnitude = draw.log_uniform((len(scenes),), *config.object_motion)
+    magnitude = magnitude * ~draw.chance((len(scenes),), config.still_object)
+    deforming = draw.chance((len(scenes),), config.deforming)
+    motion = object_motion(_radii(config, kinds, size, draw), magnitude, deforming, times, size, draw)
+    sprites = _sprites(library, motion.radius_px, kinds, _varied(looks[scenes], draw), size, draw)
+    inverse = inverse_homographies(cameras[scenes] @ motion.matrices)
+    parts = (part.split(counts) for part in (sprites, inverse, motion.wave))
+    for sprite, matrix, wave in zip(*parts, strict=True):
+        yield _warp(sprite, matrix, wave, size, "border")
+
+
+def _kinds(config: SceneConfig, count: int, draw: Draw) -> Tensor:
+    """Kinds of objects (`_CUTOUT`, `_BAR`, `_POLYGON`, `_BLOB`), int64 [count]."""
+    shape = 1 - config.cutout - config.bar
+    return draw.choice(count, (config.cutout, config.bar, shape * 0.45, shape * 0.55))
+
+
+def _radii(config: SceneConfig, kinds: Tensor, size: int, draw: Draw) -> Tensor:
+    """Half-widths and half-heights of objects in frame coordinates, float [N, 2]."""
+    count = len(kinds)
+    radius = 2 * draw.log_uniform((count,), *config.object_radius)
+    aspect = draw.log_uniform((count,), 0.35, 1.0)
+    aspect = torch.where(kinds == _CUTOUT, aspect**0.2, aspect)
+    bar_width = (draw.log_uniform((count,), 2.0, 10.0) / size).minimum(radius)
+    width = torch.where(kinds == _BAR, radius * draw.uniform((count,), 0.8, 1.6), radius)
+    return torch.stack([width, torch.where(kinds == _BAR, bar_width, radius * aspect)], 1)
+
+
+def _sprites(library: TextureLibrary, radius_px: Tensor, kinds: Tensor, tone: Tone, size: int, draw: Draw) -> Tensor:
     """Pictures of objects, colours times alpha: float32 [n, 4, S, S]."""
     side = int(size * _SUPERSAMPLING)
-    device = library.device
-    screen_px = 2 * radius_px.amin(1)
-    out = torch.zeros((len(radius_px), 4, side, side), device=device)
-    polygons = draw.chance((len(radius_px),), 0.45) | bars
-    groups = (cutouts, polygons & ~cutouts, ~polygons & ~cutouts)
-    for kind, members in enumerate(groups):
-        chosen = members.nonzero().squeeze(1)
-        if len(chosen) == 0:
-            continue
-        target = chosen.to(device)
-        if kind == 0:
-            cut = materials.cutout_pictures(library, side, 2 * radius_px[chosen].amax(1), draw)
-            colour, alpha = cut[:, :3] / cut[:, 3:].clamp_min(1 / 255), cut[:, 3:]
-        else:
-            radii = radius_px[chosen]
-            alpha = (
-                materials.polygon_masks(side, radii, bars[chosen] | draw.chance((len(chosen),), 0.3), draw, device)
-                if kind == 1
-                else materials.blob_masks(side, radii, draw, device)
-            )
-            colour = materials.paint(library, side, screen_px[chosen], materials.SHAPE_WEIGHTS, draw)
-        out[target] = torch.cat([tone[chosen].apply(colour) * alpha, alpha], 1)
+    out = torch.empty((len(kinds), 4, side, side), device=library.device)
+    cutouts = (kinds == _CUTOUT).nonzero().squeeze(1)
+    if len(cutouts):
+        cut = materials.cutout_pictures(library, side, 2 * radius_px[cutouts].amax(1), draw)
+        alpha = cut[:, 3:]
+        colour = tone[cutouts].apply(cut[:, :3] / alpha.clamp_min(1 / 255))
+        out[upload(cutouts, library.device)] = torch.cat([colour * alpha, alpha], 1)
+    shapes = (kinds != _CUTOUT).nonzero().squeeze(1)
+    if len(shapes):
+        alpha = _shape_masks(side, radius_px[shapes], kinds[shapes], draw, library.device)
+        paint = materials.paint(library, side, 2 * radius_px[shapes].amin(1), materials.SHAPE_WEIGHTS, draw)
+        out[upload(shapes, library.device)] = torch.cat([tone[shapes].apply(paint) * alpha, alpha], 1)
     return out
+
+
+def _shape_masks(side: int, radius_px: Tensor, kinds: Tensor, draw: Draw, device: torch.device) -> Tensor:
+    """Soft-edged masks of bars, polygons and blobs: float32 [n, 1, S, S]."""
+    boxes = (kinds == _BAR) | draw.chance((len(kinds),), 0.3)
+    polygons = materials.polygon_masks(side, radius_px, boxes, draw, device)
+    blobs = materials.blob_masks(side, radius_px, draw, device)
+    return torch.where(upload(kinds == _BLOB, device).view(-1, 1, 1, 1), blobs, polygons)
 
 
 def _warp(pictures: Tensor, inverse: Tensor, wave: Tensor, size: int, padding: str) -> Tensor:
@@ -224,7 +260,7 @@ def _warp(pictures: Tensor, inverse: Tensor, wave: Tensor, size: int, padding: s
     device = pictures.device
     count, num_times = inverse.shape[:2]
     # one transfer: [n, T, 15, 1, 1]
-    packed = torch.cat([inverse.flatten(2), wave.transpose(1, 2)], 2).to(device, non_blocking=True)[..., None, None]
+    packed = upload(torch.cat([inverse.flatten(2), wave.transpose(1, 2)], 2), device)[..., None, None]
     h = packed.unbind(2)
     x = (torch.arange(size, device=device) * 2 + 1) / size - 1
     y = x[:, None]
@@ -248,7 +284,7 @@ def _change_light(canvas: Tensor, config: SceneConfig, times: Tensor, draw: Draw
     speed, phase = draw.uniform((count, 1), 1.0, 12.0), draw.uniform((count, 1), 0.0, 6.28)
     gain = 1 + strength * torch.sin(speed * times + phase)
     if bool((strength != 0).any()):
-        canvas.mul_(gain.to(canvas.device).view(count, 1, -1, 1, 1))
+        canvas.mul_(upload(gain, canvas.device).view(count, 1, -1, 1, 1))
 
 
 def _luminance(canvas: Tensor) -> Tensor:

@@ -145,7 +145,7 @@ def make_batch(
     times_us = (torch.arange(last + 1) * duration_us[:, None]) // last
     levels = rendered.log_intensity[:, margin : margin + last + 1]
     events = simulate_events(levels, times_us, sensors, seed)
-    output_us = times_us[:, ::step].to(library.device)
+    output_us = times_us[:, ::step].to(library.device, non_blocking=True)
     columns = (events.b, events.x, events.y, events.t, events.p)
     forward, backward = batched_event_stacks(*columns, output_us, (size, size), stacks)
     key_frames = _degraded(frames[:, [0, -1]], config, seed, draw)
@@ -164,7 +164,7 @@ def _exposed_frames(
     width = draw.uniform((batch, 1), 0.0, margin + 0.5) * draw.chance((batch, 1), probability)
     offsets = torch.arange(-margin, margin + 1)
     weights = (width + 0.5 - offsets.abs()).clamp(0.0, 1.0)
-    weights = (weights / weights.sum(1, keepdim=True)).to(instant.device)
+    weights = (weights / weights.sum(1, keepdim=True)).to(instant.device, non_blocking=True)
     total = torch.zeros_like(instant)
     for index in range(2 * margin + 1):
         tap = rendered.frames[:, index : index + last + 1 : step]
@@ -182,6 +182,6 @@ def _degraded(frames: Tensor, config: WindowConfig, seed: int, draw: Draw) -> Te
         return frames
     device = frames.device
     blurred = F.avg_pool2d(frames.flatten(0, 1), 3, stride=1, padding=1, count_include_pad=False).view_as(frames)
-    mixed = torch.lerp(frames, blurred, blur.view(-1, 1, 1, 1, 1).to(device))
+    mixed = torch.lerp(frames, blurred, blur.view(-1, 1, 1, 1, 1).to(device, non_blocking=True))
     noise = counter_random.normal(seed ^ 0x51AB, torch.arange(frames.numel(), device=device)).view_as(frames)
-    return (mixed + sigma.view(-1, 1, 1, 1, 1).to(device) * noise).clamp(0.0, 1.0)
+    return (mixed + sigma.view(-1, 1, 1, 1, 1).to(device, non_blocking=True) * noise).clamp(0.0, 1.0)
