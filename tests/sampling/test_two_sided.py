@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from evfi.models.bundle import ModelBundle
+from evfi.sampling.conditioning import WindowInputs
+from evfi.sampling.config import SamplingConfig
+from evfi.sampling.noise import NoiseSource, Purpose, SeededNoise
+from evfi.sampling.schedule import Schedule
+from evfi.sampling.two_sided import fusion_weights, run_schedule, sample_window, two_sided
+from tiny_models import tiny_bundle
+
+CONFIG = SamplingConfig(num_inference_steps=2, tile_width=32, tile_height=16, tile_overlap=0.25, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return tiny_bundle()
+
+
+def _inputs(height: int = 24, width: int = 40, num_frames: int = 4) -> WindowInputs:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, height, width, generator=generator) * 2 - 1
+    stacks = torch.rand(2, num_frames, 6, height, width, generator=generator) * 2 - 1
+    return WindowInputs(images, stacks)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_the_batch_size_has_no_effect(bundle: ModelBundle, batch_size: int) -> None:
+    expected = sample_window(bundle, _inputs(), CONFIG, SeededNoise(0))
+    found = sample_window(bundle, _inputs(), replace(CONFIG, batch_size=batch_size), SeededNoise(0))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_calls_hold_at_most_batch_size_items(bundle: ModelBundle) -> None:
+    sizes = []
+    hook = bundle.unet.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    sample_window(bundle, _inputs(), replace(CONFIG, num_inference_steps=1, batch_size=7), SeededNoise(0))
+    hook.remove()
+    assert max(sizes) <= 7
+    assert sum(sizes) == 4 * 2 * 2  # tiles, passes, guidance halves
+
+
+def test_without_guidance_the_unconditional_half_is_not_computed(bundle: ModelBundle) -> None:
+    items = []
+    hook = bundle.unet.register_forward_pre_hook(lambda _, arguments: items.append(len(arguments[0])))
+    config = replace(CONFIG, num_inference_steps=1, max_guidance_scale=1.0)
+    unguided = sample_window(bundle, _inputs(), config, SeededNoise(0))
+    hook.remove()
+    assert sum(items) == 4 * 2
+    nearly = sample_window(bundle, _inputs(), replace(config, max_guidance_scale=1.0 + 1e-6), SeededNoise(0))
+    torch.testing.assert_close(unguided, nearly, rtol=1e-3, atol=1e-3)
+
+
+def test_key_images_and_events_are_encoded_once_per_window(bundle: ModelBundle) -> None:
+    calls = []
+    embedding = bundle.controlnet.controlnet_cond_embedding
+    hook = embedding.register_forward_pre_hook(lambda _, arguments: calls.append(len(arguments[0])))
+    sample_window(bundle, _inputs(num_frames=4), replace(CONFIG, num_inference_steps=3), SeededNoise(0))
+    hook.remove()
+    assert sum(calls) == 4 * 2 * 4  # tiles, passes, frames
+
+
+def test_the_same_seed_gives_the_same_result_and_another_one_another(bundle: ModelBundle) -> None:
+    first, same, other = (sample_window(bundle, _inputs(), CONFIG, SeededNoise(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.allclose(first, other)
+
+
+class _FlippedNoise:
+    """The noise of a window traversed in reverse."""
+
+    def __init__(self, noise: NoiseSource) -> None:
+        self._noise = noise
+
+    def draw(self, purpose: Purpose, shape: tuple[int, ...], step: int = 0, repeat: int = 0) -> Tensor:
+        noise = self._noise.draw(purpose, shape, step, repeat)
+        return noise if purpose == "image" else noise.flip(0)
+
+
+@pytest.mark.parametrize("s_churn", [0.0, 0.5])
+def test_a_window_traversed_in_reverse_gives_the_reversed_frames(bundle: ModelBundle, s_churn: float) -> None:
+    config, inputs = replace(CONFIG, s_churn=s_churn), _inputs()
+    reverse = WindowInputs(inputs.key_images.flip(0), inputs.event_stacks.flip(0))
+    expected = sample_window(bundle, inputs, config, SeededNoise(0)).flip(0)
+    found = sample_window(bundle, reverse, config, _FlippedNoise(SeededNoise(0)))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (20, 100), (64, 16)])
+def test_any_size_works(bundle: ModelBundle, height: int, width: int) -> None:
+    latents = sample_window(bundle, _inputs(height, width), replace(CONFIG, num_inference_steps=1), SeededNoise(0))
+    assert latents.shape == (4, 4, height // 4, width // 4)
+    assert latents.isfinite().all()
+
+
+@pytest.mark.parametrize("num_frames", [3, 9])
+def test_any_number_of_frames_works(bundle: ModelBundle, num_frames: int) -> None:
+    latents = sample_window(bundle, _inputs(8, 16, num_frames), CONFIG, SeededNoise(0))
+    assert latents.shape[0] == num_frames
+
+
+def test_events_and_their_scale_matter(bundle: ModelBundle) -> None:
+    inputs = _inputs()
+    silent = WindowInputs(inputs.key_images, torch.zeros_like(inputs.event_stacks))
+    with_events = sample_window(bundle, inputs, CONFIG, SeededNoise(0))
+    assert not torch.allclose(sample_window(bundle, silent, CONFIG, SeededNoise(0)), with_events)
+    off = replace(CONFIG, controlnet_scale=0.0)
+    torch.testing.assert_close(
+        sample_window(bundle, silent, off, SeededNoise(0)), sample_window(bundle, inputs, off, SeededNoise(0))
+    )
+
+
+def test_bfloat16_is_near_float32() -> None:
+    bundle = tiny_bundle()
+    expected = sample_window(bundle, _inputs(), CONFIG, SeededNoise(0))
+    found = sample_window(bundle.to("cpu", torch.bfloat16), _inputs(), CONFIG, SeededNoise(0))
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().mean()) < 0.1 * float(expected.abs().mean())
+
+
+def test_progress_is_told_after_each_step(bundle: ModelBundle) -> None:
+    told: list[tuple[int, int]] = []
+    sample_window(bundle, _inputs(8, 16), CONFIG, SeededNoise(0), on_step=lambda *step: told.append(step))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_fusion_weights_are_linear_for_even_and_follow_time_for_uneven_frames() -> None:
+    assert fusion_weights(torch.tensor([10, 20, 30, 40, 50])).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert fusion_weights(torch.tensor([0, 10, 80, 100])).tolist() == pytest.approx([1.0, 0.9, 0.2, 0.0])
+
+
+def test_passes_are_fused_in_the_order_of_time() -> None:
+    latents = torch.arange(3.0).view(3, 1, 1, 1)
+
+    def identity(passes: Tensor, sigma: float, timestep: Tensor) -> Tensor:
+        del sigma, timestep
+        assert passes.flatten().tolist() == [0.0, 1.0, 2.0, 2.0, 1.0, 0.0]
+        return passes
+
+    fused = two_sided(identity, torch.tensor([1.0, 0.5, 0.0]))(latents, 1.0, torch.zeros(()))
+    assert torch.equal(fused, latents)
+
+
+class _CountedNoise:
+    """Zero noise that notes what was drawn."""
+
+    def __init__(self) -> None:
+        self.draws: list[tuple[Any, ...]] = []
+
+    def draw(self, purpose: Purpose, shape: tuple[int, ...], step: int = 0, repeat: int = 0) -> Tensor:
+        self.draws.append((purpose, step, repeat))
+        return torch.zeros(shape)
+
+
+def test_reinjection_repeats_the_first_steps() -> None:
+    sigmas: list[float] = []
+
+    def denoise(latents: Tensor, sigma: float, timestep: Tensor) -> Tensor:
+        sigmas.append(sigma)
+        assert float(timestep) == pytest.approx(0.25 * float(torch.tensor(sigma).log()))
+        return latents
+
+    noise = _CountedNoise()
+    config = SamplingConfig(s_churn=0.0, reinjection_until_step=1, num_reinjections=2)
+    run_schedule(denoise, torch.zeros(1, 1, 2, 2), Schedule((4.0, 2.0, 0.0), 4.0), config, noise)
+    assert sigmas == [4.0, 4.0, 4.0, 2.0]
+    assert noise.draws == [("reinjection", 0, 0), ("reinjection", 0, 1)]
+
+
+def test_reinjected_samples_have_the_noise_level_of_their_step() -> None:
+    """With the exact prediction for a clean sample of zero, every evaluated sample is sigma times unit noise."""
+    levels: list[float] = []
+
+    def denoise(latents: Tensor, sigma: float, timestep: Tensor) -> Tensor:
+        del timestep
+        levels.append(float(latents.std()) / sigma)
+        return latents / (sigma * (sigma**2 + 1) ** 0.5)
+
+    config = SamplingConfig(s_churn=0.0, reinjection_until_step=2, num_reinjections=2)
+    schedule = Schedule((8.0, 4.0, 2.0, 0.0), 8.0)
+    noise = SeededNoise(0)
+    final = run_schedule(denoise, 8.0 * noise.draw("initial", (1, 1, 100, 100)), schedule, config, noise)
+    assert levels == pytest.approx([1.0] * 7, abs=0.05)
+    assert float(final.abs().max()) < 1e-4
