@@ -172,6 +172,8 @@ class Simulator:
             self._draw_thresholds(self._sensors.threshold_positive, _SALT_POSITIVE),
             self._draw_thresholds(self._sensors.threshold_negative, _SALT_NEGATIVE),
         )
+        self._refractory_us = self._sensors.refractory_us.view(-1, 1, 1)
+        self._leak_per_us = self._sensors.leak_rate_hz.view(-1, 1, 1) * self._thresholds[0] * 1e-6
         self._level: Tensor | None = None
         self._reference: Tensor | None = None
         self._blocked_us = torch.zeros((batch_size, sensor_size[1], sensor_size[0]), device=self.device)
@@ -268,8 +270,7 @@ class Simulator:
         assert self._level is not None and self._reference is not None
         positive, negative = self._thresholds
         before = self._level - self._reference
-        drift = self._sensors.leak_rate_hz.view(-1, 1, 1) * (duration_us * 1e-6) * positive
-        reference = self._reference - drift
+        reference = self._reference - self._leak_per_us * duration_us
         after = level - reference
         sign = torch.sign(after)
         threshold = torch.where(after > 0, positive, negative)
@@ -290,14 +291,12 @@ class Simulator:
         start, so the first event is k0 = ceil((blocked - first) / spacing); each event blocks the next
         ceil(refractory / spacing) - 1 crossings.
         """
-        refractory = self._sensors.refractory_us.view(-1, 1, 1)
         skipped = torch.ceil((self._blocked_us - first) / spacing).clamp_min(0.0)
-        stride = torch.ceil(refractory / spacing).clamp_min(1.0)
+        stride = torch.ceil(self._refractory_us / spacing).clamp_min(1.0)
         count = torch.floor((crossings - 1.0 - skipped) / stride + 1.0).clamp_min(0.0)
-        count = torch.where(crossings > 0, count, 0.0)
         first = torch.minimum(first + skipped * spacing, duration_us)
         spacing = stride * spacing
-        blocked = torch.where(count > 0, first + (count - 1.0) * spacing + refractory, self._blocked_us)
+        blocked = torch.where(count > 0, first + (count - 1.0) * spacing + self._refractory_us, self._blocked_us)
         self._blocked_us = (blocked - duration_us).clamp_min(0.0)
         return (count * sign).to(torch.int16), first, spacing
 
