@@ -1,0 +1,218 @@
+"""Settings of the three training stages; every default stands here once, and a run saves all of them.
+
+The stages build on each other: `autoencoder` (images to latents), `base` (image to video), `controlnet` (events steer the
+base). The defaults train `evfi-tiny`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from evfi.errors import ConfigError
+from evfi.events.stacks import StackConfig
+
+Precision = Literal["no", "fp16", "bf16"]
+
+
+@dataclass(frozen=True)
+class AutoencoderNetwork:
+    """Size of the image autoencoder: convolutions only, diffusers' `AutoencoderTiny`.
+
+    Attributes:
+        width: channels of every layer.
+        latent_channels: channels of a latent.
+        encoder_blocks: residual blocks per scale from fine to coarse; n scales shrink by 2**(n - 1).
+        decoder_blocks: residual blocks per scale from coarse to fine.
+    """
+
+    width: int = 64
+    latent_channels: int = 8
+    encoder_blocks: tuple[int, ...] = (1, 3, 3)
+    decoder_blocks: tuple[int, ...] = (3, 3, 1)
+
+
+@dataclass(frozen=True)
+class DenoiserNetwork:
+    """Size of the video UNet, whose encoder the event ControlNet copies.
+
+    Attributes:
+        widths: channels per scale; multiples of 32.
+        attention: which scales hold spatial and temporal attention.
+        layers_per_block: residual blocks per scale.
+        head_dim: channels per attention head.
+        context_dim: channels of the key image's embedding.
+        time_dim: channels that each added time id is embedded in.
+        event_widths: channels of the event embedding; each after the first shrinks by 2.
+    """
+
+    widths: tuple[int, ...] = (64, 96, 128, 128)
+    attention: tuple[bool, ...] = (False, False, False, True)
+    layers_per_block: int = 1
+    head_dim: int = 32
+    context_dim: int = 32
+    time_dim: int = 32
+    event_widths: tuple[int, ...] = (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What all stages have in common.
+
+    Attributes:
+        textures: folder (or packed file) of pictures and cut-outs that scenes are rendered from.
+        output: run folder: checkpoints, curves, samples, the trained model.
+        init: folder with the networks of the stages before (a run's `model/`, or a bundle).
+        steps: optimiser steps of the whole run, over all its restarts.
+        max_minutes: stop after this time with a checkpoint, to be resumed by the same command.
+        batch_size: windows (or crops) per step and device.
+        size_px: side of the rendered square.
+        num_frames: frames per window; one of these is drawn for every step.
+        learning_rate: peak of the schedule.
+        warmup_steps: linear rise.
+        cooldown_steps: linear fall to zero at the end of `steps`.
+        weight_decay: AdamW's.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: of the averaged weights, which are the ones exported.
+        precision: autocast.
+        gradient_checkpointing: recompute activations instead of storing them.
+        seed: of everything that is drawn.
+        checkpoint_every: steps between full states.
+        keep_checkpoints: how many of the latest are kept.
+        validate_every: steps between validations.
+        log_every: steps between lines of the curve.
+        validation: recordings whose left-out frames are the truth.
+        validation_skip: frames left out between two key frames of them.
+        device: auto, cpu or cuda.
+    """
+
+    textures: Path
+    output: Path
+    init: Path | None = None
+    steps: int = 6000
+    max_minutes: float | None = None
+    batch_size: int = 24
+    size_px: int = 128
+    num_frames: tuple[int, ...] = (3, 5, 9)
+    learning_rate: float = 4e-4
+    warmup_steps: int = 100
+    cooldown_steps: int = 1000
+    weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.998
+    precision: Precision = "bf16"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    validate_every: int = 500
+    log_every: int = 20
+    validation: tuple[Path, ...] = ()
+    validation_skip: int = 7
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    stage: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "size_px",
+            "checkpoint_every",
+            "validate_every",
+            "log_every",
+            "keep_checkpoints",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training {name} must be at least 1, got {getattr(self, name)}")
+        if not self.num_frames or min(self.num_frames) < 2:
+            raise ConfigError(f"training num_frames must all be at least 2, got {self.num_frames}; try 3 5 9")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"training ema_decay must be in [0, 1), got {self.ema_decay}; try 0.998")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step: linear rise, constant, linear fall."""
+        rise = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        fall = min(1.0, (self.steps - step) / max(self.cooldown_steps, 1))
+        return self.learning_rate * rise * max(fall, 0.0)
+
+    def as_json(self) -> dict[str, object]:
+        """Every setting, for the run's config file."""
+        return {"stage": self.stage, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining(TrainConfig):
+    """Train the image autoencoder on crops of pictures and of rendered frames.
+
+    Attributes:
+        network: its size.
+        gradient_weight: weight of the error of picture gradients, which keeps edges sharp.
+        latent_weight: weight of the latents' mean square, which keeps them bounded.
+        latent_noise: standard deviation of noise on the latents, so that the decoder forgives small errors.
+        scene_share: share of crops that are rendered frames instead of pictures.
+        scene_every: steps between two renderings; their frames are drawn from meanwhile.
+    """
+
+    stage: ClassVar[str] = "autoencoder"
+    steps: int = 8000
+    batch_size: int = 48
+    learning_rate: float = 8e-4
+    network: AutoencoderNetwork = AutoencoderNetwork()
+    gradient_weight: float = 1.0
+    latent_weight: float = 1e-3
+    latent_noise: float = 0.02
+    scene_share: float = 0.4
+    scene_every: int = 40
+
+
+@dataclass(frozen=True)
+class DenoiserTraining(TrainConfig):
+    """What the two denoising stages have in common.
+
+    Attributes:
+        sigma_log_mean: mean of ln sigma.
+        sigma_log_std: standard deviation of ln sigma.
+        max_weight: bound on the loss weight (1 + sigma^2) / sigma^2; None for none.
+        image_noise_log_mean: mean of ln of the noise on the key image; None for no noise.
+        image_noise_log_std: its standard deviation.
+        conditioning_dropout: p: the key image's embedding is zeroed with probability 2p, its latent with 2p, overlapping by p.
+    """
+
+    sigma_log_mean: float = 0.7
+    sigma_log_std: float = 1.6
+    max_weight: float | None = 5.0
+    image_noise_log_mean: float | None = None
+    image_noise_log_std: float = 0.5
+    conditioning_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class BaseTraining(DenoiserTraining):
+    """Train the image-to-video base: the key image goes in, a video comes out.
+
+    Attributes:
+        network: its size.
+    """
+
+    stage: ClassVar[str] = "base"
+    steps: int = 2000
+    network: DenoiserNetwork = DenoiserNetwork()
+
+
+@dataclass(frozen=True)
+class ControlNetTraining(DenoiserTraining):
+    """Train the event ControlNet on a base.
+
+    Attributes:
+        train_base: also train the base, as suits a small one; off for Stable Video Diffusion.
+        event_stack: the event representation.
+        event_widths: channels of the event embedding; each after the first shrinks by 2.
+    """
+
+    stage: ClassVar[str] = "controlnet"
+    train_base: bool = False
+    event_stack: StackConfig = field(default_factory=lambda: StackConfig(normalisation="symmetric"))
+    event_widths: tuple[int, ...] = DenoiserNetwork.event_widths
