@@ -13,7 +13,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -82,17 +84,26 @@ def load_textures(path: Path | str, config: TextureConfig | None = None) -> Text
     photos: list[Tensor] = []
     art: list[Tensor] = []
     cutouts: list[Tensor] = []
-    for name, data in _pictures(path):
-        picture = _decode(name, data)
-        if name.startswith("cutouts/"):
-            cutouts.append(_cutout_square(picture, config.cutout_size))
-        elif "photo" in Path(name).stem:
-            photos.extend(_texture_squares(picture, config.texture_size, config.photo_crops))
-        else:
-            art.extend(_texture_squares(picture, config.texture_size, 1))
+    with ThreadPoolExecutor() as pool:
+        for name, squares in pool.map(partial(_squares, config=config), _pictures(path)):
+            kind = cutouts if name.startswith("cutouts/") else photos if _is_photo(name) else art
+            kind.extend(squares)
     if not (photos or art) or not cutouts:
         raise InputError(f"expected pictures in textures/ and cutouts/ of {path}, found none of one kind")
     return build_library(photos or art, art or photos, cutouts, config.num_levels)
+
+
+def _is_photo(name: str) -> bool:
+    return Path(name).stem.startswith("photo")
+
+
+def _squares(entry: tuple[str, bytes], config: TextureConfig) -> tuple[str, list[Tensor]]:
+    """Decode one picture file into its squares."""
+    name, data = entry
+    picture = _decode(name, data)
+    if name.startswith("cutouts/"):
+        return name, [_cutout_square(picture, config.cutout_size)]
+    return name, _texture_squares(picture, config.texture_size, config.photo_crops if _is_photo(name) else 1)
 
 
 def build_library(
