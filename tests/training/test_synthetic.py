@@ -16,7 +16,7 @@ from evfi.events.stacks import StackConfig
 from evfi.training import materials
 from evfi.training.motion import Draw, camera_motion, inverse_homographies, object_motion, smooth_paths
 from evfi.training.scenes import SceneConfig, render_windows
-from evfi.training.synthetic import WindowConfig, make_batch, subframes_per_interval
+from evfi.training.synthetic import WindowConfig, _interpolate_in_time, make_batch, subframes_per_interval
 from evfi.training.textures import TextureLibrary, build_library, load_textures, pack_textures
 
 STACKS = StackConfig(normalisation="symmetric")
@@ -179,3 +179,12 @@ def test_packed_file_and_folder_give_the_same_library(tmp_path: Path) -> None:
         load_textures(tmp_path / "textures")
     with pytest.raises(InputError, match="no texture"):
         load_textures(tmp_path / "absent")
+
+
+def test_events_as_from_a_video_see_only_the_output_frames() -> None:
+    levels = torch.rand(2, 9, 2, 2, generator=rng())
+    before = levels.clone()
+    _interpolate_in_time(levels, 4, torch.tensor([False, True]))
+    assert torch.equal(levels[0], before[0])
+    assert torch.equal(levels[1, ::4], before[1, ::4])
+    assert torch.allclose(levels[1].diff(n=2, dim=0)[[0, 1, 2, 4, 5, 6]], torch.zeros(6, 2, 2), atol=1e-6)

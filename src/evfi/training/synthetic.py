@@ -70,6 +70,8 @@ class WindowConfig:
         scenes: What is rendered.
         sensors: The event cameras.
         min_subframes: At least so many sub-frames per window.
+        from_video: Probability that a scene's events are made from its output frames alone, with log intensity linear in
+            between, as when events are simulated from an ordinary video.
         exposure_blur: Probability that a scene's frames are exposed for a while instead of an instant.
         key_frame_noise: Range of the standard deviation of the noise added to key frames, in [0, 1] pixel units.
         degraded: Probability that a scene's key frames get noise and a slight blur.
@@ -78,6 +80,7 @@ class WindowConfig:
     scenes: SceneConfig = field(default_factory=SceneConfig)
     sensors: SensorRanges = field(default_factory=SensorRanges)
     min_subframes: int = 33
+    from_video: float = 0.3
     exposure_blur: float = 0.0
     key_frame_noise: tuple[float, float] = (0.002, 0.02)
     degraded: float = 0.3
@@ -144,12 +147,26 @@ def make_batch(
     seed = int(draw.integers((1,), 2**31 - 1))
     times_us = (torch.arange(last + 1) * duration_us[:, None]) // last
     levels = rendered.log_intensity[:, margin : margin + last + 1]
+    _interpolate_in_time(levels, step, draw.chance((batch,), config.from_video))
     events = simulate_events(levels, times_us, sensors, seed)
     output_us = times_us[:, ::step].to(library.device, non_blocking=True)
     columns = (events.b, events.x, events.y, events.t, events.p)
     forward, backward = batched_event_stacks(*columns, output_us, (size, size), stacks)
     key_frames = _degraded(frames[:, [0, -1]], config, seed, draw)
     return TrainingWindows(frames * 2 - 1, key_frames * 2 - 1, forward, backward, output_us, events)
+
+
+def _interpolate_in_time(levels: Tensor, step: int, chosen: Tensor) -> None:
+    """Make levels [B, T, H, W] of the chosen scenes linear between every `step`-th sub-frame, in place."""
+    scenes = chosen.nonzero().squeeze(1).to(levels.device, non_blocking=True)
+    if step == 1 or len(scenes) == 0:
+        return
+    index = torch.arange(levels.shape[1], device=levels.device)
+    start = index - index % step
+    end = (start + step).clamp(max=levels.shape[1] - 1)
+    weight = ((index % step) / step).view(1, -1, 1, 1)
+    coarse = levels[scenes]
+    levels[scenes] = torch.lerp(coarse[:, start], coarse[:, end], weight)
 
 
 def _exposed_frames(
