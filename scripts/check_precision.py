@@ -27,7 +27,13 @@ from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.two_sided import sample_window
 
-SCHEDULER = {"prediction_type": "v_prediction", "use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 700.0}
+SCHEDULER = {
+    "prediction_type": "v_prediction",
+    "timestep_type": "continuous",
+    "use_karras_sigmas": True,
+    "sigma_min": 0.002,
+    "sigma_max": 700.0,
+}
 SMALL = {
     "block_out_channels": (32, 32, 64, 64),
     "num_attention_heads": (1, 1, 2, 2),
@@ -55,7 +61,7 @@ def random_bundle(device: str, small: bool) -> ModelBundle:
             patch_size=14,
             projection_dim=1024,
             hidden_act="gelu",
-        )  # fmt: skip
+        )
     )
     with torch.device(device):
         bundle = ModelBundle(

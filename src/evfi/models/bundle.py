@@ -126,7 +126,9 @@ class ModelBundle:
         """Move every network; an autoencoder that asks for `force_upcast` stays in float32 rather than go to float16."""
         for name, network in self.networks().items():
             upcast = name == "vae" and dtype == torch.float16 and self.vae.config.get("force_upcast", False)
-            network.to(device=device, dtype=torch.float32 if upcast else dtype)
+            nn.Module.to(
+                network, device=device, dtype=torch.float32 if upcast else dtype
+            )  # diffusers' own warns in vain
         return self
 
     def eval(self) -> ModelBundle:
@@ -319,7 +321,7 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
     network: EventControlNet = load_network(
         EventControlNet.from_config, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
     )
-    return network  # noqa: RET504 - its type is stated here
+    return network
 
 
 def load_network(
