@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--num-frames", type=int, default=5)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--exposure-blur", type=float, default=0.0)
+    parser.add_argument("--exposure-blur", type=float, default=WindowConfig.exposure_blur)
     arguments = parser.parse_args()
     library = load_textures(arguments.pictures)
     windows = make_batch(

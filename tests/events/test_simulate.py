@@ -79,6 +79,16 @@ def test_reference_follows_events_so_that_a_turn_needs_a_whole_threshold() -> No
     assert list(zip(events.t.tolist(), events.p.tolist(), strict=True)) == [(400, 1), (800, 1), (1750, -1)]
 
 
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0.05, 0.6))
+def test_events_add_up_to_the_change_of_intensity(seed: int, threshold: float) -> None:
+    level = torch.randn(1, 12, 4, 5, generator=torch.Generator().manual_seed(seed))
+    config = ideal(threshold_positive=threshold, threshold_negative=threshold)
+    events = simulate_events(level, torch.arange(12) * 1000, config, 0)
+    total = torch.zeros(4, 5).index_put_((events.y, events.x), events.p.float() * threshold, accumulate=True)
+    assert ((level[0, -1] - level[0, 0] - total).abs() < threshold + 1e-4).all()
+
+
 def test_refractory_time_thins_events_across_intervals() -> None:
     times, config = torch.tensor([0, 1000, 2000]), ideal(threshold_positive=0.1, refractory_us=250)
     events = simulate_events(ramp(0, 1.001, 2.002), times, config, 0)

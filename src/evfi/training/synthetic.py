@@ -22,6 +22,7 @@ from evfi.training.scenes import RenderedScenes, SceneConfig, render_windows
 from evfi.training.textures import TextureLibrary
 
 _GAMMA = 2.2
+_MAX_EXPOSURE = 3  # longest exposure, in sub-frames to either side
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class WindowConfig:
     sensors: SensorRanges = field(default_factory=SensorRanges)
     min_subframes: int = 33
     from_video: float = 0.3
-    exposure_blur: float = 0.0
+    exposure_blur: float = 0.25
     key_frame_noise: tuple[float, float] = (0.002, 0.02)
     degraded: float = 0.3
 
@@ -138,7 +139,7 @@ def make_batch(
     draw = Draw(generator)
     step = subframes_per_interval(num_frames, config.min_subframes)
     last = step * (num_frames - 1)
-    margin = step // 2 if config.exposure_blur > 0 else 0
+    margin = min(step // 2, _MAX_EXPOSURE) if config.exposure_blur > 0 else 0
     times = torch.arange(-margin, last + margin + 1) / last
     rendered = render_windows(library, config.scenes, times, batch, size, generator)
     frames = _exposed_frames(rendered, step, margin, num_frames, config.exposure_blur, draw)
