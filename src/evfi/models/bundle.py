@@ -15,7 +15,6 @@ scaling factor; the key image's latent, which is concatenated to them, is unscal
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -284,7 +283,7 @@ def assemble(
         )
     bundle = ModelBundle(
         vae=vae,
-        unet=load_network(EventUNet.from_config, base / "unet", **place),
+        unet=load_network(EventUNet, base / "unet", **place),
         controlnet=network,
         scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
         event_stack=event_stack,
@@ -305,7 +304,7 @@ def load_vae(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -
             f"{folder / CONFIG_NAME} describes a {config.get('_class_name')}, expected one of {', '.join(_AUTOENCODERS)}"
         )
     upcast = dtype == torch.float16 and config.get("force_upcast", False)
-    return load_network(kind.from_config, folder, dtype=torch.float32 if upcast else dtype, device=device)
+    return load_network(kind, folder, dtype=torch.float32 if upcast else dtype, device=device)
 
 
 def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> EventControlNet:
@@ -319,20 +318,18 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
             f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet, is it another network?"
         )
     network: EventControlNet = load_network(
-        EventControlNet.from_config, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
+        EventControlNet, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
     )
     return network
 
 
-def load_network(
-    build: Callable[..., Any], folder: Path, *, dtype: torch.dtype | None, device: torch.device, **overrides: Any
-) -> Any:
-    """Build a diffusers network from a folder's config and give it the folder's weights."""
-    config = {**read_json(folder / CONFIG_NAME), **overrides}
-    config.pop("_class_name", None)
+def load_network(kind: Any, folder: Path, *, dtype: torch.dtype | None, device: torch.device, **overrides: Any) -> Any:
+    """Build a diffusers network of class `kind` from a folder's config and give it the folder's weights."""
+    known = kind._get_init_keys(kind)
+    config = {key: value for key, value in read_json(folder / CONFIG_NAME).items() if key in known} | overrides
     with torch.device("meta"):
         try:
-            network = build(config)
+            network = kind.from_config(config)
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f"{folder / CONFIG_NAME} describes no network that can be built ({error})") from error
     load_weights(network, weight_files(folder), dtype=dtype, device=device)

@@ -323,7 +323,7 @@ class ControlNetStage(DenoiserStage):
         assert config.init is not None
         place: dict[str, Any] = {"dtype": torch.float32, "device": library.device}
         self.stage = config
-        self.unet = load_network(EventUNet.from_config, config.init / "unet", **place).requires_grad_(config.train_base)
+        self.unet = load_network(EventUNet, config.init / "unet", **place).requires_grad_(config.train_base)
         started = (config.init / "controlnet").is_dir()
         self.controlnet = (
             load_controlnet(config.init / "controlnet", **place)
@@ -363,7 +363,7 @@ def _start_from(init: Path | None, part: str, device: torch.device) -> Any:
         return None
     if part == "vae":
         return load_vae(init / part, dtype=torch.float32, device=device)
-    return load_network(EventUNet.from_config, init / part, dtype=torch.float32, device=device)
+    return load_network(EventUNet, init / part, dtype=torch.float32, device=device)
 
 
 def _checkpoint_gradients(network: Any, config: TrainConfig) -> None:
