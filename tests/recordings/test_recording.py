@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
+from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
-from evfi.recordings.memory import MemoryEvents, MemoryFrames, recording_from_memory
+from evfi.recordings.memory import MemoryFrames, recording_from_memory
 from evfi.recordings.recording import Recording, covers_frame, scale_mapping, warp_events
 
 SENSOR = (8, 6)

@@ -1,4 +1,4 @@
-"""Frames and events that are already in memory, as the sources of a recording."""
+"""Recordings whose frames and events are already in memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evfi.errors import InputError, RecordingError
+from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
 from evfi.recordings.recording import Image, Recording, Times, scale_mapping
 
@@ -40,25 +41,6 @@ class MemoryFrames:
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3]."""
         return np.asarray(self._frames[index])
-
-
-class MemoryEvents:
-    """An event stream in memory as an event source.
-
-    Args:
-        stream: the events; at least one.
-    """
-
-    def __init__(self, stream: EventStream):
-        if len(stream) == 0:
-            raise RecordingError("expected events, got none; without events there is nothing that tells the motion")
-        self._stream = stream
-        self.sensor_size = stream.sensor_size
-        self.time_range_us = (int(stream.t[0]), int(stream.t[-1]))
-
-    def slice(self, start_us: int, end_us: int) -> EventStream:
-        """The events with start_us <= t < end_us."""
-        return self._stream.slice(start_us, end_us)
 
 
 def recording_from_memory(

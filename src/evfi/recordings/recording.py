@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
+from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 from evfi.recordings.planning import WindowSpec, plan_windows
 
@@ -47,21 +48,6 @@ class FrameSource(Protocol):
 
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3] RGB."""
-
-
-class EventSource(Protocol):
-    """Events that are read by time slice; may also have `close()`."""
-
-    @property
-    def sensor_size(self) -> tuple[int, int]:
-        """(width, height) of the grid of the events' coordinates."""
-
-    @property
-    def time_range_us(self) -> tuple[int, int]:
-        """Times of the first and of the last event in µs."""
-
-    def slice(self, start_us: int, end_us: int) -> EventStream:
-        """The events with start_us <= t < end_us; its `num_dropped` counts those that the reader had to leave out."""
 
 
 @dataclass(frozen=True, eq=False)

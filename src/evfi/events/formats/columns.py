@@ -1,0 +1,109 @@
+"""What column-wise event files leave open: units of time, polarity conventions, names of columns."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import ConfigError, InputError
+from evfi.events.stream import PolarityConvention
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+TIME_UNITS: tuple[str, ...] = get_args(TimeUnit)
+
+COLUMN_NAMES = {
+    "x": ("x", "xs"),
+    "y": ("y", "ys"),
+    "t": ("t", "ts", "timestamp", "timestamps", "time"),
+    "p": ("p", "ps", "polarity", "polarities", "pol"),
+}
+_US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+def check_time_unit(unit: str) -> TimeUnit:
+    """Return the unit if it is one that is known.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if unit not in TIME_UNITS:
+        raise ConfigError(f"time unit must be one of {', '.join(TIME_UNITS)}, got {unit!r}")
+    return cast(TimeUnit, unit)
+
+
+def to_microseconds(values: NDArray[Any], unit: TimeUnit, where: str) -> NDArray[np.int64]:
+    """Convert times to whole microseconds, rounded to the nearest.
+
+    Args:
+        values: integer or floating point times [N].
+        unit: their unit. Microseconds must be whole: fractions there mean that the unit is another one.
+        where: what to call the file in errors.
+
+    Raises:
+        InputError: a value is not finite, too large, or a fraction of a microsecond.
+    """
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{where}: times must be numbers, got {values.dtype}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{where}: times must be finite, got {values[~np.isfinite(values)][0]}")
+    if unit == "us" and values.dtype.kind == "f" and (np.rint(values) != values).any():
+        found = values[np.rint(values) != values][0]
+        raise InputError(
+            f"{where}: expected times in whole microseconds, got {found}; if they are seconds, declare it "
+            '(recording.json: "events_time_unit" or "timestamps_unit": "s")'
+        )
+    limit = 2.0**61 / _US_PER_UNIT.get(unit, 1e-3)
+    if len(values) and not max(abs(float(values.max())), abs(float(values.min()))) < limit:
+        raise InputError(f"{where}: times in {unit} are too large (up to {values.max()}); check their unit")
+    return _scaled(values, unit)
+
+
+def _scaled(values: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
+    if unit == "ns":
+        if values.dtype.kind == "f":
+            return np.rint(values / 1000).astype(np.int64)
+        return (values.astype(np.int64) + 500) // 1000
+    factor = _US_PER_UNIT[unit]
+    if values.dtype.kind == "f":
+        return np.rint(values.astype(np.float64) * factor).astype(np.int64)
+    return values.astype(np.int64) * factor
+
+
+def polarity_convention(values: NDArray[Any], where: str) -> PolarityConvention:
+    """Tell from the values whether polarities are 0/1 or -1/+1; files that hold +1 only mean the same in both.
+
+    Raises:
+        InputError: the values fit neither.
+    """
+    if values.dtype.kind == "b":
+        return "binary"
+    found = np.unique(values)
+    if np.isin(found, [-1, 1]).all():
+        return "signed"
+    if np.isin(found, [0, 1]).all():
+        return "binary"
+    shown = ", ".join(str(value) for value in found[:5])
+    raise InputError(f"{where}: polarities must be 0 and 1, or -1 and 1; found {shown}")
+
+
+def match_columns(names: list[str], where: str) -> dict[str, str]:
+    """Find which of a file's columns are x, y, t and p.
+
+    Returns:
+        The file's name of each of "x", "y", "t", "p".
+
+    Raises:
+        InputError: one is missing or there are two for one.
+    """
+    chosen = {}
+    for column, accepted in COLUMN_NAMES.items():
+        hits = [name for name in names if name.strip().lower() in accepted]
+        if len(hits) != 1:
+            problem = "two columns" if hits else "no column"
+            raise InputError(
+                f"{where}: {problem} for {column} (accepted: {', '.join(accepted)}); found {', '.join(names)}"
+            )
+        chosen[column] = hits[0]
+    return chosen

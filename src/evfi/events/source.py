@@ -1,0 +1,132 @@
+"""Where events come from when they are read by time slice rather than all at once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evfi.errors import RecordingError
+from evfi.events.stream import EventStream, PolarityConvention, check_sensor_size
+
+
+class EventSource(Protocol):
+    """Events that are read by time slice; may also have `close()`."""
+
+    @property
+    def sensor_size(self) -> tuple[int, int]:
+        """(width, height) of the grid of the events' coordinates."""
+
+    @property
+    def time_range_us(self) -> tuple[int, int]:
+        """Times of the first and of the last event in µs."""
+
+    def slice(self, start_us: int, end_us: int) -> EventStream:
+        """The events with start_us <= t < end_us; its `num_dropped` counts those that the reader had to leave out."""
+
+
+class MemoryEvents:
+    """Events in memory as an event source.
+
+    Args:
+        stream: the events; at least one.
+        dropped_us: times of events that the reader left out, in any order; slices count them.
+
+    Raises:
+        RecordingError: the stream is empty.
+    """
+
+    def __init__(self, stream: EventStream, dropped_us: NDArray[np.int64] | None = None):
+        if len(stream) == 0:
+            raise RecordingError("expected events, got none; without events nothing tells the motion between frames")
+        self._chunk = EventChunk(stream, np.sort(dropped_us) if dropped_us is not None else stream.t[:0])
+        self.sensor_size = stream.sensor_size
+        self.time_range_us = (int(stream.t[0]), int(stream.t[-1]))
+
+    def slice(self, start_us: int, end_us: int) -> EventStream:
+        """The events with start_us <= t < end_us."""
+        return self._chunk.slice(start_us, end_us)
+
+
+@dataclass(frozen=True, eq=False)
+class EventChunk:
+    """Events of one stretch of a file.
+
+    Attributes:
+        stream: the events inside the sensor.
+        dropped_us: sorted times of those outside, int64, so that any slice can count its own.
+    """
+
+    stream: EventStream
+    dropped_us: NDArray[np.int64]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        t: NDArray[np.int64],
+        p: ArrayLike,
+        sensor_size: tuple[int, int],
+        *,
+        polarity: PolarityConvention,
+    ) -> EventChunk:
+        """Check the columns as `EventStream.from_arrays` does, and keep the times of the events outside."""
+        width, height = check_sensor_size(sensor_size)
+        stream = EventStream.from_arrays(x, y, t, p, sensor_size, polarity=polarity, on_outside="drop")
+        if stream.num_dropped == 0:
+            return cls(stream, stream.t[:0])
+        outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+        return cls(stream, np.sort(t[outside]))
+
+    def slice(self, start_us: int, end_us: int) -> EventStream:
+        """The events with start_us <= t < end_us, with the count of those dropped in the same time."""
+        part = self.stream.slice(start_us, end_us)
+        first, last = np.searchsorted(self.dropped_us, [start_us, max(start_us, end_us)])
+        return EventStream(part.x, part.y, part.t, part.p, part.sensor_size, int(last - first))
+
+
+class ChunkedEvents:
+    """Events that lie in chunks (files, or stretches of a file) of known times; a few chunks are kept in memory.
+
+    Args:
+        sensor_size: (width, height).
+        time_range_us: times of the first and of the last event.
+        bounds_us: earliest and latest time that each chunk may hold, int64 [C, 2]; stretches may touch and overlap.
+        load: reads chunk i; it checks that its times are within the chunk's bounds.
+        num_cached: how many chunks are kept.
+    """
+
+    def __init__(
+        self,
+        sensor_size: tuple[int, int],
+        time_range_us: tuple[int, int],
+        bounds_us: NDArray[np.int64],
+        load: Callable[[int], EventChunk],
+        num_cached: int = 4,
+    ):
+        self.sensor_size = sensor_size
+        self.time_range_us = time_range_us
+        self._bounds = bounds_us
+        self._load = load
+        self._num_cached = num_cached
+        self._cache: OrderedDict[int, EventChunk] = OrderedDict()
+
+    def slice(self, start_us: int, end_us: int) -> EventStream:
+        """The events with start_us <= t < end_us."""
+        touched = np.flatnonzero((self._bounds[:, 0] < end_us) & (self._bounds[:, 1] >= start_us))
+        parts = [self._chunk(int(i)).slice(start_us, end_us) for i in touched]
+        return EventStream.concatenate([EventStream.empty(self.sensor_size), *parts])
+
+    def _chunk(self, index: int) -> EventChunk:
+        if index not in self._cache:
+            self._cache[index] = self._load(index)
+        self._cache.move_to_end(index)
+        chunk = self._cache[index]
+        while len(self._cache) > self._num_cached:
+            self._cache.popitem(last=False)
+        return chunk
