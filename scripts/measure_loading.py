@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 
-_SHARD_BYTES = 2**30
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,34 +74,24 @@ def _networks() -> dict[str, Any]:
 
 
 def _write_network(network: Any, folder: Path, dtype: torch.dtype, *, stem: str) -> None:
-    """Config and random weights in shards, so that this process never holds more than one shard."""
-    from safetensors.torch import save_file
-
+    """Config and random weights, in one file as the published ones are, written tensor by tensor."""
     folder.mkdir(parents=True)
     if hasattr(network, "save_config"):
         network.save_config(folder)
     else:
         network.config.save_pretrained(folder)
-    shards = _shards({name: tuple(value.shape) for name, value in network.state_dict().items()}, dtype)
-    places: dict[str, str] = {}
-    for index, shard in enumerate(shards):
-        file = f"{stem}-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: torch.randn(shape).mul_(0.02).to(dtype) for name, shape in shard.items()}, folder / file)
-        places.update(dict.fromkeys(shard, file))
-    _write_json(folder / f"{stem}.safetensors.index.json", {"weight_map": places})
-
-
-def _shards(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> list[dict[str, tuple[int, ...]]]:
-    shards: list[dict[str, tuple[int, ...]]] = [{}]
-    filled = 0
-    for name, shape in shapes.items():
-        size = torch.Size(shape).numel() * dtype.itemsize
-        if filled and filled + size > _SHARD_BYTES:
-            shards.append({})
-            filled = 0
-        shards[-1][name] = shape
-        filled += size
-    return shards
+    header: dict[str, Any] = {}
+    end = 0
+    for name, value in network.state_dict().items():
+        start, end = end, end + value.numel() * dtype.itemsize
+        label = {torch.float16: "F16", torch.float32: "F32"}[dtype]
+        header[name] = {"dtype": label, "shape": list(value.shape), "data_offsets": [start, end]}
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with (folder / f"{stem}.safetensors").open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for entry in header.values():
+            file.write(torch.randn(entry["shape"]).mul_(0.02).to(dtype).numpy().tobytes())
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
