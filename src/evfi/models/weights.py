@@ -95,14 +95,16 @@ def load_weights(network: nn.Module, files: list[Path], *, dtype: torch.dtype | 
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     seen: set[str] = set()
     for path in files:
+        state: dict[str, Tensor] = {}
         for name, value in _tensors(path):
             if expected.get(name) != tuple(value.shape):
                 wanted = expected.get(name, "no such tensor")
                 raise ModelError(
                     f"{path}: tensor {name} has shape {tuple(value.shape)}, expected {wanted}; wrong config?"
                 )
-            seen.add(name)
-            network.load_state_dict({name: value.to(device, dtype or value.dtype)}, strict=False, assign=True)
+            state[name] = value.to(device, dtype or value.dtype)
+        network.load_state_dict(state, strict=False, assign=True)  # once a file: a call walks the whole network
+        seen.update(state)
     missing = sorted(expected.keys() - seen)
     if missing:
         where = ", ".join(path.name for path in files)
