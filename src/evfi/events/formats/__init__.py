@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evfi.errors import ConfigError, InputError
+from evfi.errors import InputError
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
-from evfi.events.formats.columns import TimeUnit
+from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.npz import is_npz, open_npz
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.source import EventSource
-
-SensorSize = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -25,35 +23,28 @@ class EventFormat:
         name: how messages call it.
         description: what such a file looks like.
         recognises: whether an existing, non-empty file is of this format, told from its content.
-        open: opens it, given a sensor size (or None) and the unit of its times.
+        open: opens it, given what such a file may leave open.
     """
 
     name: str
     description: str
     recognises: Callable[[Path], bool]
-    open: Callable[[Path, SensorSize | None, TimeUnit], EventSource]
-
-
-def _open_aedat4(path: Path, sensor_size: SensorSize | None, time_unit: TimeUnit) -> EventSource:
-    if time_unit != "us":
-        raise ConfigError(f"{path}: AEDAT4 times are always microseconds, but '{time_unit}' was declared; remove that")
-    return open_aedat4(path, sensor_size)
+    open: Callable[[Path, EventFileOptions], EventSource]
 
 
 EVENT_FORMATS: Final = (
-    EventFormat("aedat4", "AEDAT4 (.aedat4)", is_aedat4, _open_aedat4),
+    EventFormat("aedat4", "AEDAT4 (.aedat4)", is_aedat4, open_aedat4),
     EventFormat("npz", "NumPy .npz with members x, y, t, p", is_npz, open_npz),
     EventFormat("text", "text lines 't x y p' (.txt, .csv)", is_text, open_text),
 )
 
 
-def open_event_file(path: Path, *, sensor_size: SensorSize | None = None, time_unit: TimeUnit = "us") -> EventSource:
+def open_event_file(path: Path, options: EventFileOptions | None = None) -> EventSource:
     """Open an event file of any format that is known.
 
     Args:
         path: the file.
-        sensor_size: (width, height) for formats that do not carry it.
-        time_unit: unit of the file's times, for formats that leave it open.
+        options: what the file may leave open.
 
     Raises:
         InputError: the file is missing, empty, of an unknown format, or damaged.
@@ -65,6 +56,6 @@ def open_event_file(path: Path, *, sensor_size: SensorSize | None = None, time_u
         raise InputError(f"{path}: the file is empty; copy or export it again")
     for event_format in EVENT_FORMATS:
         if event_format.recognises(path):
-            return event_format.open(path, sensor_size, time_unit)
+            return event_format.open(path, options or EventFileOptions())
     known = "; ".join(event_format.description for event_format in EVENT_FORMATS)
     raise InputError(f"{path}: unknown format of event file; known are {known}")

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
-from evfi.errors import InputError, RecordingError
+from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.formats.columns import EventFileOptions
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 
@@ -29,18 +30,17 @@ def is_aedat4(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def open_aedat4(path: Path, sensor_size: tuple[int, int] | None = None) -> EventSource:
-    """Open the events of an AEDAT 4 file.
-
-    Args:
-        path: the file.
-        sensor_size: (width, height) that the file must have, if given.
+def open_aedat4(path: Path, options: EventFileOptions) -> EventSource:
+    """Open the events of an AEDAT 4 file, which leaves nothing open.
 
     Raises:
-        InputError: the file is missing, damaged or truncated, or has another sensor size.
+        InputError: the file is missing, damaged or truncated.
         RecordingError: it holds no events.
+        ConfigError: another unit of time than its own is declared.
     """
-    return Aedat4Events(Aedat4File(path), sensor_size)
+    if options.time_unit != "us":
+        raise ConfigError(f"{path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that")
+    return Aedat4Events(Aedat4File(path))
 
 
 class Aedat4File:
@@ -97,10 +97,9 @@ class Aedat4Events:
 
     Raises:
         RecordingError: the file holds no events.
-        InputError: its sensor size is another than expected.
     """
 
-    def __init__(self, file: Aedat4File, sensor_size: tuple[int, int] | None = None):
+    def __init__(self, file: Aedat4File):
         self._file = file
         name = file.stream_name("events", file.reader.isStreamOfEventType)
         if name is None:
@@ -109,8 +108,6 @@ class Aedat4Events:
         with file.reading():
             width, height = file.reader.getEventResolution(name)
         self.sensor_size = (int(width), int(height))
-        if sensor_size is not None and sensor_size != self.sensor_size:
-            raise InputError(f"{file.path}: expected sensor size {sensor_size}, the file says {self.sensor_size}")
         self.time_range_us = self._find_time_range()
 
     def slice(self, start_us: int, end_us: int) -> EventStream:

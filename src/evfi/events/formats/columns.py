@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError
+from evfi.events.source import EventChunk
 from evfi.events.stream import PolarityConvention
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
@@ -20,6 +22,21 @@ COLUMN_NAMES = {
     "p": ("p", "ps", "polarity", "polarities", "pol"),
 }
 _US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
+
+
+@dataclass(frozen=True)
+class EventFileOptions:
+    """What an event file may leave open.
+
+    Attributes:
+        sensor_size: (width, height), used where the file does not say it.
+        size_is_assumed: `sensor_size` is a guess: events outside it are an error instead of being dropped and counted.
+        time_unit: unit of the file's times.
+    """
+
+    sensor_size: tuple[int, int] | None = None
+    size_is_assumed: bool = False
+    time_unit: TimeUnit = "us"
 
 
 def check_time_unit(unit: str) -> TimeUnit:
@@ -107,3 +124,32 @@ def match_columns(names: list[str], where: str) -> dict[str, str]:
             )
         chosen[column] = hits[0]
     return chosen
+
+
+def chunk_of_columns(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    t: NDArray[np.int64],
+    p: NDArray[Any],
+    sensor_size: tuple[int, int],
+    where: str,
+    *,
+    size_is_assumed: bool = False,
+) -> EventChunk:
+    """Check a file's columns (whole pixels, µs, polarity of either convention) and make events of them.
+
+    Raises:
+        InputError: they cannot be events of this sensor; the message begins with `where`.
+    """
+    convention = polarity_convention(p, where)
+    try:
+        chunk = EventChunk.from_arrays(x, y, t, p, sensor_size, polarity=convention)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if size_is_assumed and len(chunk.dropped_us):
+        width, height = sensor_size
+        raise InputError(
+            f"{where}: {len(chunk.dropped_us)} of {len(t)} events lie outside {width}×{height}, the size of the frames; "
+            'declare the sensor: "sensor_size": [width, height] in recording.json'
+        )
+    return chunk

@@ -17,8 +17,8 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import TimeUnit, match_columns, polarity_convention, to_microseconds
-from evfi.events.source import EventChunk, EventSource, MemoryEvents
+from evfi.events.formats.columns import EventFileOptions, chunk_of_columns, match_columns, to_microseconds
+from evfi.events.source import EventSource, MemoryEvents
 
 MAX_LOADED_BYTES: Final = 16 * 2**30
 _ZIP_MAGIC: Final = b"PK\x03\x04"
@@ -37,20 +37,20 @@ def is_npz(path: Path) -> bool:
         return path.suffix.lower() == ".npz"  # a broken one is still one: reading it names the damage
 
 
-def open_npz(path: Path, sensor_size: tuple[int, int] | None = None, time_unit: TimeUnit = "us") -> EventSource:
+def open_npz(path: Path, options: EventFileOptions) -> EventSource:
     """Read an .npz event file.
 
     Args:
         path: the file.
-        sensor_size: (width, height) where the file does not say it.
-        time_unit: unit of the file's times.
+        options: what the file leaves open.
 
     Raises:
         InputError: the file is damaged, lacks a column, or its values are out of range.
         RecordingError: it holds no events.
     """
     arrays = read_arrays(path)
-    size = _declared_sensor_size(arrays, path) or sensor_size
+    declared = _declared_sensor_size(arrays, path)
+    size = declared or options.sensor_size
     if size is None:
         raise InputError(f"{path}: the file does not say its sensor size; add members width and height, or declare it")
     names = match_columns(
@@ -58,19 +58,10 @@ def open_npz(path: Path, sensor_size: tuple[int, int] | None = None, time_unit: 
         str(path),
     )
     x, y, t, p = (arrays[names[column]] for column in "xytp")
-    chunk = chunk_of_columns(x, y, to_microseconds(t, time_unit, str(path)), p, size, str(path))
+    times = to_microseconds(t, options.time_unit, str(path))
+    is_assumed = options.size_is_assumed and declared is None
+    chunk = chunk_of_columns(x, y, times, p, size, str(path), size_is_assumed=is_assumed)
     return MemoryEvents(chunk.stream, chunk.dropped_us)
-
-
-def chunk_of_columns(
-    x: NDArray[Any], y: NDArray[Any], t: NDArray[np.int64], p: NDArray[Any], size: tuple[int, int], where: str
-) -> EventChunk:
-    """Check a file's columns and make events of them; errors begin with `where`."""
-    convention = polarity_convention(p, where)
-    try:
-        return EventChunk.from_arrays(x, y, t, p, size, polarity=convention)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import TimeUnit, match_columns, polarity_convention, to_microseconds
+from evfi.events.formats.columns import EventFileOptions, chunk_of_columns, match_columns, to_microseconds
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 
 STRETCH_BYTES: Final = 8 * 2**20
@@ -55,19 +56,12 @@ def is_text(path: Path) -> bool:
         return False
 
 
-def open_text(
-    path: Path,
-    sensor_size: tuple[int, int] | None = None,
-    time_unit: TimeUnit = "us",
-    *,
-    stretch_bytes: int = STRETCH_BYTES,
-) -> EventSource:
+def open_text(path: Path, options: EventFileOptions, *, stretch_bytes: int = STRETCH_BYTES) -> EventSource:
     """Open a text event file.
 
     Args:
         path: the file.
-        sensor_size: (width, height) where the file does not say it.
-        time_unit: unit of the file's times.
+        options: what the file leaves open.
         stretch_bytes: how much of the file is parsed and kept as one piece.
 
     Raises:
@@ -77,12 +71,9 @@ def open_text(
     layout = find_layout(path)
     if layout is None:
         raise InputError(f"{path}: expected lines 't x y p', found no such line; is this an event file?")
-    size = layout.sensor_size or sensor_size
-    if size is None:
-        raise InputError(f"{path}: the file does not say its sensor size; begin it with a line 'W H', or declare it")
-    reader = _TextReader(path, layout, size, time_unit, stretch_bytes)
+    reader = _TextReader(path, layout, options, stretch_bytes)
     time_range = (int(reader.bounds_us[0, 0]), int(reader.bounds_us[-1, 1]))
-    return ChunkedEvents(size, time_range, reader.bounds_us, reader.load)
+    return ChunkedEvents(reader.sensor_size, time_range, reader.bounds_us, reader.load)
 
 
 def find_layout(path: Path) -> TextLayout | None:
@@ -126,14 +117,19 @@ def find_layout(path: Path) -> TextLayout | None:
 class _TextReader:
     """Splits a text file into stretches of whole lines and parses them on demand."""
 
-    def __init__(self, path: Path, layout: TextLayout, size: tuple[int, int], unit: TimeUnit, stretch_bytes: int):
-        self._path, self._layout, self._size, self._unit = path, layout, size, unit
+    def __init__(self, path: Path, layout: TextLayout, options: EventFileOptions, stretch_bytes: int):
+        size = layout.sensor_size or options.sensor_size
+        if size is None:
+            raise InputError(
+                f"{path}: the file does not say its sensor size; begin it with a line 'W H', or declare it"
+            )
+        self.sensor_size = size
+        self._size_is_assumed = options.size_is_assumed and layout.sensor_size is None
+        self._path, self._layout, self._unit = path, layout, options.time_unit
         self._edges = _stretch_edges(path, layout.data_start, stretch_bytes)
-        ends = [self._end_times(start, end) for start, end in zip(self._edges[:-1], self._edges[1:], strict=True)]
+        ends = [self._end_times(start, end) for start, end in pairwise(self._edges)]
         self.bounds_us = np.array(ends, np.int64)
-        in_order = self.bounds_us.ravel()
-        if (np.diff(in_order) < 0).any():
-            raise InputError(f"{path}: times decrease within the file; sort its lines by time")
+        self._require_order(self.bounds_us.ravel())
 
     def load(self, index: int) -> EventChunk:
         """Parse one stretch."""
@@ -142,20 +138,14 @@ class _TextReader:
             rows = self._parse(file.read(self._edges[index + 1] - self._edges[index]))
         times = self._times(rows)
         first, last = self.bounds_us[index]
-        if len(times) and (times.min() < first or times.max() > last):
-            raise InputError(f"{self._path}: times decrease within the file; sort its lines by time")
+        self._require_order(np.array([first, times.min(), times.max(), last]))
         _, x, y, p = self._layout.columns
-        try:
-            return EventChunk.from_arrays(
-                rows[:, x],
-                rows[:, y],
-                times,
-                rows[:, p],
-                self._size,
-                polarity=polarity_convention(rows[:, p], str(self._path)),
-            )
-        except InputError as error:
-            raise InputError(f"{self._path}: {error}") from None
+        columns = rows[:, x], rows[:, y], times, rows[:, p]
+        return chunk_of_columns(*columns, self.sensor_size, str(self._path), size_is_assumed=self._size_is_assumed)
+
+    def _require_order(self, times: NDArray[np.int64]) -> None:
+        if (np.diff(times) < 0).any():
+            raise InputError(f"{self._path}: times decrease within the file; sort its lines by time")
 
     def _end_times(self, start: int, end: int) -> tuple[int, int]:
         """Times of the first and of the last line of a stretch."""

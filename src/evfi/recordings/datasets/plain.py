@@ -1,0 +1,245 @@
+"""The plain layout: frames, events and times side by side; what `write_plain_recording` writes.
+
+    frames/            pictures in the order of the numbers in their names; or a video frames.mp4 (.mkv, .avi, …)
+    events.npz         or events.aedat4, events.txt, events.csv: any event file that `events.formats` knows
+    timestamps.txt     one time per frame; may be missing beside a video, whose own times are then used
+    recording.json     optional: declares what the files leave open, see `Declaration`
+
+Conventions: one clock for frames and events; times are whole µs where no other unit is declared. The sensor has the
+frames' size where neither the event file nor recording.json says another, and shows the frames' field of view where
+no `sensor_to_frame` is declared. Frames, events and timestamps may also be named one by one, wherever they lie.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import InputError, RecordingError
+from evfi.events.formats import open_event_file
+from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
+from evfi.events.source import EventSource
+from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
+from evfi.recordings.frames import PictureFrames, find_pictures
+from evfi.recordings.recording import FrameSource, Image, Matrix, Recording, Times, scale_mapping
+from evfi.recordings.timestamps import read_timestamps
+from evfi.video.io import VideoFrames
+
+__all__ = ["DESCRIPTION", "NAME", "Declaration", "is_video", "open_recording", "recognises", "write_plain_recording"]
+
+NAME: Final = "plain"
+DESCRIPTION: Final = "a folder with frames/ (or frames.mp4), an event file events.*, and timestamps.txt"
+VIDEO_SUFFIXES: Final = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
+
+_MAX_JSON_BYTES: Final = 2**20
+_MAX_ASPECT_DIFFERENCE: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The content of recording.json; every key is optional.
+
+    Attributes:
+        timestamps_unit: unit of timestamps.txt: "s", "ms", "us" or "ns".
+        events_time_unit: unit of the event file's times.
+        sensor_size: (width, height) of the event sensor.
+        sensor_to_frame: homography from event to frame coordinates, three rows of three numbers; pixel i covers [i, i + 1).
+    """
+
+    timestamps_unit: TimeUnit = "us"
+    events_time_unit: TimeUnit = "us"
+    sensor_size: tuple[int, int] | None = None
+    sensor_to_frame: tuple[tuple[float, ...], ...] | None = None
+
+
+def recognises(path: Path) -> bool:
+    """Whether the folder holds frames and one event file under their names."""
+    return path.is_dir() and _find_frames(path) is not None and bool(_find_event_files(path))
+
+
+def is_video(path: Path) -> bool:
+    """Whether the path is a file named like a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def open_recording(path: Path, events: Path | None = None, timestamps: Path | None = None) -> Recording:
+    """Open a recording in plain layout, or one whose parts are named.
+
+    Args:
+        path: the folder; or a folder of pictures, or a video.
+        events: the event file, if it is not in the folder under its usual name.
+        timestamps: the frame times, likewise.
+
+    Raises:
+        InputError: a part is missing, damaged, or contradicts another.
+        RecordingError: there is nothing to interpolate.
+    """
+    where = _find_frames(path)
+    if where is None:
+        raise InputError(f"{path}: expected pictures, a folder frames/ or a video frames.mp4; found none of them")
+    declared = _read_declaration(path / "recording.json" if path.is_dir() else path.parent / "recording.json")
+    warnings: list[str] = []
+    frames = _open_frames(where, timestamps or _beside(path, "timestamps.txt"), declared, warnings)
+    if len(frames) < 2:
+        raise RecordingError(f"{path}: expected at least two frames, found {len(frames)}")
+    source = _open_events(events or _only_event_file(path), declared, frames.size)
+    if declared.sensor_to_frame is None:
+        mapping = scale_mapping(source.sensor_size, frames.size)
+        warnings += _warn_of_aspect(source.sensor_size, frames.size)
+    else:
+        mapping = np.array(declared.sensor_to_frame, np.float64)
+    return Recording(path, NAME, frames, source, mapping, tuple(warnings))
+
+
+class _TimedFrames:
+    """A video's frames with times from elsewhere."""
+
+    def __init__(self, video: VideoFrames, times_us: Times):
+        self._video = video
+        self.times_us = times_us
+        self.size = video.size
+
+    @property
+    def is_grey(self) -> bool:
+        return self._video.is_grey
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def read(self, index: int) -> Image:
+        return self._video.read(index)
+
+    def close(self) -> None:
+        self._video.close()
+
+
+def _find_frames(path: Path) -> Path | None:
+    """The folder of pictures or the video that a path stands for."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        return None
+    if (path / "frames").is_dir():
+        return path / "frames"
+    videos = [path / f"frames{suffix}" for suffix in VIDEO_SUFFIXES if (path / f"frames{suffix}").is_file()]
+    if videos:
+        return videos[0]
+    return path if find_pictures(path) else None
+
+
+def _find_event_files(path: Path) -> list[Path]:
+    folder = path if path.is_dir() else path.parent
+    return sorted(file for file in folder.glob("events.*") if file.is_file())
+
+
+def _only_event_file(path: Path) -> Path:
+    found = _find_event_files(path) if path.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    problem = f"several event files ({', '.join(file.name for file in found)})" if found else "no file events.*"
+    raise InputError(f"{path}: found {problem}; name the event file to read")
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    file = path / name
+    return file if path.is_dir() and file.is_file() else None
+
+
+def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, warnings: list[str]) -> FrameSource:
+    if where.is_dir():
+        pictures = find_pictures(where)
+        if not pictures:
+            raise RecordingError(f"{where}: expected at least two frames, found no picture")
+        if timestamps is None:
+            raise InputError(f"{where}: the frames have no times; write one time per frame (µs) into timestamps.txt")
+        times = read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(pictures))
+        return PictureFrames(pictures, times)
+    video = VideoFrames(where)
+    if timestamps is None:
+        warnings.append(f"no timestamps.txt: frame times are the presentation times of {where.name}")
+        return video
+    try:
+        return _TimedFrames(video, read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(video)))
+    except BaseException:
+        video.close()
+        raise
+
+
+def _open_events(path: Path, declared: Declaration, frame_size: tuple[int, int]) -> EventSource:
+    options = EventFileOptions(
+        sensor_size=declared.sensor_size or frame_size,
+        size_is_assumed=declared.sensor_size is None,
+        time_unit=declared.events_time_unit,
+    )
+    source = open_event_file(path, options)
+    if declared.sensor_size is not None and source.sensor_size != declared.sensor_size:
+        raise InputError(
+            f"{path}: the file says sensor size {source.sensor_size}, recording.json says {declared.sensor_size}; "
+            "correct recording.json"
+        )
+    return source
+
+
+def _warn_of_aspect(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> list[str]:
+    ratio = (sensor_size[0] / sensor_size[1]) / (frame_size[0] / frame_size[1])
+    if abs(ratio - 1) <= _MAX_ASPECT_DIFFERENCE:
+        return []
+    sensor, frame = (f"{width}×{height}" for width, height in (sensor_size, frame_size))
+    return [
+        f"sensor ({sensor}) and frames ({frame}) differ in shape; if they do not show the same field of view, "
+        'declare "sensor_to_frame" in recording.json'
+    ]
+
+
+def _read_declaration(path: Path) -> Declaration:
+    if not path.is_file():
+        return Declaration()
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a declaration")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected an object of settings, found {type(content).__name__}")
+    content = {key: value for key, value in content.items() if key not in FORMAT_MARK}
+    allowed = [field.name for field in fields(Declaration)]
+    if unknown := sorted(set(content) - set(allowed)):
+        raise InputError(f"{path}: unknown key {', '.join(unknown)}; allowed are {', '.join(allowed)}")
+    return Declaration(**{key: _CHECKS[key](value, path) for key, value in content.items()})
+
+
+def _checked_unit(value: Any, path: Path) -> str:
+    if value not in TIME_UNITS:
+        raise InputError(f"{path}: a time unit must be one of {', '.join(TIME_UNITS)}, found {value!r}")
+    return str(value)
+
+
+def _checked_size(value: Any, path: Path) -> tuple[int, int]:
+    if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
+        raise InputError(f"{path}: sensor_size must be [width, height], two positive integers; found {value!r}")
+    return value[0], value[1]
+
+
+def _checked_matrix(value: Any, path: Path) -> tuple[tuple[float, ...], ...]:
+    try:
+        matrix: Matrix | NDArray[Any] = np.array(value, np.float64)
+    except (ValueError, TypeError):
+        matrix = np.zeros(0)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise InputError(f"{path}: sensor_to_frame must be three rows of three numbers; found {value!r}")
+    return tuple(tuple(row) for row in matrix.tolist())
+
+
+_CHECKS: Final[dict[str, Callable[[Any, Path], Any]]] = {
+    "timestamps_unit": _checked_unit,
+    "events_time_unit": _checked_unit,
+    "sensor_size": _checked_size,
+    "sensor_to_frame": _checked_matrix,
+}
