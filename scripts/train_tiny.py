@@ -33,6 +33,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
             textures, runs / "controlnet", init=runs / "base" / "model", max_minutes=minutes, train_base=True
         )
     changes = {"steps": arguments.steps, "batch_size": arguments.batch_size, "cooldown_steps": arguments.cooldown}
+    changes |= {"checkpoint_every": 1000, "validate_every": 2000}
     changes |= {"validation": tuple(arguments.validation) or None}
     return dataclasses.replace(config, **{key: value for key, value in changes.items() if value is not None})
 

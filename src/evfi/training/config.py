@@ -67,7 +67,7 @@ class TrainConfig:
         init: folder with the networks of the stages before (a run's `model/`, or a bundle).
         steps: optimiser steps of the whole run, over all its restarts.
         max_minutes: stop after this time with a checkpoint, to be resumed by the same command.
-        batch_size: windows (or crops) per step and device.
+        batch_size: rendered windows (or crops) per step and device.
         size_px: side of the rendered square.
         num_frames: frames per window; one of these is drawn for every step.
         learning_rate: peak of the schedule.
@@ -93,8 +93,8 @@ class TrainConfig:
     init: Path | None = None
     steps: int = 6000
     max_minutes: float | None = None
-    batch_size: int = 24
-    size_px: int = 128
+    batch_size: int = 20
+    size_px: int = 160
     num_frames: tuple[int, ...] = (3, 5, 9)
     learning_rate: float = 4e-4
     warmup_steps: int = 100
@@ -159,6 +159,7 @@ class AutoencoderTraining(TrainConfig):
     stage: ClassVar[str] = "autoencoder"
     steps: int = 8000
     batch_size: int = 48
+    size_px: int = 128
     learning_rate: float = 8e-4
     network: AutoencoderNetwork = AutoencoderNetwork()
     gradient_weight: float = 1.0
@@ -178,6 +179,7 @@ class DenoiserTraining(TrainConfig):
         max_weight: bound on the loss weight (1 + sigma^2) / sigma^2; None for none.
         image_noise_log_mean: mean of ln of the noise on the key image; None for no noise.
         image_noise_log_std: its standard deviation.
+        both_sides: see every window from its start and from its end; off: from one of them, drawn at random.
         conditioning_dropout: p: the key image's embedding is zeroed with probability 2p, its latent with 2p, overlapping by p.
     """
 
@@ -186,6 +188,7 @@ class DenoiserTraining(TrainConfig):
     max_weight: float | None = 5.0
     image_noise_log_mean: float | None = None
     image_noise_log_std: float = 0.5
+    both_sides: bool = True
     conditioning_dropout: float = 0.0
 
 

@@ -141,7 +141,7 @@ class AutoencoderStage(Stage):
         self.settings = config
         vae = _start_from(config.init, "vae", library.device) or new_autoencoder(config.network).to(library.device)
         self.vae = vae.requires_grad_(True).train()
-        self._scenes: tuple[int, Tensor] | None = None
+        self._scenes: tuple[StepKey, Tensor] | None = None
 
     def make_batch(self, key: StepKey) -> Batch:
         """Crops of pictures, and of frames of scenes rendered every few steps."""
@@ -164,12 +164,14 @@ class AutoencoderStage(Stage):
 
     def _rendered(self, key: StepKey) -> Tensor:
         """Frames [N, 3, H, W] of the scenes that serve this step."""
-        turn = key.step // self.settings.scene_every
-        if self._scenes is None or self._scenes[0] != turn:
-            at = dataclasses.replace(key, step=turn)
-            windows = _windows(self.library, self.settings, StackConfig(num_channels=1), at.generator(2), num_frames=5)
-            self._scenes = turn, windows.frames.flatten(0, 1)
-        return self._scenes[1]
+        turn = dataclasses.replace(key, step=key.step // self.settings.scene_every)
+        scenes = self._scenes
+        if scenes is None or scenes[0] != turn:
+            windows = _windows(
+                self.library, self.settings, StackConfig(num_channels=1), turn.generator(2), num_frames=5
+            )
+            scenes = self._scenes = turn, windows.frames.flatten(0, 1)
+        return scenes[1]
 
     def forward(self, batch: Batch) -> Tensor:
         """L1 of pixels and of picture gradients, and a bound on the latents."""
@@ -223,13 +225,16 @@ class DenoiserStage(Stage):
 
     @torch.no_grad()
     def make_batch(self, key: StepKey) -> Batch:
-        """Latents of rendered windows, half of them seen from the end, with noise and conditioning."""
+        """Latents of rendered windows, seen from their start and from their end, with noise and conditioning."""
         config = self.settings
         frame_counts = config.num_frames
         num_frames = frame_counts[int(torch.randint(len(frame_counts), (1,), generator=key.generator(3)))]
         windows = _windows(self.library, config, self._stacks, key.generator(), num_frames=num_frames)
         draw = Draw(key.generator(4))
-        frames, key_image, events = _either_side(windows, draw.chance((len(windows.frames),), 0.5))
+        if config.both_sides:
+            frames, key_image, events = _both_sides(windows)
+        else:
+            frames, key_image, events = _either_side(windows, draw.chance((len(windows.frames),), 0.5))
         strength = self._image_noise(draw, len(frames))
         key_image = key_image + strength[:, None, None, None] * key.noise(tuple(key_image.shape), self.device, 1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision != "no"):
@@ -383,6 +388,12 @@ def _windows(
         size=config.size_px,
         generator=generator,
     )
+
+
+def _both_sides(windows: TrainingWindows) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames [2B, F, 3, H, W], key images [2B, 3, H, W] and stacks, first seen from the start, then from the end."""
+    frames = torch.cat([windows.frames, windows.frames.flip(1)])
+    return frames, windows.key_frames.transpose(0, 1).flatten(0, 1), torch.cat([windows.forward, windows.backward])
 
 
 def _either_side(windows: TrainingWindows, from_end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
