@@ -1,0 +1,199 @@
+"""Properties of the package as a whole: imports point one way, importing is harmless and light, public names are pinned."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evfi
+
+PACKAGE = Path(evfi.__file__).parent
+
+ROOMS = [
+    "errors",
+    "events",
+    "video",
+    "recordings",
+    "models",
+    "sampling",
+    "engine",
+    "interpolator",
+    "pipeline",
+    "training",
+    "evaluation",
+    "demo",
+    "app",
+    "cli",
+    "__main__",
+]
+"""A room imports from itself and from the rooms before it."""
+
+PUBLIC_NAMES = {
+    "ConfigError",
+    "EventStream",
+    "EvfiError",
+    "InputError",
+    "Interpolator",
+    "ModelError",
+    "OutputError",
+    "Recording",
+    "RecordingError",
+    "ResourceError",
+    "__version__",
+    "load_model",
+    "open_recording",
+}
+
+
+def source_files() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_from_package(path: Path) -> Iterator[str]:
+    """Every `evfi.…` module that a file imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "evfi")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write it absolute"
+            if node.module == "evfi":
+                yield from (f"evfi.{alias.name}" for alias in node.names)
+            elif node.module is not None and node.module.startswith("evfi."):
+                yield node.module
+
+
+def run_python(code: str, *arguments: str) -> Any:
+    """Run code in a fresh interpreter; it prints one JSON value last."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+class TestImportsPointOneWay:
+    def test_every_file_is_in_a_known_room(self) -> None:
+        assert {room_of(path) for path in source_files()} <= set(ROOMS)
+
+    @pytest.mark.parametrize("path", source_files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+    def test_file(self, path: Path) -> None:
+        room = ROOMS.index(room_of(path))
+        for module in imported_from_package(path):
+            if module == "evfi.__version__":
+                continue
+            target = module.split(".")[1]
+            assert target in ROOMS, f"{path} imports {module}: import public names from their own module"
+            assert ROOMS.index(target) <= room, f"{path} ({ROOMS[room]}) imports {module}, a later room"
+
+
+WATCH = """
+import importlib, json, sys
+
+package, *modules = sys.argv[1:]
+violations, current = [], None
+CODE = (".py", ".pyc", ".so")
+NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request")
+DISK = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.listdir", "os.scandir", "tempfile.mkstemp")
+
+def own_code_asks():
+    # The innermost frame of the package or of an installed library says whose act this is.
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(package):
+            return True
+        if "site-packages" in frame.f_code.co_filename or "importlib" in frame.f_code.co_filename:
+            return False
+        frame = frame.f_back
+    return False
+
+def hook(event, arguments):
+    if current is None:
+        return
+    opens = event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith(CODE)
+    if event in NETWORK or ((event in DISK or opens) and own_code_asks()):
+        violations.append([current, event])
+
+sys.addaudithook(hook)
+for current in modules:
+    importlib.import_module(current)
+current = None
+torch = sys.modules.get("torch")
+if torch is not None and torch.cuda.is_initialized():
+    violations.append(["", "cuda"])
+print(json.dumps(violations))
+"""
+"""Imports modules and prints what they asked of network, disk and GPU, seen through the interpreter's audit events.
+
+Files that a third-party library reads of its own accord when imported are not the package's doing and are not counted."""
+
+
+class TestImportingIsHarmless:
+    def test_no_gpu_network_or_disk(self) -> None:
+        modules = [info.name for info in pkgutil.walk_packages([str(PACKAGE)], "evfi.") if info.name != "evfi.__main__"]
+        assert len(modules) > 10
+        assert run_python(WATCH, str(PACKAGE), *modules) == []
+
+    def test_the_watch_notices(self, tmp_path: Path) -> None:
+        rude = tmp_path / "rude"
+        rude.mkdir()
+        (rude / "__init__.py").touch()
+        (rude / "reads.py").write_text("open(__file__ + '.txt', 'w').close()", encoding="utf-8")
+        (rude / "makes.py").write_text("import os; os.mkdir(__file__ + '.d')", encoding="utf-8")
+        (rude / "calls.py").write_text("import socket; socket.getaddrinfo('localhost', 1)", encoding="utf-8")
+        (rude / "well_behaved.py").write_text("import json", encoding="utf-8")
+        watch = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{WATCH}"
+        seen = run_python(watch, str(rude), "rude.well_behaved", "rude.reads", "rude.makes", "rude.calls")
+        assert seen == [["rude.reads", "open"], ["rude.makes", "os.mkdir"], ["rude.calls", "socket.getaddrinfo"]]
+
+
+class TestImportingIsLight:
+    HEAVY = ("av", "diffusers", "dv_processing", "torch", "transformers", "accelerate", "tensorboard")
+
+    def loaded(self, statement: str) -> set[str]:
+        code = f"{statement}\nimport sys, json\nprint(json.dumps([name for name in {self.HEAVY!r} if name in sys.modules]))"
+        return set(run_python(code))
+
+    def test_package_loads_nothing(self) -> None:
+        assert self.loaded("import evfi") == set()
+
+    def test_reading_recordings_needs_no_networks(self) -> None:
+        assert self.loaded("from evfi import EventStream, open_recording") <= {"torch"}
+
+    def test_help_is_light(self) -> None:
+        """`evfi --help` answers at once: it loads no network library, and no video or camera library."""
+        statement = """
+try:
+    from evfi.cli import main
+    main(["--help"])
+except SystemExit:
+    pass
+"""
+        assert self.loaded(statement) <= {"torch"}
+
+
+class TestPublicNames:
+    def test_pinned(self) -> None:
+        assert set(evfi.__all__) == PUBLIC_NAMES
+        assert set(dir(evfi)) == PUBLIC_NAMES
+
+    @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+    def test_each_can_be_had(self, name: str) -> None:
+        assert getattr(evfi, name) is not None
+
+    def test_unknown_name(self) -> None:
+        with pytest.raises(AttributeError, match="no attribute 'interpolate_all'"):
+            _ = evfi.interpolate_all
