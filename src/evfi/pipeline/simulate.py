@@ -1,0 +1,123 @@
+"""From an ordinary video to a recording: some of its frames are kept, all of them make events.
+
+    video ──every `keep_every`-th frame──> key frames ──┐
+      └────all frames─────────────────────> events ─────┴──> a recording folder in the plain layout
+
+The frames left out are the ground truth of what interpolation puts between the key frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import ConfigError, RecordingError
+from evfi.events.simulate import SimulatorConfig
+from evfi.events.simulate_video import simulate_video
+from evfi.events.stream import EventStream
+from evfi.recordings.datasets.plain import write_plain_recording
+from evfi.video.geometry import resize_frame
+from evfi.video.io import VideoFrames
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SimulatedRecording:
+    """What `simulate_recording` wrote.
+
+    Attributes:
+        folder: The recording.
+        size: (width, height) of frames and sensor in px.
+        num_video_frames: Frames of the video that made events.
+        num_key_frames: Frames that were kept.
+        num_events: Events written.
+    """
+
+    folder: Path
+    size: tuple[int, int]
+    num_video_frames: int
+    num_key_frames: int
+    num_events: int
+
+
+def simulate_recording(
+    video_path: str | Path,
+    folder: str | Path,
+    *,
+    keep_every: int = 8,
+    height: int | None = None,
+    config: SimulatorConfig | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SimulatedRecording:
+    """Simulate an event camera that watched a video, and write key frames and events as a recording.
+
+    Args:
+        video_path: A video file.
+        folder: Folder to write; see `write_plain_recording` for its layout.
+        keep_every: Every so many frames one is kept as a key frame; those after the last key frame are not used.
+        height: Scale frames to this height in px, keeping their shape; None keeps the video's size.
+        config: The simulated camera.
+        seed: Same seed, same events.
+        progress: Called with (frames done, frames in all) while events are made.
+
+    Raises:
+        ConfigError: if `keep_every` or `height` is not positive.
+        InputError: if the video cannot be read.
+        RecordingError: if it has too few frames for two key frames.
+        OutputError: if the folder cannot be written.
+    """
+    if keep_every < 1 or (height is not None and height < 8):
+        raise ConfigError(f"keep_every must be at least 1 and height at least 8, got {keep_every} and {height}")
+    with VideoFrames(video_path) as video:
+        last = (len(video) - 1) // keep_every * keep_every
+        if last == 0:
+            raise RecordingError(
+                f"{video_path} has {len(video)} frames, too few for two key frames {keep_every} apart; lower keep_every"
+            )
+        size = _scaled(video.size, height)
+        counter = _Counter(last + 1, progress)
+        keys = range(0, last + 1, keep_every)
+        all_times = video.times_us[: last + 1]
+        streams = simulate_video(counter.frames(video, size), all_times.tolist(), config, seed=seed)
+        write_plain_recording(
+            Path(folder),
+            frames=(resize_frame(video.read(index), size) for index in keys),
+            times_us=all_times[::keep_every],
+            events=counter.events(streams),
+        )
+    return SimulatedRecording(Path(folder), size, last + 1, len(keys), counter.num_events)
+
+
+def _scaled(size: tuple[int, int], height: int | None) -> tuple[int, int]:
+    """(width, height) scaled to a height; both even, so that the frames fit any video codec."""
+    if height is None:
+        return size
+    return max(2, round(size[0] * height / size[1] / 2) * 2), height
+
+
+class _Counter:
+    """Counts frames and events as they pass."""
+
+    def __init__(self, num_frames: int, progress: Progress | None) -> None:
+        self.num_frames = num_frames
+        self.num_events = 0
+        self._progress = progress
+
+    def frames(self, video: VideoFrames, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+        """The video's frames at the wanted size."""
+        for index in range(self.num_frames):
+            yield resize_frame(video.read(index), size)
+            if self._progress is not None:
+                self._progress(index + 1, self.num_frames)
+
+    def events(self, streams: Iterator[EventStream]) -> Iterator[EventStream]:
+        """The streams, counted."""
+        for stream in streams:
+            self.num_events += len(stream)
+            yield stream
