@@ -35,12 +35,15 @@ from evfi.events.stream import EventStream
 from evfi.models.bundle import ModelBundle, ModelInfo, assemble
 from evfi.models.controlnet import EventControlNet
 from evfi.models.unet import EventUNet
+from evfi.recordings.datasets import bsergb
+from evfi.recordings.planning import WindowSpec
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import Purpose
 from evfi.sampling.schedule import euler_step, karras_schedule
 from evfi.sampling.tiling import tile_grid
 from evfi.sampling.two_sided import sample_window
+from evfi.training.loss import DenoisingInputs, denoising_loss
 from evfi.video.geometry import FrameGeometry, frame_size
 
 S_CHURN = 0.5
@@ -180,19 +183,23 @@ def check_tile_views(_: ReferenceFolder, file: Path) -> Iterator[Check]:
 
 
 def check_conditioning(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
-    """Key images and event stacks of windows of a sequence in BS-ERGB layout."""
-    from evfi.recordings import open_recording
+    """Key images and event stacks of windows of a sequence in BS-ERGB layout.
 
+    The reference ends a window's last interval just before the window's last event, so that this one event is missing from
+    its stacks. It is left out here too; everywhere else every event counts.
+    """
     root = folder.path / file.name.removesuffix("_conditioning.npz")
     sequence = next((path.parent for path in sorted(root.rglob("images")) if path.is_dir()), root)
-    recording = open_recording(sequence, format="bs-ergb")
+    recording = bsergb.open_recording(sequence)
     with np.load(file, allow_pickle=False) as arrays:
         cases = sorted({name.rsplit(".", 1)[0] for name in arrays.files})
         for case in cases:
             skip, scale, start = (int(value) for value in _match(r"skip(\d+)_scale(\d+)_idx(\d+)", case))
-            window = recording.load_window(recording.key_window(start, start + skip + 1))
+            times = recording.frames.times_us[start : start + skip + 2]
+            window = recording.load_window(WindowSpec(start, start, start + skip + 1, times))
             geometry = FrameGeometry(frame_size(window.start_image), 8, "resize", scale)
-            stacks = event_stacks(window.events, window.spec.times_us, geometry.model_size, StackConfig())
+            events = window.events.slice(int(times[0]), int(window.events.t[-1]))
+            stacks = event_stacks(events, times, geometry.model_size, StackConfig())
             found = {
                 "start_image": geometry.fit(window.start_image),
                 "end_image": geometry.fit(window.end_image),
@@ -207,17 +214,17 @@ def _levels(stacks: Tensor) -> np.ndarray[Any, Any]:
     return torch.round((stacks + 1) * 127).to(torch.uint8).numpy()
 
 
-@torch.inference_mode()
 def check_networks(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     """One evaluation of ControlNet and UNet."""
     tensors, bundle = load_file(file), folder.bundle
-    features = bundle.controlnet.embed_events(tensors["event_stacks"])
     shared = [tensors[name] for name in ("sample", "timestep", "encoder_hidden_states", "added_time_ids")]
-    residuals = bundle.controlnet(*shared, features)
+    with torch.inference_mode():
+        residuals = bundle.controlnet(*shared, bundle.controlnet.embed_events(tensors["event_stacks"]))
+        output = bundle.unet(*shared, residuals)
     for index, skip in enumerate(residuals.skips):
         yield compare(f"ControlNet skip {index}", skip, tensors[f"controlnet_down_{index}"], 1e-4)
     yield compare("ControlNet mid", residuals.mid, tensors["controlnet_mid"], 1e-4)
-    yield compare("UNet output", bundle.unet(*shared, residuals), tensors["unet_output"], 1e-4)
+    yield compare("UNet output", output, tensors["unet_output"], 1e-4)
 
 
 def check_pipeline(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
@@ -289,7 +296,21 @@ def check_steps(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
 
 def check_training_loss(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     """The ControlNet's training loss and the norm of its gradient."""
-    raise InputError("not implemented")
+    tensors, bundle = load_file(file), folder.bundle
+    parameters = list(bundle.controlnet.parameters())
+    for case in sorted(name.removesuffix(".loss") for name in tensors if name.endswith(".loss")):
+        names = [field.name for field in fields(DenoisingInputs)]
+        given = {name: tensors[f"{case}.{name}" if f"{case}.{name}" in tensors else name] for name in names}
+        bundle.controlnet.requires_grad_(True)
+        try:
+            loss = denoising_loss(bundle.unet, bundle.controlnet, DenoisingInputs(**given)).mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            bundle.controlnet.requires_grad_(False)
+        norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+        for name, found in (("loss", loss), ("controlnet_grad_norm", norm)):
+            expected = tensors[f"{case}.{name}"].reshape(1)
+            yield compare(f"training {case} {name}", found.reshape(1), expected, 1e-4, relative=True)
 
 
 def check_parameters(_: ReferenceFolder, file: Path) -> Iterator[Check]:
