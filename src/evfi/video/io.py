@@ -1,0 +1,394 @@
+"""Pictures and videos in and out of files.
+
+Conventions: frames are uint8 [H, W, 3] RGB, times are int64 microseconds. PNG files hold exactly the pixels given.
+Videos are read with PyAV, upright (rotation metadata is applied), and written as H.264. Every writer works under a
+temporary name beside its target and renames at success, so that nothing half-written is ever left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from evfi.errors import ConfigError, InputError, OutputError
+from evfi.video.geometry import Frame, Size, frame_size
+
+_BT709 = 1
+_LIMITED_RANGE = 1
+_AREA = 0x20
+_EXACT_BILINEAR = 0x2 | 0x2000 | 0x40000
+"""FFmpeg's swscale flags: bilinear, full chroma interpolation, accurate rounding. Without them reading darkens by 1."""
+
+
+def is_grey_frame(frame: Frame) -> bool:
+    """Tell whether a frame holds no colour at all (R = G = B everywhere)."""
+    return bool((frame[..., 0] == frame[..., 1]).all() and (frame[..., 1] == frame[..., 2]).all())
+
+
+def read_image(path: str | Path) -> Frame:
+    """Read a picture of any format that Pillow knows; 16-bit grey is reduced to 8 bits, transparency is dropped.
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 [H, W, 3], RGB, upright (EXIF orientation applied).
+
+    Raises:
+        InputError: There is no such file, or it is not a readable picture.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16") or upright.mode == "I":
+                upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
+    except FileNotFoundError:
+        raise InputError(f"no such picture: {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the picture {path}: {_one_line(error)}; it may be truncated") from error
+
+
+def write_png(path: str | Path, frame: Frame) -> None:
+    """Write a frame as PNG, bit for bit.
+
+    Args:
+        path: The file; it is replaced where it exists.
+        frame: uint8 [H, W, 3].
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with written_whole(Path(path)) as partial:
+        Image.fromarray(frame).save(partial, format="PNG")
+
+
+def check_writable(path: str | Path) -> None:
+    """Make sure, before any work is done, that a file can be written.
+
+    Args:
+        path: The file that will be written later.
+
+    Raises:
+        OutputError: Its folder is missing or does not allow it, or the path is a folder itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.absolute().parent}; create it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_one_line(error)}; choose another folder") from error
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, renamed to it on success and removed on failure.
+
+    Args:
+        path: The file that shall exist in the end, whole, or not at all.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OutputError: The operating system refuses.
+    """
+    check_writable(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_one_line(error)}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+class VideoFrames:
+    """The frames of a video file, read one by one; a frame source for recordings.
+
+    The index (times and positions of all frames) is made from the packets, without decoding. Reading in order costs
+    one decoded frame per read; any other order seeks to the key picture before.
+
+    Attributes:
+        path: The file.
+        times_us: int64 [N], presentation times in microseconds, strictly increasing.
+        frame_rate: Mean frames per second.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a video and index its frames.
+
+        Args:
+            path: Any container and codec that FFmpeg reads.
+
+        Raises:
+            InputError: There is no such file, or it is not a video, or it is damaged.
+        """
+        import av
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"no such video file: {self.path}")
+        self._damage: tuple[type[BaseException], ...] = (av.error.FFmpegError, ValueError)
+        try:
+            self._container: Any = av.open(str(self.path))
+        except self._damage as error:
+            raise InputError(f"cannot read {self.path} as a video: {_one_line(error)}") from error
+        try:
+            self._open_stream()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_stream(self) -> None:
+        if not self._container.streams.video:
+            raise InputError(f"{self.path} holds no video stream")
+        self._stream: Any = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        try:
+            self._pts, self._key_pts = self._index()
+        except self._damage as error:
+            raise InputError(f"{self.path} is damaged: {_one_line(error)}") from error
+        if not self._pts:
+            raise InputError(f"{self.path} holds no frames; it may be truncated")
+        self._position = {pts: index for index, pts in enumerate(self._pts)}
+        ticks_per_us = Fraction(self._stream.time_base) * 1_000_000
+        self.times_us: NDArray[np.int64] = np.array([round(pts * ticks_per_us) for pts in self._pts], dtype=np.int64)
+        if len(self) > 1 and int(np.diff(self.times_us).min()) <= 0:
+            raise InputError(f"{self.path}: two frames have the same presentation time; encode the video again")
+        self._decoder: Iterator[Any] | None = None
+        self._next = 0
+        self._last: tuple[int, Frame] | None = None
+
+    def _index(self) -> tuple[list[int], list[int]]:
+        """Return presentation times (stream ticks) of all frames and of those that can be sought, both ascending."""
+        pts: list[int] = []
+        key_pts: list[int] = []
+        packets = 0
+        for packet in self._container.demux(self._stream):
+            if not packet.size:
+                continue
+            packets += 1
+            if packet.pts is None:
+                raise InputError(
+                    f"{self.path}: its frames carry no presentation times; put the video into an .mp4 or .mkv file"
+                )
+            if not packet.is_discard:
+                pts.append(int(packet.pts))
+            if packet.is_keyframe:
+                key_pts.append(int(packet.pts))
+        if self._stream.frames > packets:
+            raise InputError(
+                f"{self.path} is truncated: its header promises {self._stream.frames} frames, the file holds {packets}"
+            )
+        return sorted(pts), sorted(key_pts)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._pts)
+
+    @property
+    def frame_rate(self) -> float:
+        """Mean frames per second; of a single frame, the container's."""
+        if len(self) > 1:
+            return (len(self) - 1) * 1e6 / float(self.times_us[-1] - self.times_us[0])
+        return float(self._stream.average_rate or 25)
+
+    @cached_property
+    def size(self) -> Size:
+        """(width, height) of the upright frames."""
+        return frame_size(self.read(0))
+
+    @cached_property
+    def is_grey(self) -> bool:
+        """Whether the video is grey: by its pixel format, or because five frames spread over it hold no colour."""
+        if str(self._stream.codec_context.pix_fmt).startswith(("gray", "mono")):
+            return True
+        probes = sorted({round(part * (len(self) - 1) / 4) for part in range(5)})
+        return all(is_grey_frame(self.read(index)) for index in probes)
+
+    def read(self, index: int) -> Frame:
+        """Decode one frame.
+
+        Args:
+            index: 0 … N − 1.
+
+        Returns:
+            uint8 [H, W, 3].
+
+        Raises:
+            InputError: The frame cannot be decoded.
+            IndexError: There is no such frame.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has frames 0 to {len(self) - 1}, got {index}")
+        if self._last is None or self._last[0] != index:
+            try:
+                self._last = (index, self._decode(index))
+            except self._damage as error:
+                self._decoder = None
+                raise InputError(f"{self.path} is damaged at frame {index}: {_one_line(error)}") from error
+        return self._last[1].copy()
+
+    def _decode(self, index: int) -> Frame:
+        wanted = self._pts[index]
+        if self._decoder is None or index < self._next or self._key_picture_between(self._next, index):
+            self._container.seek(wanted, stream=self._stream, backward=True, any_frame=False)
+            self._decoder = self._container.decode(self._stream)
+        for picture in self._decoder:
+            if picture.pts is None or picture.pts < wanted:
+                continue
+            if picture.pts > wanted:
+                break
+            self._next = index + 1
+            return _upright(picture)
+        self._decoder = None
+        raise InputError(f"{self.path} is damaged: frame {index} cannot be decoded; it may be truncated")
+
+    def _key_picture_between(self, position: int, index: int) -> bool:
+        """Tell whether seeking saves decoding: a key picture lies after the next frame, up to the wanted one."""
+        if position >= len(self._pts) or index <= position + 1:
+            return False
+        return any(self._pts[position] < pts <= self._pts[index] for pts in self._key_pts)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+
+class VideoWriter:
+    """Write frames into an H.264 video that plays everywhere (yuv420p, BT.709, index at the front).
+
+    Use as a context manager: the file appears under its name when the block ends without an exception. H.264 in this
+    pixel format needs even sides; an odd picture gets its last row or column twice.
+    """
+
+    def __init__(self, path: str | Path, size: Size, fps: float, *, crf: int = 16, preset: str = "medium") -> None:
+        """Check the settings and that the file can be written; nothing is created yet.
+
+        Args:
+            path: The target, named ``*.mp4``; it is replaced where it exists.
+            size: (width, height) of the frames.
+            fps: Frames per second at playback.
+            crf: H.264's constant rate factor, 0 (lossless) … 51; 16 is visually lossless.
+            preset: Speed of the encoder, in x264's words.
+
+        Raises:
+            OutputError: The file cannot be written.
+            ConfigError: `fps` is not positive.
+        """
+        self.path = Path(path)
+        if self.path.suffix.lower() != ".mp4":
+            raise OutputError(f"a video is written as .mp4, got {self.path.name!r}; name it {self.path.stem}.mp4")
+        if not 0 < fps <= 1000:
+            raise ConfigError(f"fps of a video must be above 0 and at most 1000, got {fps}")
+        check_writable(self.path)
+        self.size = size
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._options = {"crf": str(crf), "preset": preset}
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        """Open the temporary file."""
+        import av
+
+        self._failures: tuple[type[BaseException], ...] = (av.error.FFmpegError,)
+        self._whole = written_whole(self.path)
+        partial = self._whole.__enter__()
+        try:
+            self._container: Any = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
+            self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options=self._options)
+            self._stream.width, self._stream.height = (side + side % 2 for side in self.size)
+            self._stream.pix_fmt = "yuv420p"
+            context = self._stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            context.color_range = _LIMITED_RANGE
+            context.time_base = 1 / self._rate
+        except BaseException as error:
+            self._whole.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame.
+
+        Args:
+            frame: uint8 [H, W, 3] of the writer's size.
+
+        Raises:
+            OutputError: The frame has another size, or the encoder or the disk refuses.
+        """
+        import av
+
+        if frame_size(frame) != self.size:
+            raise OutputError(f"the video {self.path} has frames of {self.size}, got one of {frame_size(frame)}")
+        width, height = self.size
+        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        picture = picture.reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=_AREA
+        )
+        picture.pts = self._count
+        picture.time_base = 1 / self._rate
+        self._count += 1
+        self._encode(picture)
+
+    def _encode(self, picture: Any) -> None:
+        try:
+            for packet in self._stream.encode(picture):
+                self._container.mux(packet)
+        except self._failures as error:
+            raise OutputError(f"cannot write {self.path}: {_one_line(error)}") from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Finish the file and give it its name; after an exception, remove it."""
+        try:
+            if error is None:
+                self._encode(None)
+            self._container.close()
+        except BaseException as failure:
+            self._whole.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._whole.__exit__(kind, error, traceback)
+
+
+def _upright(picture: Any) -> Frame:
+    """Convert a decoded picture to RGB and turn it as its display matrix says (counter-clockwise degrees)."""
+    frame: Frame = picture.reformat(format="rgb24", interpolation=_EXACT_BILINEAR).to_ndarray()
+    return np.ascontiguousarray(np.rot90(frame, round(picture.rotation / 90) % 4))
+
+
+def _one_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())

@@ -1,0 +1,206 @@
+"""Pictures and videos survive the way through files, and damage is named."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from evfi.errors import ConfigError, InputError, OutputError
+from evfi.video.io import VideoFrames, VideoWriter, check_writable, read_image, write_png, written_whole
+
+
+def moving_frames(count: int, width: int = 64, height: int = 48, grey: bool = False) -> list[np.ndarray]:
+    y, x = np.mgrid[:height, :width]
+    waves = [
+        [np.sin(x / 9 + index / 4), np.cos(y / 8 + index / 5), np.sin((x + y) / 11 - index / 6)]
+        for index in range(count)
+    ]
+    frames = [np.stack([np.round(128 + 100 * wave) for wave in three], axis=-1).astype(np.uint8) for three in waves]
+    return [np.repeat(frame[..., :1], 3, axis=-1) for frame in frames] if grey else frames
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0) -> Path:
+    height, width = frames[0].shape[:2]
+    with VideoWriter(path, (width, height), fps) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def mean_difference(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+def test_png_is_bit_exact(tmp_path: Path):
+    frame = np.random.default_rng(1).integers(0, 256, (33, 21, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", frame)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), frame)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["L", "I;16", "P", "RGBA", "1"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, kind: str):
+    values = np.tile(np.array([[0, 255]], dtype=np.uint8), (4, 3))
+    image = (
+        Image.fromarray(values.astype(np.uint16) * 257)
+        if kind == "I;16"
+        else Image.fromarray(np.repeat(values[..., None], 3, -1)).convert(kind)
+    )
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.repeat(values[..., None], 3, axis=-1))
+
+
+def test_picture_is_turned_upright(tmp_path: Path):
+    image = Image.fromarray(np.zeros((4, 6, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    image.save(tmp_path / "a.png", exif=exif)
+    assert read_image(tmp_path / "a.png").shape == (6, 4, 3)
+
+
+def test_bad_pictures_are_named(tmp_path: Path):
+    with pytest.raises(InputError, match="no such picture"):
+        read_image(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(InputError, match=r"cannot read the picture .*text\.png"):
+        read_image(tmp_path / "text.png")
+    write_png(tmp_path / "whole.png", np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
+    with pytest.raises(InputError, match=r"half\.png"):
+        read_image(tmp_path / "half.png")
+
+
+@pytest.mark.parametrize("fps", [25.0, 29.97, 60, 7.5])
+def test_video_round_trip(tmp_path: Path, fps: float):
+    frames = moving_frames(30)
+    with VideoFrames(write_video(tmp_path / "a.mp4", frames, fps)) as video:
+        assert len(video) == 30
+        assert video.size == (64, 48)
+        assert not video.is_grey
+        assert video.frame_rate == pytest.approx(fps, rel=1e-4)
+        rate = Fraction(fps).limit_denominator(1001)
+        np.testing.assert_array_equal(video.times_us, [round(index * 1_000_000 / rate) for index in range(30)])
+        for index in (0, 1, 2, 29, 3, 3, 17, 18):
+            read = video.read(index)
+            assert mean_difference(read, frames[index]) < 4
+            assert abs(read.mean() - frames[index].mean()) < 0.7
+
+
+def test_video_plays_everywhere(tmp_path: Path):
+    path = write_video(tmp_path / "a.mp4", moving_frames(3, 65, 47))
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert (stream.width, stream.height) == (66, 48)
+
+
+def test_odd_sides_repeat_the_last_row_and_column(tmp_path: Path):
+    frames = moving_frames(2, 65, 47)
+    with VideoFrames(write_video(tmp_path / "a.mp4", frames)) as video:
+        read = video.read(0)
+    assert mean_difference(read[:47, :65], frames[0]) < 4
+    assert mean_difference(read[46], read[47]) < 3
+
+
+def test_grey_stays_grey(tmp_path: Path):
+    with VideoFrames(write_video(tmp_path / "a.mp4", moving_frames(4, grey=True))) as video:
+        assert video.is_grey
+        frame = video.read(2)
+    assert (frame == frame[..., :1]).all()
+
+
+def test_black_beginning_does_not_make_a_video_grey(tmp_path: Path):
+    frames = [np.zeros((48, 64, 3), dtype=np.uint8)] * 3 + moving_frames(5)
+    with VideoFrames(write_video(tmp_path / "a.mp4", frames)) as video:
+        assert not video.is_grey
+
+
+def test_rotation_in_the_container_is_applied(tmp_path: Path):
+    frames = moving_frames(2)
+    content = bytearray(write_video(tmp_path / "a.mp4", frames).read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    one, unit = 0x10000, 0x40000000
+    turned = [0, one, 0, -one, 0, 0, 48 * one, 0, unit]  # a phone's portrait mark: display it turned clockwise by 90
+    content[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turned)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    with VideoFrames(tmp_path / "turned.mp4") as video:
+        assert video.size == (48, 64)
+        assert mean_difference(video.read(0), np.rot90(frames[0], -1)) < 4
+
+
+def test_many_key_pictures_are_sought(tmp_path: Path):
+    frames = moving_frames(40)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "5", "crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with VideoFrames(tmp_path / "a.mkv") as video:
+        assert len(video) == 40
+        for index in (33, 2, 38, 39, 11, 10):
+            errors = [mean_difference(video.read(index), frame) for frame in frames]
+            assert int(np.argmin(errors)) == index
+
+
+def test_bad_videos_are_named(tmp_path: Path):
+    with pytest.raises(InputError, match="no such video"):
+        VideoFrames(tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("not a video at all" * 50)
+    with pytest.raises(InputError, match=r"cannot read .*text\.mp4"):
+        VideoFrames(tmp_path / "text.mp4")
+    whole = write_video(tmp_path / "whole.mp4", moving_frames(40)).read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: int(len(whole) * 0.7)])
+    with pytest.raises(InputError, match="truncated"), VideoFrames(tmp_path / "half.mp4") as video:
+        for index in range(len(video)):
+            video.read(index)
+
+
+def test_frames_outside_the_video_do_not_exist(tmp_path: Path):
+    with VideoFrames(write_video(tmp_path / "a.mp4", moving_frames(3))) as video, pytest.raises(IndexError):
+        video.read(3)
+
+
+def test_failed_video_leaves_nothing(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="stop"), VideoWriter(tmp_path / "a.mp4", (64, 48), 25) as writer:
+        writer.write(moving_frames(1)[0])
+        raise RuntimeError("stop")
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_video_keeps_what_was_there(tmp_path: Path):
+    (tmp_path / "a.mp4").write_text("older")
+    with pytest.raises(OutputError, match="frames of"), VideoWriter(tmp_path / "a.mp4", (64, 48), 25) as writer:
+        writer.write(moving_frames(1, 32, 32)[0])
+    assert (tmp_path / "a.mp4").read_text() == "older"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_unwritable_targets_are_named_at_once(tmp_path: Path):
+    with pytest.raises(OutputError, match="there is no folder"):
+        VideoWriter(tmp_path / "no" / "a.mp4", (64, 48), 25)
+    with pytest.raises(OutputError, match="it is a folder"):
+        check_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="there is no folder"):
+        check_writable(tmp_path / "file" / "a.mp4")
+    with pytest.raises(OutputError, match=r"name it a\.mp4"):
+        VideoWriter(tmp_path / "a.avi", (64, 48), 25)
+    with pytest.raises(ConfigError, match="fps"):
+        VideoWriter(tmp_path / "a.mp4", (64, 48), 0)
+
+
+def test_written_whole_renames_only_at_success(tmp_path: Path):
+    with written_whole(tmp_path / "a.txt") as partial:
+        partial.write_text("x")
+        assert not (tmp_path / "a.txt").exists()
+    assert (tmp_path / "a.txt").read_text() == "x"
+    assert len(list(tmp_path.iterdir())) == 1
