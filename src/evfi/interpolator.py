@@ -1,0 +1,280 @@
+"""The one object that interpolates: everything else, command line or evaluation, goes through it.
+
+    recording -> window -> key images and event stacks -> latents -> pictures -> detail restored -> frames
+
+Conventions: frames are uint8 [H, W, 3] RGB of the recording's size. Key frames come back untouched, as first and last of
+their window's frames; a window whose key frames are grey gives grey frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from evfi.errors import ConfigError, RecordingError, ResourceError
+from evfi.events.stacks import event_stacks
+from evfi.models.bundle import ModelBundle
+from evfi.models.registry import load_model
+from evfi.recordings.planning import WindowSpec
+from evfi.recordings.recording import Recording, Window
+from evfi.sampling.conditioning import WindowInputs
+from evfi.sampling.config import SamplingConfig
+from evfi.sampling.detail import restore_detail
+from evfi.sampling.noise import SeededNoise
+from evfi.sampling.two_sided import OnStep, fusion_weights, sample_window
+from evfi.video.geometry import Frame, FrameGeometry, frame_size
+from evfi.video.io import is_grey_frame
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class WindowResult:
+    """The frames of one window.
+
+    Attributes:
+        spec: which window.
+        frames: uint8 [F, H, W, 3], one per time of `spec.times_us`; first and last are the key frames.
+        seconds: how long it took.
+    """
+
+    spec: WindowSpec
+    frames: NDArray[np.uint8]
+    seconds: float
+
+
+class Interpolator:
+    """Makes the frames between key frames with one model and one set of settings."""
+
+    def __init__(self, bundle: ModelBundle, config: SamplingConfig | None = None) -> None:
+        """Take a loaded model.
+
+        Args:
+            bundle: the model, on the device and in the dtype it shall run in.
+            config: the settings; the model's own by default.
+        """
+        self.bundle = bundle
+        self.config = config or SamplingConfig.from_defaults(bundle.sampling)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "evfi-tiny",
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        **sampling: Any,
+    ) -> Interpolator:
+        """Load a model by name, from a folder or from the hub.
+
+        Args:
+            name_or_path: see `evfi.models.registry.resolve_model`.
+            device: "auto" takes the GPU if there is one.
+            dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
+            **sampling: settings of `SamplingConfig` that differ from the model's own.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+            ConfigError: a setting is unknown or out of range.
+            ResourceError: there is no such device, or too little memory.
+        """
+        place = resolve_device(device)
+        kind = resolve_dtype(dtype, place)
+        with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
+            bundle = load_model(name_or_path, dtype=kind, device=place)
+        return cls(bundle, SamplingConfig.from_defaults(bundle.sampling, **sampling))
+
+    def interpolate(
+        self,
+        recording: Recording,
+        insert: int = 7,
+        *,
+        times_us: ArrayLike | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        skip: int = 1,
+        seed: int = 0,
+        on_step: OnStep | None = None,
+    ) -> Iterator[WindowResult]:
+        """Interpolate a recording, window by window.
+
+        Args:
+            recording: key frames and events.
+            insert: frames to insert per window, evenly spaced.
+            times_us: output times in µs instead of `insert`.
+            start_us: leave out windows before this time.
+            end_us: leave out windows after this time.
+            skip: use every skip-th frame as a key frame.
+            seed: of the noise; a window's frames depend on it and on the window's index, not on the other windows.
+            on_step: called after each denoising step of each window with (steps done, steps in all).
+
+        Returns:
+            The windows' frames in the order of time, made one by one as they are asked for.
+
+        Raises:
+            ConfigError: a setting is out of range.
+            RecordingError: no window is left; while iterating: a window has no events.
+            ResourceError: while iterating: there is not enough memory.
+        """
+        specs = recording.plan_windows(
+            insert if times_us is None else None,
+            times_us=None if times_us is None else np.asarray(times_us),
+            start_us=start_us,
+            end_us=end_us,
+            skip=skip,
+        )
+        return self._results(recording, specs, seed, on_step)
+
+    def _results(
+        self, recording: Recording, specs: Iterable[WindowSpec], seed: int, on_step: OnStep | None
+    ) -> Iterator[WindowResult]:
+        for spec in specs:
+            began = time.perf_counter()
+            frames = self.interpolate_window(recording.load_window(spec), seed=seed, on_step=on_step)
+            yield WindowResult(spec, frames, time.perf_counter() - began)
+
+    def interpolate_window(self, window: Window, *, seed: int = 0, on_step: OnStep | None = None) -> NDArray[np.uint8]:
+        """Make the frames of one window.
+
+        Args:
+            window: key frames and the events between them.
+            seed: of the noise, together with the window's index.
+            on_step: called after each denoising step with (steps done, steps in all).
+
+        Returns:
+            uint8 [F, H, W, 3], one frame per output time; first and last are the key frames, untouched.
+
+        Raises:
+            RecordingError: there are no events between the key frames.
+            ConfigError: the key frames differ in size, or a setting does not suit the model.
+            ResourceError: there is not enough memory.
+        """
+        keys = (window.start_image, window.end_image)
+        if window.spec.num_inserted == 0:
+            return np.stack(keys)
+        if len(window.events) == 0:
+            raise RecordingError(
+                f"window {window.spec.index} ({window.spec.times_us[0]} to {window.spec.times_us[-1]} µs) has no events; "
+                "interpolate a part of the recording that has, or check the clocks of frames and events"
+            )
+        size, number = frame_size(keys[0]), len(window.spec.times_us)
+        geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
+        need = (
+            f"for a window of {number} frames of {size[0]}x{size[1]} px on {self.bundle.unet.device}; insert fewer "
+            f"frames or lower batch_size ({self.config.batch_size}), decode_chunk_size "
+            f"({self.config.decode_chunk_size}) or upscale ({self.config.upscale})"
+        )
+        with memory_errors_told(need), torch.inference_mode():
+            pictures = self._sampled(window, geometry, seed, on_step)
+            frames = np.stack([geometry.to_original(picture) for picture in pictures])
+            if self.config.detail_restoration:
+                frames = self._with_detail(frames, window)
+        if all(is_grey_frame(key) for key in keys):
+            frames = np.repeat(np.rint(frames.mean(-1, keepdims=True)).astype(np.uint8), 3, axis=-1)
+        frames[0], frames[-1] = keys
+        return frames
+
+    def _sampled(self, window: Window, geometry: FrameGeometry, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+        """All frames of a window as the model makes them, uint8 [F, H, W, 3] of the model size."""
+        inputs = window_inputs(window, geometry, self.bundle)
+        weights = fusion_weights(torch.from_numpy(window.spec.times_us))
+        noise = SeededNoise(seed, window.spec.index)
+        latents = sample_window(self.bundle, inputs, self.config, noise, weights=weights, on_step=on_step)
+        return to_pictures(self.bundle.decode(latents, self.config.decode_chunk_size).float() * 127.5 + 127.5)
+
+    def _with_detail(self, frames: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+        prediction, keys = (
+            torch.from_numpy(pictures).to(self.bundle.unet.device).permute(0, 3, 1, 2)
+            for pictures in (frames, np.stack([window.start_image, window.end_image]))
+        )
+        return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
+
+
+def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:
+    """Bring a window's key frames and events into the form that the networks take.
+
+    Args:
+        window: the window.
+        geometry: what is done about its frames' size.
+        bundle: the model; says which event representation it was trained with.
+    """
+    stacks = event_stacks(window.events, window.spec.times_us, geometry.content_size, bundle.event_stack)
+    keys = [from_picture(geometry.to_model(key)) for key in (window.start_image, window.end_image)]
+    return WindowInputs(torch.stack(keys), F.pad(torch.stack(stacks), geometry.model_padding))
+
+
+def from_picture(picture: Frame) -> Tensor:
+    """A picture uint8 [H, W, 3] as float32 [3, H, W] in [-1, 1]."""
+    return torch.from_numpy(picture).permute(2, 0, 1).to(torch.float32) / 127.5 - 1
+
+
+def to_pictures(levels: Tensor) -> NDArray[np.uint8]:
+    """Levels [F, 3, H, W] in 0..255 (others are clamped) as pictures uint8 [F, H, W, 3]."""
+    pictures: NDArray[np.uint8] = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return np.ascontiguousarray(pictures)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Find a device.
+
+    Args:
+        device: a torch device or its name; "auto" is the GPU if there is one and else the CPU.
+
+    Raises:
+        ResourceError: this machine has no such device.
+        ConfigError: no device has such a name.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        number = torch.cuda.device_count()
+        raise ResourceError(f"no device {found}: this machine has {number} usable GPU(s); use --device cpu or auto")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """Find the dtype that the networks run in: the one asked for, else float16 on a GPU and float32 on the CPU.
+
+    Raises:
+        ConfigError: no dtype that networks run in has such a name.
+    """
+    if dtype is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _DTYPES.values():
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype}")
+    assert found is not None
+    return found
+
+
+@contextmanager
+def memory_errors_told(need: str) -> Iterator[None]:
+    """Turn errors about memory, of the GPU and of the CPU, into one that says what it was needed for.
+
+    Args:
+        need: "for ...; what to do".
+
+    Raises:
+        ResourceError: there was not enough memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ResourceError(f"not enough memory {need}") from error
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise ResourceError(f"not enough memory {need}") from error

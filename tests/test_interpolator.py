@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from evfi import interpolator as module
+from evfi.errors import ConfigError, RecordingError, ResourceError
+from evfi.events.stream import EventStream
+from evfi.interpolator import Interpolator, memory_errors_told, resolve_device, resolve_dtype
+from evfi.models.bundle import ModelBundle
+from evfi.recordings.memory import recording_from_memory
+from evfi.recordings.recording import Recording
+from evfi.sampling.config import SamplingConfig
+from tiny_models import tiny_bundle
+
+WIDTH, HEIGHT = 50, 35
+FAST = {"num_inference_steps": 1, "max_guidance_scale": 1.0}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return tiny_bundle()
+
+
+@pytest.fixture
+def interpolator(bundle: ModelBundle) -> Interpolator:
+    return Interpolator(bundle, SamplingConfig.from_defaults(bundle.sampling, **FAST))
+
+
+def _frames(number: int = 3, *, grey: bool = False) -> NDArray[np.uint8]:
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (number, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    return np.repeat(frames[..., :1], 3, axis=-1) if grey else frames
+
+
+def _recording(
+    *, grey: bool = False, last_event_us: int = 80_000, sensor: tuple[int, int] = (WIDTH, HEIGHT)
+) -> Recording:
+    generator = np.random.default_rng(1)
+    number = 4000
+    events = EventStream.from_arrays(
+        generator.integers(0, sensor[0], number),
+        generator.integers(0, sensor[1], number),
+        generator.integers(0, last_event_us, number),
+        generator.choice([-1, 1], number),
+        sensor,
+    )
+    return recording_from_memory(_frames(grey=grey), [0, 40_000, 80_000], events, is_grey=grey)
+
+
+def test_inserted_frames_stand_between_untouched_key_frames(interpolator: Interpolator) -> None:
+    recording = _recording()
+    results = list(interpolator.interpolate(recording, insert=2))
+    assert [result.spec.index for result in results] == [0, 1]
+    for result in results:
+        assert result.frames.shape == (4, HEIGHT, WIDTH, 3)
+        assert result.frames.dtype == np.uint8
+        assert (result.frames[0] == recording.frames.read(result.spec.start_frame)).all()
+        assert (result.frames[-1] == recording.frames.read(result.spec.end_frame)).all()
+        assert result.seconds > 0
+
+
+def test_a_window_does_not_depend_on_where_the_run_began(interpolator: Interpolator) -> None:
+    whole = list(interpolator.interpolate(_recording(), insert=1, seed=3))
+    resumed = list(interpolator.interpolate(_recording(), insert=1, seed=3, start_us=40_000))
+    assert [result.spec.index for result in resumed] == [1]
+    assert (whole[1].frames == resumed[0].frames).all()
+
+
+def test_the_seed_matters(interpolator: Interpolator) -> None:
+    first, second = (next(interpolator.interpolate(_recording(), insert=1, seed=seed)).frames for seed in (0, 1))
+    assert (first[1] != second[1]).any()
+
+
+def test_windows_are_made_when_asked_for_but_settings_are_checked_at_once(interpolator: Interpolator) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        interpolator.interpolate(_recording(), insert=0)
+
+
+def test_any_output_times(interpolator: Interpolator) -> None:
+    times = [1_000, 39_000, 40_000, 70_000]
+    results = list(interpolator.interpolate(_recording(), times_us=times))
+    assert [result.spec.times_us.tolist() for result in results] == [
+        [0, 1_000, 39_000, 40_000],
+        [40_000, 70_000, 80_000],
+    ]
+    assert [len(result.frames) for result in results] == [4, 3]
+
+
+def test_a_window_without_inserted_frames_costs_nothing(interpolator: Interpolator) -> None:
+    (result,) = interpolator.interpolate(_recording(), times_us=[40_000])
+    assert (result.frames == _frames()[1:3]).all()
+
+
+@pytest.mark.parametrize("size_mode", ["pad", "resize"])
+@pytest.mark.parametrize("upscale", [1, 2])
+def test_sizes_come_back(bundle: ModelBundle, size_mode: str, upscale: int) -> None:
+    config = SamplingConfig.from_defaults(bundle.sampling, size_mode=size_mode, upscale=upscale, **FAST)
+    (result, *_) = Interpolator(bundle, config).interpolate(_recording(), insert=1)
+    assert result.frames.shape == (3, HEIGHT, WIDTH, 3)
+
+
+def test_a_sensor_of_another_resolution(interpolator: Interpolator) -> None:
+    (result, *_) = interpolator.interpolate(_recording(sensor=(25, 17)), insert=1)
+    assert result.frames.shape == (3, HEIGHT, WIDTH, 3)
+
+
+def test_grey_in_grey_out(interpolator: Interpolator) -> None:
+    frames = next(interpolator.interpolate(_recording(grey=True), insert=1)).frames
+    assert (frames == frames[..., :1]).all()
+    coloured = next(interpolator.interpolate(_recording(), insert=1)).frames
+    assert (coloured[1] != coloured[1, ..., :1]).any()
+
+
+def test_a_window_without_events_is_an_error_that_names_it(interpolator: Interpolator) -> None:
+    results = interpolator.interpolate(_recording(last_event_us=30_000), insert=1)
+    next(results)
+    with pytest.raises(RecordingError, match=r"window 1 \(40000 to 80000 µs\) has no events"):
+        next(results)
+
+
+def test_detail_restoration_is_a_setting(bundle: ModelBundle, interpolator: Interpolator) -> None:
+    """The events fall into the upper left quarter only, so the rest stands still and is the key frames' blend."""
+    events = EventStream.from_arrays([5, 6, 7], [5, 5, 5], [1, 2, 3], [1, 1, 1], (WIDTH, HEIGHT))
+    still = np.repeat(_frames(1), 2, axis=0)
+    recording = recording_from_memory(still, [0, 40_000], events)
+    assert bundle.sampling.get("detail_restoration", True)
+    restored = next(interpolator.interpolate(recording, insert=1)).frames
+    assert (restored[1, 20:, 20:] == still[0, 20:, 20:]).all()
+    plain = Interpolator(bundle, replace(interpolator.config, detail_restoration=False))
+    assert (next(plain.interpolate(recording, insert=1)).frames[1, 20:, 20:] != still[0, 20:, 20:]).any()
+
+
+def test_progress_is_told(interpolator: Interpolator) -> None:
+    told = []
+    list(interpolator.interpolate(_recording(), insert=1, on_step=lambda *step: told.append(step)))
+    assert told == [(1, 1), (1, 1)]
+
+
+def test_from_pretrained_takes_the_models_settings_and_the_users(
+    monkeypatch: pytest.MonkeyPatch, bundle: ModelBundle
+) -> None:
+    asked = {}
+
+    def load(name: str, **place: object) -> ModelBundle:
+        asked.update(place, name=name)
+        return bundle
+
+    monkeypatch.setattr(module, "load_model", load)
+    made = Interpolator.from_pretrained("any", device="cpu", fps=9)
+    assert asked == {"name": "any", "dtype": torch.float32, "device": torch.device("cpu")}
+    assert (made.config.num_inference_steps, made.config.fps) == (3, 9)
+    with pytest.raises(ConfigError, match="unknown sampling setting stepz"):
+        Interpolator.from_pretrained("any", stepz=3)
+
+
+def test_devices_and_dtypes() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_device("cpu") == cpu
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ConfigError, match="device must be auto"):
+        resolve_device("gpu")
+    with pytest.raises(ResourceError, match="no device cuda:99"):
+        resolve_device("cuda:99")
+    assert resolve_dtype(None, cpu) == torch.float32
+    assert resolve_dtype(None, torch.device("cuda")) == torch.float16
+    assert resolve_dtype("bfloat16", cpu) == torch.bfloat16
+    with pytest.raises(ConfigError, match="dtype must be one of float32, float16, bfloat16, got int8"):
+        resolve_dtype("int8", cpu)
+    with pytest.raises(ConfigError, match=r"got torch\.int32"):
+        resolve_dtype(torch.int32, cpu)
+
+
+def test_too_little_memory_is_an_error_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, interpolator: Interpolator
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "sample_window", fail)
+    with pytest.raises(
+        ResourceError, match=r"window of 3 frames of 50x35 px on cpu; insert fewer frames or lower batch"
+    ):
+        next(interpolator.interpolate(_recording(), insert=1))
+
+
+def test_only_errors_about_memory_are_told_as_such() -> None:
+    with pytest.raises(ResourceError), memory_errors_told("for a test"):
+        torch.empty(10**15)
+    with pytest.raises(RuntimeError, match="size of tensor"), memory_errors_told("for a test"):
+        torch.zeros(2) + torch.zeros(3)

@@ -1,0 +1,93 @@
+"""The checks of `scripts/check_parity.py`, on the reference numbers and on what the checker itself must notice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evfi.errors import InputError
+from evfi.evaluation.parity import CHECKERS, ReferenceFolder, check_file, check_folder, compare
+
+SCRIPT = Path(__file__).parents[1] / "scripts/check_parity.py"
+
+
+@pytest.fixture(scope="session")
+def reference(shared_dir: Path) -> ReferenceFolder:
+    folder = shared_dir / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"reference numbers absent ({folder})")
+    return ReferenceFolder(folder)
+
+
+@pytest.mark.parametrize("pattern", CHECKERS)
+def test_reference_numbers_are_reproduced(reference: ReferenceFolder, pattern: str) -> None:
+    files = sorted(reference.path.glob(pattern))
+    if not files:
+        pytest.skip(f"no {pattern} in {reference.path}")
+    checks = [check for file in files for check in check_file(reference, file, CHECKERS[pattern])]
+    assert checks
+    assert [check for check in checks if not check.passed] == []
+
+
+def test_an_empty_folder_is_all_absent(tmp_path: Path) -> None:
+    checks = list(check_folder(tmp_path))
+    assert [check.item for check in checks] == list(CHECKERS)
+    assert {check.status for check in checks} == {"absent"}
+
+
+def test_no_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder of reference numbers"):
+        list(check_folder(tmp_path / "nowhere"))
+
+
+def test_unreadable_files_fail_and_the_others_are_still_checked(tmp_path: Path) -> None:
+    (tmp_path / "event_stacks.safetensors").write_bytes(b"nonsense")
+    (tmp_path / "pipeline_lonely.json").write_text("{}")
+    (tmp_path / "tile_views_64x64.json").write_text(
+        json.dumps({"64x120@0.5": [[0, 0, 8, 8], [4, 0, 12, 8], [7, 0, 15, 8]]})
+    )
+    status = {check.item: check.status for check in check_folder(tmp_path) if check.status != "absent"}
+    assert status == {
+        "event_stacks.safetensors": "FAILED",
+        "tile_views_64x64": "ok",
+        "pipeline_lonely.json": "FAILED",
+    }
+
+
+def test_wrong_numbers_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "tile_views_64x64.json").write_text(json.dumps({"64x64@0.5": [[0, 0, 8, 9]]}))
+    (check,) = (check for check in check_folder(tmp_path) if check.status != "absent")
+    assert (check.status, check.note) == ("OFF", "1 frame sizes and overlaps, first off: 64x64@0.5")
+
+
+@pytest.mark.parametrize("value", [1.1, float("nan"), float("inf")])
+def test_comparing(value: float) -> None:
+    assert compare("same", torch.ones(3), torch.ones(3), 0.0).passed
+    assert not compare("value", torch.tensor([1.0, value]), torch.ones(2), 1e-3).passed
+    assert not compare("shape", torch.ones(1, 3), torch.ones(3), 1.0).passed
+    assert compare("relative", torch.tensor([1000.0, 0.01]), torch.tensor([1000.0, 0.0]), 1e-4, relative=True).passed
+
+
+def test_a_changed_reference_is_off(reference: ReferenceFolder, tmp_path: Path) -> None:
+    tensors = load_file(reference.path / "event_stacks.safetensors")
+    tensors["tiny.forward"] = tensors["tiny.forward"] + 1e-3
+    save_file(tensors, tmp_path / "event_stacks.safetensors")
+    checks = check_file(reference, tmp_path / "event_stacks.safetensors", CHECKERS["event_stacks.safetensors"])
+    assert [check.item for check in checks if not check.passed] == ["event stacks tiny forward"]
+
+
+def test_the_script_tells_by_its_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "tile_views_64x64.json").write_text(json.dumps({"64x64@0.5": [[0, 0, 8, 8]]}))
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "1 compared, 0 off" in done.stdout
+    (tmp_path / "tile_views_64x64.json").write_text("{}]")
+    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
