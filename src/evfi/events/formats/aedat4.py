@@ -1,27 +1,182 @@
-"""AEDAT 4: DV's recordings, read with dv-processing.
+"""AEDAT 4: recordings of DV and dv-processing (https://docs.inivation.com, file format 4.0).
 
-An event's polarity is a bit there; a frame's stamp is the start of its exposure. dv-processing refuses most truncated
-files, but on a damaged LZ4 packet it never returns. So every file is walked first: its packets must follow one another
-up to the data table, and each must decompress.
+A file is a line, a header (FlatBuffers, with an XML description of its streams) and packets of one stream each,
+compressed with LZ4 or Zstandard, each holding one FlatBuffers table. A packet of events is a vector of 16-byte
+records: time in µs, x, y, polarity as a bit.
+
+Files are decoded here rather than by dv-processing 2.0.4, because on damaged packets that never returns, crashes the
+interpreter, or leaves out events in silence; its tests compare both. Opening walks through the whole file, so that
+what is truncated or damaged is found before any work is done.
 """
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final, Literal
+from xml.etree import ElementTree
+
+import numpy as np
 
 from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.formats.columns import EventFileOptions
-from evfi.events.source import EventSource
-from evfi.events.stream import EventStream
+from evfi.events.formats.flatbuffers import Table
+from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 
 MAGIC: Final = b"#!AER-DAT4.0\r\n"
-_COMPRESSION_LZ4: Final = (1, 2)  # LZ4 and LZ4_HIGH
+EVENT_DTYPE: Final = np.dtype(
+    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
+)
+_COMPRESSIONS: Final = ("none", "lz4", "lz4", "zstd", "zstd")
+_MAX_UNPACKED_BYTES: Final = 2**30
 _UNPACK_BYTES: Final = 2**22
-_HINT: Final = "copy the file again or record again"
+_NUM_CACHED_PACKETS: Final = 256
+_PACKET_HEADER: Final = struct.Struct("<ii")
+
+
+@dataclass(frozen=True)
+class Aedat4Stream:
+    """One stream of a file.
+
+    Attributes:
+        number: its number in packet headers.
+        kind: FlatBuffers identifier of its packets: "EVTS", "FRME", "IMUS", …
+        name: its name, usually "events" or "frames".
+        size: (width, height), (0, 0) where it has none.
+    """
+
+    number: int
+    kind: str
+    name: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Packet:
+    """Where a packet's content lies in the file."""
+
+    start: int
+    length: int
+
+
+class Aedat4File:
+    """An open AEDAT 4 file whose packets follow one another up to its end.
+
+    Attributes:
+        path: the file.
+        streams: its streams.
+        warnings: what the user should know.
+
+    Raises:
+        InputError: the file is missing, damaged or truncated.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.warnings: list[str] = []
+        try:
+            self._file: IO[bytes] = path.open("rb")
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from None
+        try:
+            with self.reading():
+                self._walk(path.stat().st_size)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turn whatever a damaged file causes into one line.
+
+        Raises:
+            InputError: something came up.
+        """
+        try:
+            yield
+        except (ValueError, struct.error, RuntimeError, OSError, OverflowError, ElementTree.ParseError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{self.path}: damaged or truncated AEDAT4 file ({reason}); copy the file again or record again"
+            ) from None
+
+    def stream(self, kind: str, usual_name: Literal["events", "frames"]) -> Aedat4Stream | None:
+        """The stream of this kind to read: the only one, or the one with the usual name; others give a warning."""
+        found = [stream for stream in self.streams if stream.kind == kind]
+        if len(found) <= 1:
+            return found[0] if found else None
+        chosen = next((stream for stream in found if stream.name == usual_name), found[0])
+        others = ", ".join(f"'{stream.name}'" for stream in found if stream is not chosen)
+        self.warnings.append(f"{self.path}: {usual_name} are read from stream '{chosen.name}'; not used: {others}")
+        return chosen
+
+    def packets(self, stream: Aedat4Stream) -> list[Packet]:
+        """The packets of a stream in the file's order."""
+        return self._packets.get(stream.number, [])
+
+    def table(self, packet: Packet, kind: str) -> Table:
+        """Read and unpack a packet; call it inside `reading()`."""
+        if self._file.closed:
+            raise InputError(f"{self.path}: the file was closed; open it again")
+        self._file.seek(packet.start)
+        data = self._unpack(self._file.read(packet.length), packet.start)
+        if len(data) < 12 or struct.unpack_from("<I", data)[0] != len(data) - 4:
+            raise ValueError(f"the packet at byte {packet.start} has a wrong length")
+        return Table.root(memoryview(data)[4:], kind.encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _walk(self, size: int) -> None:
+        if self._file.read(len(MAGIC)) != MAGIC:
+            raise ValueError("it does not begin with #!AER-DAT4.0")
+        table_start = self._read_header(size)
+        end = size if table_start < 0 else table_start
+        if not self._file.tell() <= end < size + (table_start < 0):
+            raise ValueError(f"its data table should be at byte {table_start}, but it has {size} bytes")
+        self._packets: dict[int, list[Packet]] = {}
+        position = self._file.tell()
+        while position < end:
+            header = self._file.read(_PACKET_HEADER.size)
+            if len(header) < _PACKET_HEADER.size:
+                raise ValueError(f"the packet at byte {position} is cut off")
+            number, length = _PACKET_HEADER.unpack(header)
+            start = position + _PACKET_HEADER.size
+            if not 0 <= length <= end - start:
+                raise ValueError(f"the packet at byte {position} is cut off or damaged")
+            self._packets.setdefault(number, []).append(Packet(start, length))
+            position = self._file.seek(start + length)
+        if table_start >= 0:
+            self.table(Packet(table_start, size - table_start), "FTAB")
+
+    def _read_header(self, size: int) -> int:
+        """Read the header; return where the data table begins, -1 if there is none."""
+        (length,) = struct.unpack("<I", self._file.read(4))
+        if length > size - self._file.tell():
+            raise ValueError("its header is cut off")
+        header = Table.root(memoryview(self._file.read(length)), b"IOHE")
+        compression = header.number(0, "i")
+        if not 0 <= compression < len(_COMPRESSIONS):
+            raise ValueError(f"unknown compression {compression}")
+        self._compression = _COMPRESSIONS[compression]
+        self.streams = _parse_streams(header.text(2))
+        return header.number(1, "q", -1)
+
+    def _unpack(self, data: bytes, start: int) -> bytes:
+        if self._compression == "none":
+            return data
+        parts, total = [], 0
+        for part in _lz4_parts(data) if self._compression == "lz4" else _zstd_parts(data):
+            total += len(part)
+            if total > _MAX_UNPACKED_BYTES:
+                raise ValueError(f"the packet at byte {start} unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
+            parts.append(part)
+        return b"".join(parts)
 
 
 def is_aedat4(path: Path) -> bool:
@@ -40,190 +195,99 @@ def open_aedat4(path: Path, options: EventFileOptions) -> EventSource:
     """
     if options.time_unit != "us":
         raise ConfigError(f"{path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that")
-    return Aedat4Events(Aedat4File(path))
+    file = Aedat4File(path)
+    try:
+        return Aedat4Events(file)
+    except BaseException:
+        file.close()
+        raise
 
 
-class Aedat4File:
-    """An open AEDAT 4 file, checked to be whole.
-
-    Attributes:
-        path: the file.
-        reader: dv-processing's MonoCameraRecording; use it inside `reading()`.
-        warnings: streams that are not used.
-
-    Raises:
-        InputError: the file is missing, damaged or truncated.
-    """
-
-    def __init__(self, path: Path):
-        import dv_processing
-
-        self.path = path
-        self.warnings: list[str] = []
-        check_packets(path)
-        with self.reading():
-            self.reader: Any = dv_processing.io.MonoCameraRecording(str(path))
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turn dv-processing's exceptions into one line.
-
-        Raises:
-            InputError: any of them came up.
-        """
-        try:
-            yield
-        except (RuntimeError, ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
-            raise InputError(f"{self.path}: damaged or truncated AEDAT4 file ({_reason(error)}); {_HINT}") from None
-
-    def stream_name(self, kind: str, is_kind: Callable[[str], bool]) -> str | None:
-        """The stream of this kind to read: the only one, or the one with the usual name; others give a warning."""
-        with self.reading():
-            names = [name for name in self.reader.getStreamNames() if is_kind(name)]
-        if len(names) <= 1:
-            return names[0] if names else None
-        chosen = kind if kind in names else names[0]
-        others = ", ".join(name for name in names if name != chosen)
-        self.warnings.append(f"{self.path}: read {kind} from stream '{chosen}'; not used: {others}")
-        return chosen
-
-    def close(self) -> None:
-        """Close the file."""
-        self.reader = None
-
-
-class Aedat4Events:
-    """The events of an AEDAT 4 file, read by time range.
+class Aedat4Events(ChunkedEvents):
+    """The events of an AEDAT 4 file, read packet by packet.
 
     Raises:
         RecordingError: the file holds no events.
+        InputError: a packet is damaged.
     """
 
     def __init__(self, file: Aedat4File):
-        self._file = file
-        name = file.stream_name("events", file.reader.isStreamOfEventType)
-        if name is None:
+        self._aedat4 = file
+        stream = file.stream("EVTS", "events")
+        if stream is None:
             raise RecordingError(f"{file.path}: holds no event stream; give an event file besides")
-        self._stream = name
-        with file.reading():
-            width, height = file.reader.getEventResolution(name)
-        self.sensor_size = (int(width), int(height))
-        self.time_range_us = self._find_time_range()
-
-    def slice(self, start_us: int, end_us: int) -> EventStream:
-        """The events with start_us <= t < end_us; those outside the sensor are dropped and counted."""
-        if end_us <= start_us:
-            return EventStream.empty(self.sensor_size)
-        if self._file.reader is None:
-            raise InputError(f"{self._file.path}: the file was closed; open it again")
-        with self._file.reading():
-            store = self._file.reader.getEventsTimeRange(int(start_us), int(end_us), self._stream)
-            if store is None or len(store) == 0:
-                return EventStream.empty(self.sensor_size)
-            points, times, signs = store.coordinates(), store.timestamps(), store.polarities()
-        return EventStream.from_arrays(
-            points[:, 0], points[:, 1], times, signs, self.sensor_size, polarity="binary", on_outside="drop"
-        )
+        if min(stream.size) < 1:
+            raise InputError(f"{file.path}: the event stream '{stream.name}' does not say its sensor size")
+        self._filled: list[Packet] = []
+        bounds = []
+        for packet in file.packets(stream):
+            times = self._records(packet)["t"]
+            if len(times):
+                self._filled.append(packet)
+                bounds.append((times.min(), times.max()))
+        if not bounds:
+            raise RecordingError(f"{file.path}: the event stream is empty; give an event file besides")
+        bounds_us = np.array(bounds, np.int64)
+        time_range = int(bounds_us.min()), int(bounds_us.max())
+        super().__init__(stream.size, time_range, bounds_us, self._load_packet, _NUM_CACHED_PACKETS)
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._aedat4.close()
 
-    def _find_time_range(self) -> tuple[int, int]:
-        """First and last event time; the file knows only the range of all of its streams."""
-        with self._file.reading():
-            start, end = (int(bound) for bound in self._file.reader.getTimeRange())
-        first = self._scan(start, end + 1, forward=True)
-        last = self._scan(start, end + 1, forward=False)
-        if first is None or last is None:
-            raise RecordingError(f"{self._file.path}: the event stream is empty; give an event file besides")
-        return first, last
+    def _records(self, packet: Packet) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        with self._aedat4.reading():
+            elements = self._aedat4.table(packet, "EVTS").vector(0, EVENT_DTYPE.itemsize)
+            return np.frombuffer(elements, EVENT_DTYPE)
 
-    def _scan(self, start_us: int, end_us: int, *, forward: bool) -> int | None:
-        """Time of the first (or last) event: look into ever longer stretches from that end on."""
-        length = 1000
-        while start_us < end_us:
-            if forward:
-                part = self.slice(start_us, min(start_us + length, end_us))
-                start_us += length
-            else:
-                part = self.slice(max(end_us - length, start_us), end_us)
-                end_us -= length
-            if len(part):
-                return int(part.t[0 if forward else -1])
-            length *= 2
-        return None
+    def _load_packet(self, index: int) -> EventChunk:
+        records = self._records(self._filled[index])
+        x, y, t, p = (records[name] for name in "xytp")
+        try:
+            return EventChunk.from_arrays(x, y, t, p, self.sensor_size, polarity="binary")
+        except InputError as error:
+            raise InputError(f"{self._aedat4.path}: damaged events: {error}") from None
 
 
-def check_packets(path: Path) -> None:
-    """Make sure that a file is whole: every packet is complete and, if compressed with LZ4, decompresses.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        with path.open("rb") as file:
-            _check_open_file(file, path.stat().st_size)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, struct.error, RuntimeError) as error:
-        raise InputError(f"{path}: damaged or truncated AEDAT4 file ({_reason(error)}); {_HINT}") from None
-
-
-def _check_open_file(file: IO[bytes], size: int) -> None:
-    if file.read(len(MAGIC)) != MAGIC:
-        raise ValueError("it does not begin with #!AER-DAT4.0")
-    compression, table_start = _read_header(file, size)
-    end = size if table_start < 0 else table_start
-    if not file.tell() <= end <= size:
-        raise ValueError(f"its data table should be at byte {table_start}, but it has {size} bytes")
-    while file.tell() < end:
-        start = file.tell()
-        packet_header = file.read(8)
-        length = struct.unpack("<ii", packet_header)[1] if len(packet_header) == 8 else -1
-        if not 0 <= length <= end - file.tell():
-            raise ValueError(f"the packet at byte {start} is cut off or damaged")
-        _check_packet(file.read(length), compression, start)
-    if table_start >= 0:
-        _check_packet(file.read(), compression, table_start)
+def _parse_streams(description: str) -> tuple[Aedat4Stream, ...]:
+    """Streams of the header's XML: dv/outInfo/<number>, attributes as `attr` elements with a `key`."""
+    if "<!" in description:
+        raise ValueError("its header declares XML entities")
+    root = ElementTree.fromstring(description.strip("\0 \r\n"))
+    streams = []
+    for node in root.findall("./node[@name='outInfo']/node"):
+        number = int(node.get("name", ""))
+        width, height = (int(node.findtext(f"./node[@name='info']/attr[@key='size{axis}']") or 0) for axis in "XY")
+        streams.append(
+            Aedat4Stream(
+                number, _attribute(node, "typeIdentifier"), _attribute(node, "originalOutputName"), (width, height)
+            )
+        )
+    return tuple(streams)
 
 
-def _read_header(file: IO[bytes], size: int) -> tuple[int, int]:
-    """Compression type and position of the data table (-1: none) from the header, a FlatBuffers table."""
-    (length,) = struct.unpack("<I", file.read(4))
-    if not 8 <= length <= size - file.tell():
-        raise ValueError("its header is cut off")
-    header = file.read(length)
-    if header[4:8] != b"IOHE":
-        raise ValueError("its header is damaged")
-    (root,) = struct.unpack_from("<I", header)
-    fields = root - struct.unpack_from("<i", header, root)[0]
-    (fields_length,) = struct.unpack_from("<H", header, fields)
-
-    def value(number: int, code: str, default: int) -> int:
-        position = fields + 4 + 2 * number
-        offset = struct.unpack_from("<H", header, position)[0] if position < fields + fields_length else 0
-        return int(struct.unpack_from(code, header, root + offset)[0]) if offset else default
-
-    return value(0, "<i", 0), value(1, "<q", -1)
+def _attribute(node: ElementTree.Element, key: str) -> str:
+    return node.findtext(f"./attr[@key='{key}']") or ""
 
 
-def _check_packet(packet: bytes, compression: int, start: int) -> None:
-    """Decompress an LZ4 packet piece by piece and throw the result away."""
-    if compression not in _COMPRESSION_LZ4:
-        return
+def _lz4_parts(data: bytes) -> Iterator[bytes]:
     import lz4.frame  # type: ignore[import-untyped]
 
     decompressor = lz4.frame.LZ4FrameDecompressor()
-    data = packet
     while not decompressor.eof:
-        unpacked = decompressor.decompress(data, max_length=_UNPACK_BYTES)
-        if not unpacked and decompressor.needs_input:
-            raise ValueError(f"the packet at byte {start} ends too early")
+        part = decompressor.decompress(data, max_length=_UNPACK_BYTES)
+        if not part and decompressor.needs_input:
+            raise ValueError("a packet ends too early")
         data = b""
+        yield part
 
 
-def _reason(error: BaseException) -> str:
-    """The telling line of an error; dv-processing puts the place before and a stack trace after it."""
-    lines = [line.strip() for line in str(error).split("Stacktrace")[0].splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else type(error).__name__
+def _zstd_parts(data: bytes) -> Iterator[bytes]:
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
+            while part := reader.read(_UNPACK_BYTES):
+                yield part
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from None

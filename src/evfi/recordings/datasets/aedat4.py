@@ -6,19 +6,23 @@ of another size is taken to show the same field of view.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.errors import InputError, RecordingError
-from evfi.events.formats.aedat4 import Aedat4Events, Aedat4File, is_aedat4
+from evfi.errors import RecordingError
+from evfi.events.formats.aedat4 import Aedat4Events, Aedat4File, Packet, is_aedat4
+from evfi.events.formats.flatbuffers import Table
 from evfi.recordings.recording import Image, Recording, Times, scale_mapping
+from evfi.video.io import is_grey_frame
 
-NAME = "aedat4"
-DESCRIPTION = "an AEDAT4 file with frames and events"
+NAME: Final = "aedat4"
+DESCRIPTION: Final = "an AEDAT4 file with frames and events"
+
+_CHANNELS_OF_FORMAT: Final = {0: 1, 16: 3, 24: 4}  # OpenCV's codes of 8-bit grey, BGR and BGRA
 
 
 def recognises(path: Path) -> bool:
@@ -44,6 +48,36 @@ def open_recording(path: Path) -> Recording:
         raise
 
 
+@dataclass(frozen=True, eq=False)
+class _StoredFrame:
+    """A frame packet: exposure in µs, pixels uint8 [H, W, C] in OpenCV's order of channels."""
+
+    start_us: int
+    exposure_us: int
+    pixels: NDArray[np.uint8]
+
+    @classmethod
+    def from_table(cls, table: Table) -> _StoredFrame:
+        """Read the fields of table `Frame`; older files stamp start and end of the exposure, newer its length."""
+        start, end = table.number(3, "q"), table.number(4, "q")
+        if not start:
+            start = table.number(0, "q")
+            end = start + max(table.number(11, "q"), 0)
+        code = table.number(5, "b")
+        if code not in _CHANNELS_OF_FORMAT:
+            raise ValueError(f"frames must be 8-bit grey, BGR or BGRA, found OpenCV format {code}")
+        width, height = table.number(6, "h"), table.number(7, "h")
+        data = table.vector(10, 1)
+        shape = (height, width, _CHANNELS_OF_FORMAT[code])
+        if min(shape) < 1 or len(data) != height * width * shape[2]:
+            raise ValueError(f"a frame of {width}×{height} with {shape[2]} channels holds {len(data)} bytes")
+        return cls(start, max(end - start, 0), np.frombuffer(data, np.uint8).reshape(shape))
+
+    def as_rgb(self) -> Image:
+        channels = [0, 0, 0] if self.pixels.shape[2] == 1 else [2, 1, 0]
+        return np.ascontiguousarray(self.pixels[..., channels])
+
+
 class Aedat4Frames:
     """The frames of an AEDAT 4 file; all are visited once for their times, then read one by one.
 
@@ -54,61 +88,39 @@ class Aedat4Frames:
 
     def __init__(self, file: Aedat4File):
         self._file = file
-        name = file.stream_name("frames", file.reader.isStreamOfFrameType)
-        if name is None:
+        stream = file.stream("FRME", "frames")
+        if stream is None:
             raise RecordingError(f"{file.path}: holds no frame stream; give a folder or video of frames besides")
-        self._stream = name
-        self._exposures: list[tuple[int, int]] = []  # (start, length) in µs
+        self._packets = file.packets(stream)
+        if not self._packets:
+            raise RecordingError(f"{file.path}: the frame stream is empty; give a folder or video of frames besides")
         self.is_grey = True
         self._visit_all()
-        self.times_us: Times = np.array([start + length // 2 for start, length in self._exposures], np.int64)
 
     def __len__(self) -> int:
-        return len(self._exposures)
+        return len(self._packets)
 
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3] RGB."""
-        start, length = self._exposures[index]
-        if self._file.reader is None:
-            raise InputError(f"{self._file.path}: the file was closed; open it again")
-        with self._file.reading():
-            # The range is matched against the stamp of the file, which older files put at mid-exposure.
-            found = self._file.reader.getFramesTimeRange(start, start + length + 1, self._stream) or []
-            frames = [frame for frame in found if int(frame.timestamp) == start]
-            if len(frames) != 1:
-                raise InputError(f"{self._file.path}: frame {index} cannot be found again at its time {start} µs")
-            return _as_rgb(frames[0].image)
+        return self._stored(self._packets[index]).as_rgb()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
     def _visit_all(self) -> None:
-        sizes = set()
+        times, sizes = [], set()
+        for packet in self._packets:
+            frame = self._stored(packet)
+            times.append(frame.start_us + frame.exposure_us // 2)
+            sizes.add((frame.pixels.shape[1], frame.pixels.shape[0]))
+            self.is_grey = self.is_grey and (frame.pixels.shape[2] == 1 or is_grey_frame(frame.pixels))
         with self._file.reading():
-            self._file.reader.resetSequentialRead()
-            while (frame := self._file.reader.getNextFrame(self._stream)) is not None:
-                length = frame.exposure // timedelta(microseconds=1)
-                self._exposures.append((int(frame.timestamp), max(length, 0)))
-                sizes.add((int(frame.image.shape[1]), int(frame.image.shape[0])))
-                self.is_grey = self.is_grey and _is_grey(frame.image)
-        if not sizes:
-            raise RecordingError(f"{self._file.path}: the frame stream is empty; give a folder or video of frames")
-        if len(sizes) > 1:
-            raise InputError(f"{self._file.path}: frames must have one size, found {sorted(sizes)}")
+            if len(sizes) > 1:
+                raise ValueError(f"frames must have one size, found {sorted(sizes)}")
+        self.times_us: Times = np.array(times, np.int64)
         self.size: tuple[int, int] = sizes.pop()
 
-
-def _is_grey(image: NDArray[Any]) -> bool:
-    if image.ndim == 2 or image.shape[2] == 1:
-        return True
-    return bool((image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all())
-
-
-def _as_rgb(image: NDArray[Any]) -> Image:
-    """dv-processing's grey [H, W], BGR or BGRA to uint8 RGB [H, W, 3]."""
-    if image.dtype != np.uint8:
-        raise InputError(f"frames must be 8-bit, found {image.dtype}")
-    grey_or_colour = image[..., None] if image.ndim == 2 else image
-    channels = [0, 0, 0] if grey_or_colour.shape[2] == 1 else [2, 1, 0]
-    return np.ascontiguousarray(grey_or_colour[..., channels])
+    def _stored(self, packet: Packet) -> _StoredFrame:
+        with self._file.reading():
+            return _StoredFrame.from_table(self._file.table(packet, "FRME"))

@@ -1,0 +1,107 @@
+"""AEDAT 4 event files: content, slices, and every way in which they can be broken."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aedat4_writer import SIZE, START_US, random_events, write_aedat4
+from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.formats import open_event_file
+from evfi.events.formats.aedat4 import Aedat4File, open_aedat4
+from evfi.events.formats.columns import EventFileOptions
+
+OPTIONS = EventFileOptions()
+
+
+@pytest.fixture(scope="module", params=["LZ4", "ZSTD", "NONE"])
+def whole_file(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> bytes:
+    path = tmp_path_factory.mktemp("aedat4") / "events.aedat4"
+    return write_aedat4(path, events=random_events(2000, 50_000), compression=request.param).read_bytes()
+
+
+@pytest.mark.parametrize("compression", ["LZ4", "LZ4_HIGH", "ZSTD", "NONE"])
+def test_events_come_back(tmp_path: Path, compression: str) -> None:
+    written = random_events(1000, 50_000)
+    source = open_event_file(write_aedat4(tmp_path / "a.aedat4", events=written, compression=compression))
+    assert source.sensor_size == SIZE
+    assert source.time_range_us == (written[0, 0], written[-1, 0])
+    stream = source.slice(START_US, START_US + 50_000)
+    assert np.array_equal(np.stack([stream.t, stream.x, stream.y, (stream.p + 1) // 2], 1), written)
+
+
+def test_slices_are_half_open_and_partition(tmp_path: Path) -> None:
+    written = random_events(1000, 5_000)
+    source = open_aedat4(write_aedat4(tmp_path / "a.aedat4", events=written), OPTIONS)
+    edges = [START_US, int(written[100, 0]), int(written[600, 0]), START_US + 5_000]
+    parts = {(a, b): source.slice(a, b) for a, b in pairwise(edges)}
+    assert sum(len(part) for part in parts.values()) == 1000
+    assert all(((part.t >= a) & (part.t < b)).all() for (a, b), part in parts.items())
+    assert len(source.slice(START_US + 100, START_US)) == 0
+    assert len(source.slice(0, 10)) == 0
+
+
+def test_every_truncation_is_refused(tmp_path: Path, whole_file: bytes) -> None:
+    path = tmp_path / "cut.aedat4"
+    for cut in [1, 13, 14, 17, 40, 500, *range(1000, len(whole_file) - 20, 997), len(whole_file) - 30]:
+        path.write_bytes(whole_file[:cut])
+        with pytest.raises(InputError, match="damaged or truncated AEDAT4 file"):
+            open_aedat4(path, OPTIONS)
+
+
+def test_damage_is_refused_or_harmless_but_never_hangs(tmp_path: Path, whole_file: bytes) -> None:
+    path = tmp_path / "damaged.aedat4"
+    rng = np.random.default_rng(0)
+    num_refused = 0
+    for position in rng.integers(0, len(whole_file) - 8, 300):
+        data = bytearray(whole_file)
+        data[position : position + 8] = rng.bytes(8)
+        path.write_bytes(data)
+        try:
+            source = open_aedat4(path, OPTIONS)
+            source.slice(START_US, START_US + 100_000)
+        except EvfiError as error:
+            num_refused += 1
+            assert "\n" not in str(error)
+            assert str(path) in str(error)
+    assert num_refused > 30
+
+
+def test_wrong_packet_length(tmp_path: Path, whole_file: bytes) -> None:
+    (header_length,) = struct.unpack_from("<I", whole_file, 14)
+    data = bytearray(whole_file)
+    struct.pack_into("<i", data, 18 + header_length + 4, 2**30)
+    path = tmp_path / "long.aedat4"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"packet at byte {18 + header_length} is cut off"):
+        Aedat4File(path)
+
+
+def test_without_events(tmp_path: Path) -> None:
+    frames = np.zeros((2, 24, 32), np.uint8)
+    with pytest.raises(RecordingError, match="no event stream"):
+        open_aedat4(write_aedat4(tmp_path / "f.aedat4", frames=frames), OPTIONS)
+    with pytest.raises(RecordingError, match="event stream is empty"):
+        open_aedat4(write_aedat4(tmp_path / "e.aedat4", frames=frames, events=random_events(0, 10)), OPTIONS)
+
+
+def test_other_unit_is_refused(tmp_path: Path) -> None:
+    path = write_aedat4(tmp_path / "a.aedat4", events=random_events(10, 100))
+    with pytest.raises(ConfigError, match="always µs"):
+        open_event_file(path, EventFileOptions(time_unit="s"))
+
+
+def test_closed_file(tmp_path: Path) -> None:
+    source = open_aedat4(write_aedat4(tmp_path / "a.aedat4", events=random_events(10, 100)), OPTIONS)
+    source.close()  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="was closed"):
+        source.slice(START_US, START_US + 100)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such event file"):
+        open_event_file(tmp_path / "none.aedat4")

@@ -1,0 +1,156 @@
+"""NPZ event files: names, units, conventions, and damage."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.formats import open_event_file
+from evfi.events.formats.columns import EventFileOptions, TimeUnit, check_time_unit, to_microseconds
+from evfi.events.formats.npz import read_arrays
+
+SIZE = EventFileOptions(sensor_size=(10, 8))
+
+
+def write(path: Path, **columns: object) -> Path:
+    base = {"x": [1, 2, 3], "y": [0, 1, 2], "t": [5, 6, 7], "p": [0, 1, 0]}
+    np.savez(path, **{**base, **columns})  # type: ignore[arg-type]
+    return path
+
+
+def test_columns_come_back(tmp_path: Path) -> None:
+    source = open_event_file(write(tmp_path / "e.npz"), SIZE)
+    stream = source.slice(0, 100)
+    assert (stream.x.tolist(), stream.y.tolist(), stream.t.tolist(), stream.p.tolist()) == (
+        [1, 2, 3],
+        [0, 1, 2],
+        [5, 6, 7],
+        [-1, 1, -1],
+    )
+    assert source.time_range_us == (5, 7)
+
+
+def test_other_names_signed_polarity_and_own_sensor_size(tmp_path: Path) -> None:
+    np.savez_compressed(
+        tmp_path / "e.npz", x=[1], y=[2], timestamp=[9], polarity=np.array([-1], np.int8), width=20, height=30
+    )
+    source = open_event_file(tmp_path / "e.npz", SIZE)
+    assert source.sensor_size == (20, 30)
+    assert source.slice(0, 10).p.tolist() == [-1]
+
+
+def test_boolean_polarity(tmp_path: Path) -> None:
+    source = open_event_file(write(tmp_path / "e.npz", p=np.array([True, False, True])), SIZE)
+    assert source.slice(0, 100).p.tolist() == [1, -1, 1]
+
+
+def test_outside_is_counted_per_slice_or_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.npz", x=np.array([1, 65534, 10], np.uint16))
+    source = open_event_file(path, SIZE)
+    assert source.slice(0, 7).num_dropped == 1
+    assert source.slice(0, 8).num_dropped == 2
+    with pytest.raises(InputError, match=r'2 of 3 events lie outside 10×8.*declare the sensor: "sensor_size"'):
+        open_event_file(path, EventFileOptions(sensor_size=(10, 8), size_is_assumed=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "expected"),
+    [
+        (np.array([1.0000014, 2.5]), "s", [1000001, 2500000]),
+        (np.array([1.0000016]), "s", [1000002]),
+        (np.array([3, 4]), "ms", [3000, 4000]),
+        (np.array([1499, 1500, 1_600_000_000_000_000_501], np.int64), "ns", [1, 2, 1_600_000_000_000_001]),
+        (np.array([1499.0, 1501.0]), "ns", [1, 2]),
+        (np.array([7.0, 8.0]), "us", [7, 8]),
+    ],
+)
+def test_units_are_rounded_to_microseconds(values: np.ndarray, unit: TimeUnit, expected: list[int]) -> None:
+    assert to_microseconds(values, unit, "file").tolist() == expected
+
+
+def test_bad_times() -> None:
+    for values, unit, message in (
+        (np.array([0.0038]), "us", r"whole microseconds, got 0\.0038; if they are seconds"),
+        (np.array([np.nan]), "s", "finite"),
+        (np.array([1e30]), "s", "too large"),
+        (np.array([2**62]), "us", "too large"),
+        (np.array(["a"]), "us", "numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            to_microseconds(values, unit, "file")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="s, ms, us, ns, got 'h'"):
+        check_time_unit("h")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"p": [0, 1, 2]}, "polarities must be 0 and 1, or -1 and 1; found 0, 1, 2"),
+        ({"p": [0, 1, -1]}, "polarities must be"),
+        ({"x": [1, 2]}, "equal lengths, got x: 2, y: 3"),
+        ({"x": [0.5, 1, 2]}, "whole pixels"),
+        ({"t": [0.1, 0.2, 0.3]}, "whole microseconds"),
+        ({"timestamp": [1, 2, 3]}, "two columns for t"),
+        ({"x": [[1, 2, 3]]}, "no column for x"),
+        ({"x": np.array(["a", "b", "c"])}, "expected numbers"),
+        ({"sensor_size": [0, 3]}, "two positive integers"),
+    ],
+)
+def test_refusals_name_the_file(tmp_path: Path, columns: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_event_file(write(tmp_path / "e.npz", **columns), SIZE)
+    assert str(tmp_path / "e.npz") in str(caught.value)
+
+
+def test_unknown_sensor_size_and_no_events(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not say its sensor size"):
+        open_event_file(write(tmp_path / "e.npz"))
+    with pytest.raises(RecordingError, match="expected events, got none"):
+        open_event_file(write(tmp_path / "e.npz", x=[], y=[], t=[], p=[]), SIZE)
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (pytest.fail, ("was unpickled",))
+
+    pickle.dumps(Bomb())
+    path = tmp_path / "e.npz"
+    np.savez(path, x=np.array([Bomb()], object), y=[1], t=[1], p=[1], allow_pickle=True)
+    with pytest.raises(InputError, match="expected numbers"):
+        open_event_file(path, SIZE)
+
+
+def test_promised_sizes_are_checked_first(tmp_path: Path) -> None:
+    path = tmp_path / "e.npz"
+    header = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little")
+    header += b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header + b"\0" * 80)
+    with pytest.raises(InputError, match=r"promises 8000000000000 bytes and holds 80"):
+        read_arrays(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_files_give_one_line_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged.npz"
+    np.savez_compressed(path, x=np.arange(9), y=np.arange(9) % 8, t=np.arange(9), p=np.arange(9) % 2)
+    content = bytearray(path.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:position]
+    else:
+        content[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        open_event_file(path, SIZE).slice(0, 10)
+    except EvfiError as error:
+        assert "\n" not in str(error)
