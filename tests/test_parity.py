@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evfi.errors import InputError
-from evfi.evaluation.parity import CHECKERS, ReferenceFolder, check_file, check_folder, compare
+from evfi.evaluation.parity import CHECKERS, ReferenceFolder, StoredNoise, check_file, check_folder, compare
+from evfi.sampling.config import SamplingConfig
 
 SCRIPT = Path(__file__).parents[1] / "scripts/check_parity.py"
 
@@ -91,3 +92,13 @@ def test_the_script_tells_by_its_exit_status(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "FAILED" in done.stdout
+
+
+def test_stored_noise_is_given_in_the_order_of_its_draws() -> None:
+    config = SamplingConfig(reinjection_until_step=2, num_reinjections=2)
+    stored = {"reinjection_noise": torch.arange(4.0).view(4, 1, 1).expand(4, 1, 3), "initial_noise": torch.ones(1, 3)}
+    noise = StoredNoise(stored, config)
+    assert noise.draw("reinjection", (3,), step=1, repeat=0).tolist() == [2.0, 2.0, 2.0]
+    assert noise.draw("initial", (3,)).tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(InputError, match="the settings need 1 draws of churn noise, 0 are stored"):
+        noise.draw("churn", (3,))

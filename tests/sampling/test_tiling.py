@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evfi.errors import ConfigError
@@ -13,6 +13,7 @@ TILES = st.sampled_from([8, 16, 24, 40])
 OVERLAPS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 0.999])
 
 
+@settings(deadline=None)
 @given(width=LENGTHS, height=LENGTHS, tile_width=TILES, tile_height=TILES, overlap=OVERLAPS)
 def test_tiles_cover_the_frame_with_weights_that_sum_to_one(
     width: int, height: int, tile_width: int, tile_height: int, overlap: float

@@ -188,3 +188,13 @@ def test_reinjected_samples_have_the_noise_level_of_their_step() -> None:
     final = run_schedule(denoise, 8.0 * noise.draw("initial", (1, 1, 100, 100)), schedule, config, noise)
     assert levels == pytest.approx([1.0] * 7, abs=0.05)
     assert float(final.abs().max()) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float16, 0.05), (torch.bfloat16, 0.2)])
+def test_the_gpu_agrees_with_the_cpu(dtype: torch.dtype, tolerance: float) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    expected = sample_window(tiny_bundle(), _inputs(), CONFIG, SeededNoise(0))
+    found = sample_window(tiny_bundle().to("cuda", dtype), _inputs(), CONFIG, SeededNoise(0)).cpu()
+    assert float((found - expected).abs().mean()) < tolerance * float(expected.abs().mean())
