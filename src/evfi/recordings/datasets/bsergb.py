@@ -45,14 +45,17 @@ def recognises(path: Path) -> bool:
     """Whether the folder is laid out so, told from names and from the first event file's columns."""
     if not (path / "images" / "timestamp.txt").is_file():
         return False
-    first = next(iter(_event_files(path)), None)
-    if first is None:
-        return False
-    try:
-        arrays = read_arrays(first)
-    except InputError:
-        return True  # damaged: reading it says so
-    return set(_KEYS) <= set(arrays) and all(arrays[name].dtype.kind == "u" for name in "xy")
+    files = _event_files(path)
+    for file in files:
+        try:
+            arrays = read_arrays(file)
+        except InputError:
+            return True  # damaged: reading it says so
+        if not set(_KEYS) <= set(arrays):
+            return False
+        if arrays["x"].size:  # empty files tell nothing of their type
+            return all(arrays[name].dtype.kind == "u" for name in "xy")
+    return bool(files)
 
 
 def open_recording(path: Path) -> Recording:
