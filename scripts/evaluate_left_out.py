@@ -1,0 +1,104 @@
+"""Leave frames out of recordings, interpolate them, and compare with the truth and with linear blending.
+
+python scripts/evaluate_left_out.py RECORDING ... [--keep-every 8] [--windows 4] [--model evfi-tiny] [--pictures FOLDER]
+
+Every `keep-every`-th frame is a key frame; those between are the truth. `--windows` takes so many, spread evenly. PSNR in dB
+over RGB in [0, 1], mean over the inserted frames; "moving" counts the pixels whose truth differs from either key frame by
+more than 12 of 255 levels (mean over the channels), grown by 3 px.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+import evfi
+from evfi.recordings.recording import Recording
+
+MOVING_LEVELS = 12
+GROW_PX = 3
+
+
+def moving_pixels(truth: NDArray[np.uint8], start: NDArray[np.uint8], end: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Mask [H, W] of pixels where something moved."""
+    changes = [np.abs(truth.astype(np.int16) - key).mean(-1) > MOVING_LEVELS for key in (start, end)]
+    mask = Image.fromarray((changes[0] | changes[1]).astype(np.uint8) * 255)
+    return np.asarray(mask.filter(ImageFilter.MaxFilter(2 * GROW_PX + 1))) > 0
+
+
+def psnr(picture: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> float:
+    error = ((picture.astype(np.float64) - truth) / 255) ** 2
+    mean = error.mean() if mask is None else error[mask].mean()
+    return float(-10 * np.log10(max(mean, 1e-10)))
+
+
+def blended(start: NDArray[np.uint8], end: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    return np.rint(start * (1.0 - share) + end * share).astype(np.uint8)
+
+
+def evaluate(
+    recording: Recording, interpolator: evfi.Interpolator, keep_every: int, windows: int | None, pictures: Path | None
+) -> dict[str, float]:
+    """Mean figures over all inserted frames of the windows."""
+    specs = recording.plan_windows(times_us=recording.frames.times_us, skip=keep_every)
+    specs = [spec for spec in specs if spec.end_frame - spec.start_frame == keep_every]
+    if windows is not None and windows < len(specs):
+        specs = [specs[int(i)] for i in np.linspace(0, len(specs) - 1, windows + 2)[1:-1].round()]
+    scores: dict[str, list[float]] = {}
+    began, count = time.perf_counter(), 0
+    for spec in specs:
+        window = recording.load_window(spec)
+        ours = interpolator.interpolate_window(window, seed=0)
+        times = spec.times_us.astype(np.float64)
+        for index in range(1, len(times) - 1):
+            truth = recording.frames.read(spec.start_frame + index)
+            blend = blended(ours[0], ours[-1], (times[index] - times[0]) / (times[-1] - times[0]))
+            mask = moving_pixels(truth, ours[0], ours[-1])
+            count += 1
+            for name, picture in (("ours", ours[index]), ("blending", blend)):
+                scores.setdefault(name, []).append(psnr(picture, truth))
+                if mask.mean() > 0.001:
+                    scores.setdefault(f"{name}_moving", []).append(psnr(picture, truth, mask))
+            if pictures is not None and index == len(times) // 2:
+                sheet = np.concatenate([ours[0], truth, ours[index], blend, ours[-1]], 1)
+                pictures.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(sheet).save(pictures / f"{recording.path.stem}-{spec.index:04d}.png")
+    figures = {name: round(float(np.mean(values)), 2) for name, values in scores.items()}
+    return {"windows": len(specs), "frames": count, **figures,
+            "seconds_per_frame": round((time.perf_counter() - began) / max(count, 1), 2)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recordings", type=Path, nargs="+")
+    parser.add_argument("--keep-every", type=int, default=8)
+    parser.add_argument("--windows", type=int)
+    parser.add_argument("--model", default="evfi-tiny")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--no-detail", action="store_true")
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    detail = False if arguments.no_detail else None
+    interpolator = evfi.Interpolator.from_pretrained(
+        arguments.model, num_inference_steps=arguments.steps, detail_restoration=detail
+    )
+    rows = {}
+    for path in arguments.recordings:
+        with evfi.open_recording(path) as recording:
+            rows[path.name] = evaluate(
+                recording, interpolator, arguments.keep_every, arguments.windows, arguments.pictures
+            )
+        print(path.name, json.dumps(rows[path.name]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
