@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from evfi.errors import ConfigError, InputError, OutputError
-from evfi.video.io import VideoFrames, VideoWriter, check_writable, read_image, write_png, written_whole
+from evfi.video.io import VideoFrames, VideoWriter, read_image, write_png
 
 
 def moving_frames(count: int, width: int = 64, height: int = 48, grey: bool = False) -> list[np.ndarray]:
@@ -187,20 +187,7 @@ def test_failed_video_keeps_what_was_there(tmp_path: Path):
 def test_unwritable_targets_are_named_at_once(tmp_path: Path):
     with pytest.raises(OutputError, match="there is no folder"):
         VideoWriter(tmp_path / "no" / "a.mp4", (64, 48), 25)
-    with pytest.raises(OutputError, match="it is a folder"):
-        check_writable(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="there is no folder"):
-        check_writable(tmp_path / "file" / "a.mp4")
     with pytest.raises(OutputError, match=r"name it a\.mp4"):
         VideoWriter(tmp_path / "a.avi", (64, 48), 25)
     with pytest.raises(ConfigError, match="fps"):
         VideoWriter(tmp_path / "a.mp4", (64, 48), 0)
-
-
-def test_written_whole_renames_only_at_success(tmp_path: Path):
-    with written_whole(tmp_path / "a.txt") as partial:
-        partial.write_text("x")
-        assert not (tmp_path / "a.txt").exists()
-    assert (tmp_path / "a.txt").read_text() == "x"
-    assert len(list(tmp_path.iterdir())) == 1

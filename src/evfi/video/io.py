@@ -7,10 +7,7 @@ temporary name beside its target and renames at success, so that nothing half-wr
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from evfi.errors import ConfigError, InputError, OutputError
+from evfi.video.atomic import check_writable, one_line, written_whole
 from evfi.video.geometry import Frame, Size, frame_size
 
 _BT709 = 1
@@ -58,7 +56,7 @@ def read_image(path: str | Path) -> Frame:
     except FileNotFoundError:
         raise InputError(f"no such picture: {path}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the picture {path}: {_one_line(error)}; it may be truncated") from error
+        raise InputError(f"cannot read the picture {path}: {one_line(error)}; it may be truncated") from error
 
 
 def write_png(path: str | Path, frame: Frame) -> None:
@@ -73,52 +71,6 @@ def write_png(path: str | Path, frame: Frame) -> None:
     """
     with written_whole(Path(path)) as partial:
         Image.fromarray(frame).save(partial, format="PNG")
-
-
-def check_writable(path: str | Path) -> None:
-    """Make sure, before any work is done, that a file can be written.
-
-    Args:
-        path: The file that will be written later.
-
-    Raises:
-        OutputError: Its folder is missing or does not allow it, or the path is a folder itself.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.absolute().parent}; create it first")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_one_line(error)}; choose another folder") from error
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, renamed to it on success and removed on failure.
-
-    Args:
-        path: The file that shall exist in the end, whole, or not at all.
-
-    Yields:
-        The path to write to.
-
-    Raises:
-        OutputError: The operating system refuses.
-    """
-    check_writable(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {_one_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 class VideoFrames:
@@ -151,7 +103,7 @@ class VideoFrames:
         try:
             self._container: Any = av.open(str(self.path))
         except self._damage as error:
-            raise InputError(f"cannot read {self.path} as a video: {_one_line(error)}") from error
+            raise InputError(f"cannot read {self.path} as a video: {one_line(error)}") from error
         try:
             self._open_stream()
         except BaseException:
@@ -166,7 +118,7 @@ class VideoFrames:
         try:
             self._pts, self._key_pts = self._index()
         except self._damage as error:
-            raise InputError(f"{self.path} is damaged: {_one_line(error)}") from error
+            raise InputError(f"{self.path} is damaged: {one_line(error)}") from error
         if not self._pts:
             raise InputError(f"{self.path} holds no frames; it may be truncated")
         self._position = {pts: index for index, pts in enumerate(self._pts)}
@@ -245,7 +197,7 @@ class VideoFrames:
                 self._last = (index, self._decode(index))
             except self._damage as error:
                 self._decoder = None
-                raise InputError(f"{self.path} is damaged at frame {index}: {_one_line(error)}") from error
+                raise InputError(f"{self.path} is damaged at frame {index}: {one_line(error)}") from error
         return self._last[1].copy()
 
     def _decode(self, index: int) -> Frame:
@@ -307,7 +259,7 @@ class VideoWriter:
         if self.path.suffix.lower() != ".mp4":
             raise OutputError(f"a video is written as .mp4, got {self.path.name!r}; name it {self.path.stem}.mp4")
         if not 0 < fps <= 1000:
-            raise ConfigError(f"fps of a video must be above 0 and at most 1000, got {fps}")
+            raise ConfigError(f"fps of a video must be above 0 and at most 1000, got {fps:g}; give another")
         check_writable(self.path)
         self.size = size
         self._rate = Fraction(fps).limit_denominator(1001)
@@ -364,7 +316,7 @@ class VideoWriter:
             for packet in self._stream.encode(picture):
                 self._container.mux(packet)
         except self._failures as error:
-            raise OutputError(f"cannot write {self.path}: {_one_line(error)}") from error
+            raise OutputError(f"cannot write {self.path}: {one_line(error)}") from error
 
     def __exit__(
         self,
@@ -387,8 +339,3 @@ def _upright(picture: Any) -> Frame:
     """Convert a decoded picture to RGB and turn it as its display matrix says (counter-clockwise degrees)."""
     frame: Frame = picture.reformat(format="rgb24", interpolation=_EXACT_BILINEAR).to_ndarray()
     return np.ascontiguousarray(np.rot90(frame, round(picture.rotation / 90) % 4))
-
-
-def _one_line(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
