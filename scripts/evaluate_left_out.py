@@ -46,7 +46,8 @@ def evaluate(
     recording: Recording, interpolator: evfi.Interpolator, keep_every: int, windows: int | None, pictures: Path | None
 ) -> dict[str, float]:
     """Mean figures over all inserted frames of the windows."""
-    specs = recording.plan_windows(times_us=recording.frames.times_us, skip=keep_every)
+    last = (len(recording.frames) - 1) // keep_every * keep_every
+    specs = recording.plan_windows(times_us=recording.frames.times_us[: last + 1], skip=keep_every)
     specs = [spec for spec in specs if spec.end_frame - spec.start_frame == keep_every]
     if windows is not None and windows < len(specs):
         specs = [specs[int(i)] for i in np.linspace(0, len(specs) - 1, windows + 2)[1:-1].round()]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
+from evfi.training.batches import StepKey
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, TrainConfig
 from evfi.training.loop import train
-from evfi.training.stages import StepKey, build_stage
+from evfi.training.stages import build_stage
 from evfi.training.textures import load_textures
 
 
@@ -33,6 +34,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
             textures, runs / "controlnet", init=runs / "base" / "model", max_minutes=minutes, train_base=True
         )
     changes = {"steps": arguments.steps, "batch_size": arguments.batch_size, "cooldown_steps": arguments.cooldown}
+    changes |= {"init": arguments.init, "data_workers": arguments.workers}
     changes |= {"checkpoint_every": 1000, "validate_every": 2000}
     changes |= {"validation": tuple(arguments.validation) or None}
     return dataclasses.replace(config, **{key: value for key, value in changes.items() if value is not None})
@@ -52,7 +54,7 @@ def profile(config: TrainConfig, repeats: int = 12) -> None:
     for number in range(repeats + 4):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        batch = stage.make_batch(StepKey(0, number))
+        batch = stage.maker.make(StepKey(0, number))
         torch.cuda.synchronize()
         made = time.perf_counter()
         with torch.autocast("cuda", torch.bfloat16):
@@ -77,6 +79,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--cooldown", type=int)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--init", type=Path, help="start from the networks in this folder")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make batches")
     parser.add_argument("--validation", type=Path, nargs="*", default=())
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True

@@ -18,7 +18,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 from evfi.errors import ConfigError, OutputError, ResourceError
+from evfi.training.batches import Batch, BatchSource
 from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states
 from evfi.training.config import TrainConfig
-from evfi.training.stages import Batch, Stage, StepKey, build_stage
+from evfi.training.stages import Stage, build_stage
 from evfi.training.textures import load_textures
 
 OnStep = Callable[[int, int, float], None]
@@ -79,39 +79,6 @@ class Curves:
         folder = self.folder / "samples"
         folder.mkdir(exist_ok=True)
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"step-{step:07d}.png")
-
-
-class Prefetcher:
-    """Makes the next step's batch while the present one is trained on: in a thread, and on a stream of its own.
-
-    A batch depends on its key alone, so making it early changes nothing.
-    """
-
-    def __init__(self, stage: Stage, seed: int, rank: int) -> None:
-        self._stage, self._seed, self._rank = stage, seed, rank
-        self._thread = ThreadPoolExecutor(1)
-        self._stream = torch.cuda.Stream(stage.device) if stage.device.type == "cuda" else None
-        self._next: tuple[int, Future[Batch]] | None = None
-
-    def take(self, step: int) -> Batch:
-        """The batch of a step (from 0); the one after it is begun."""
-        if self._next is None or self._next[0] != step:
-            self._next = step, self._thread.submit(self._make, step)
-        batch = self._next[1].result()
-        self._next = step + 1, self._thread.submit(self._make, step + 1)
-        if self._stream is not None:
-            for value in batch.values():
-                value.record_stream(torch.cuda.current_stream(self._stage.device))
-        return batch
-
-    def _make(self, step: int) -> Batch:
-        key = StepKey(self._seed, step, self._rank)
-        if self._stream is None:
-            return self._stage.make_batch(key)
-        with torch.cuda.stream(self._stream):
-            batch = self._stage.make_batch(key)
-            self._stream.synchronize()
-        return batch
 
 
 def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary:
@@ -164,7 +131,7 @@ class _Run:
         config, curves = self.config, Curves(self.config.output)
         figures: dict[str, float] = {}
         step = done
-        batches = Prefetcher(self.stage, config.seed, self.accelerator.process_index)
+        batches = BatchSource(config, self.stage.maker, self.accelerator.process_index, done)
         for step in self._steps(done):
             losses = self._step(step - 1, batches.take(step - 1))
             if step % config.log_every == 0:
@@ -177,6 +144,7 @@ class _Run:
                 self._save(step)
             if step % config.validate_every == 0 and step < config.steps:
                 figures |= self._validate(step, curves)
+        batches.close()
         if step > done or not (config.output / "model").is_dir():
             self._save(step)
             figures |= self._validate(step, curves)
@@ -242,7 +210,7 @@ def _accelerator(config: TrainConfig) -> Any:
 
 
 _RESUMABLE_CHANGES = {"steps", "max_minutes", "device", "cooldown_steps", "checkpoint_every", "validate_every", "log_every",
-                      "keep_checkpoints", "output", "textures", "init", "validation"}  # fmt: skip
+                      "keep_checkpoints", "data_workers", "output", "textures", "init", "validation"}  # fmt: skip
 """Settings that may differ when a run is resumed: they move its end or its records, not its steps."""
 
 

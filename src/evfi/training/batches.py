@@ -1,0 +1,277 @@
+"""Making the batches of a training run: from the seed and the step alone, on the device, in processes of their own.
+
+Rendering scenes issues thousands of small operations; made in the training process they would hold up its own. A
+`BatchSource` therefore makes batches in worker processes on the same device and hands them over without a copy.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import queue
+import traceback
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.multiprocessing
+from torch import Tensor
+
+from evfi.errors import ConfigError, EvfiError, ResourceError
+from evfi.events.stacks import StackConfig
+from evfi.models.bundle import encode_pixels, load_vae
+from evfi.models.weights import read_json
+from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, DenoiserTraining, TrainConfig
+from evfi.training.materials import crop_pictures
+from evfi.training.motion import Draw
+from evfi.training.synthetic import TrainingWindows, WindowConfig, make_batch
+from evfi.training.textures import TextureLibrary, load_textures
+
+Batch = dict[str, Tensor]
+
+_ADDED_IDS = (6.0, 127.0)
+"""fps - 1 and motion bucket, as at sampling."""
+
+_QUEUED_PER_WORKER = 2
+_POLL_S = 5.0
+
+
+@dataclass(frozen=True)
+class StepKey:
+    """What the random draws of a batch depend on."""
+
+    seed: int
+    step: int
+    rank: int = 0
+
+    def generator(self, purpose: int = 0) -> torch.Generator:
+        """A CPU generator of its own for each purpose."""
+        state = (self.seed * 1_000_003 + self.step) * 1_009 + self.rank * 31 + purpose
+        return torch.Generator().manual_seed(state % (2**63))
+
+    def noise(self, shape: tuple[int, ...], device: torch.device, purpose: int) -> Tensor:
+        """Standard normal noise, drawn on the device."""
+        seed = int(torch.randint(2**62, (1,), generator=self.generator(purpose)))
+        generator = torch.Generator(device).manual_seed(seed)
+        return torch.randn(shape, generator=generator, device=device)
+
+
+class BatchMaker(abc.ABC):
+    """Makes the batches of one stage."""
+
+    def __init__(self, library: TextureLibrary) -> None:
+        self.library = library
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done and the batches lie."""
+        return self.library.device
+
+    @abc.abstractmethod
+    def make(self, key: StepKey) -> Batch:
+        """The batch of one step."""
+
+
+def batch_maker(config: TrainConfig, library: TextureLibrary) -> BatchMaker:
+    """The maker of a stage's batches."""
+    if isinstance(config, AutoencoderTraining):
+        return PictureMaker(config, library)
+    if isinstance(config, DenoiserTraining):
+        return WindowMaker(config, library)
+    raise ConfigError(f"training stage must be autoencoder, base or controlnet, got {type(config).__name__}")
+
+
+class PictureMaker(BatchMaker):
+    """Crops of pictures, and of frames of scenes rendered every few steps."""
+
+    def __init__(self, config: AutoencoderTraining, library: TextureLibrary) -> None:
+        super().__init__(library)
+        self.config = config
+        self._scenes: tuple[StepKey, Tensor] | None = None
+
+    def make(self, key: StepKey) -> Batch:
+        """`pixels` [B, 3, H, W] in [-1, 1], and `noise` of their latents' shape."""
+        config, draw = self.config, Draw(key.generator())
+        from_scenes = round(config.batch_size * config.scene_share)
+        parts = []
+        if from_scenes:
+            frames = self._rendered(key)
+            parts.append(frames[draw.integers((from_scenes,), len(frames)).to(self.device)])
+        pictures = config.batch_size - from_scenes
+        drawings = pictures // 4
+        for pyramid, count in ((self.library.photos, pictures - drawings), (self.library.art, drawings)):
+            if count:
+                parts.append(crop_pictures(pyramid, config.size_px, count, draw).clamp(0, 1) * 2 - 1)
+        pixels = torch.cat(parts)
+        side = config.size_px // 2 ** (len(config.network.encoder_blocks) - 1)
+        shape = (len(pixels), config.network.latent_channels, side, side)
+        return {"pixels": pixels, "noise": key.noise(shape, self.device, 1)}
+
+    def _rendered(self, key: StepKey) -> Tensor:
+        """Frames [N, 3, H, W] of the scenes that serve this step."""
+        turn = dataclasses.replace(key, step=key.step // self.config.scene_every)
+        scenes = self._scenes
+        if scenes is None or scenes[0] != turn:
+            windows = _windows(self.library, self.config, StackConfig(num_channels=1), turn.generator(2), num_frames=5)
+            scenes = self._scenes = turn, windows.frames.flatten(0, 1)
+        return scenes[1]
+
+
+class WindowMaker(BatchMaker):
+    """Latents of rendered windows, seen from their start and from their end, with noise and conditioning.
+
+    A batch holds the entries of `evfi.training.loss.DenoisingInputs`.
+    """
+
+    def __init__(self, config: DenoiserTraining, library: TextureLibrary) -> None:
+        super().__init__(library)
+        self.config = config
+        self.vae = load_vae(init_of(config) / "vae", dtype=torch.float32, device=library.device).requires_grad_(False)
+        self.stacks = config.event_stack if isinstance(config, ControlNetTraining) else StackConfig(num_channels=1)
+        self.context_dim = _context_dim(config)
+
+    @torch.no_grad()
+    def make(self, key: StepKey) -> Batch:
+        """The batch of one step."""
+        config = self.config
+        counts = config.num_frames
+        num_frames = counts[int(torch.randint(len(counts), (1,), generator=key.generator(3)))]
+        windows = _windows(self.library, config, self.stacks, key.generator(), num_frames=num_frames)
+        draw = Draw(key.generator(4))
+        if config.both_sides:
+            frames, key_image, events = _both_sides(windows)
+        else:
+            frames, key_image, events = _either_side(windows, draw.chance((len(windows.frames),), 0.5))
+        strength = self._image_noise(draw, len(frames))
+        key_image = key_image + strength[:, None, None, None] * key.noise(tuple(key_image.shape), self.device, 1)
+        latents, image_latent = self._encoded(frames, key_image)
+        sigma = (config.sigma_log_mean + config.sigma_log_std * draw.normal((len(frames),))).exp()
+        dropped = draw.uniform((len(frames),), 0.0, 1.0).to(self.device)
+        p = config.conditioning_dropout
+        return {
+            "latents": latents,
+            "noise": key.noise(tuple(latents.shape), self.device, 2),
+            "sigma": sigma.to(self.device),
+            "image_latent": image_latent * ~((dropped >= p) & (dropped < 3 * p))[:, None, None, None],
+            "encoder_hidden_states": torch.zeros(len(frames), 1, self.context_dim, device=self.device),
+            "added_time_ids": torch.stack([torch.full_like(strength, value) for value in _ADDED_IDS] + [strength], 1),
+            "event_stacks": events,
+        }
+
+    def _encoded(self, frames: Tensor, key_image: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled latents [B, F, C, h, w] of frames, and unscaled ones [B, C, h, w] of key images."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision != "no"):
+            latents = encode_pixels(self.vae, frames.flatten(0, 1)).float() * float(self.vae.config.scaling_factor)
+            image_latent = encode_pixels(self.vae, key_image).float()
+        return latents.reshape(*frames.shape[:2], *latents.shape[1:]), image_latent
+
+    def _image_noise(self, draw: Draw, number: int) -> Tensor:
+        """Standard deviation [B] of the noise on the key images."""
+        config = self.config
+        if config.image_noise_log_mean is None:
+            return torch.zeros(number, device=self.device)
+        drawn = config.image_noise_log_mean + config.image_noise_log_std * draw.normal((number,))
+        return drawn.exp().to(self.device)
+
+
+class BatchSource:
+    """Hands out the batches of consecutive steps, made ahead by worker processes where the config asks for them."""
+
+    def __init__(self, config: TrainConfig, maker: BatchMaker, rank: int, first_step: int) -> None:
+        self._config, self._maker, self._rank = config, maker, rank
+        context = torch.multiprocessing.get_context("spawn")
+        self._queues: list[Any] = [context.Queue(_QUEUED_PER_WORKER) for _ in range(config.data_workers)]
+        self._workers = [
+            context.Process(
+                target=_work, args=(config, str(maker.device), rank, first_step + index, queue), daemon=True
+            )
+            for index, queue in enumerate(self._queues)
+        ]
+        self._first_step = first_step
+        for worker in self._workers:
+            worker.start()
+
+    def take(self, step: int) -> Batch:
+        """The batch of a step (from 0); steps must be taken in order.
+
+        Raises:
+            EvfiError: what went wrong in a worker.
+        """
+        if not self._workers:
+            return self._maker.make(StepKey(self._config.seed, step, self._rank))
+        index = (step - self._first_step) % len(self._workers)
+        while True:
+            try:
+                made = self._queues[index].get(timeout=_POLL_S)
+            except queue.Empty:
+                if not self._workers[index].is_alive():
+                    raise ResourceError("a process that makes batches died; is there enough memory?") from None
+                continue
+            if isinstance(made, EvfiError):
+                raise made
+            return cast(Batch, made)
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.terminate()
+            worker.join()
+
+
+def _work(config: TrainConfig, device: str, rank: int, step: int, made: Any) -> None:
+    """A worker: make the batches of every n-th step for ever."""
+    try:
+        maker = batch_maker(config, load_textures(config.textures).to(device))
+        while True:
+            made.put(maker.make(StepKey(config.seed, step, rank)))
+            step += config.data_workers
+    except EvfiError as error:
+        made.put(error)
+    except Exception:
+        made.put(ResourceError(f"making batches failed: {traceback.format_exc().strip().splitlines()[-1]}"))
+
+
+def init_of(config: TrainConfig) -> Any:
+    """The folder of the stages before.
+
+    Raises:
+        ConfigError: none is given.
+    """
+    if config.init is None:
+        raise ConfigError(f"the {config.stage} stage builds on the one before; give its model folder as --init")
+    return config.init
+
+
+def _context_dim(config: DenoiserTraining) -> int:
+    if isinstance(config, BaseTraining):
+        return config.network.context_dim
+    return int(read_json(init_of(config) / "unet" / "config.json")["cross_attention_dim"])
+
+
+def _windows(
+    library: TextureLibrary, config: TrainConfig, stacks: StackConfig, generator: torch.Generator, *, num_frames: int
+) -> TrainingWindows:
+    return make_batch(
+        library,
+        WindowConfig(),
+        stacks,
+        batch=config.batch_size,
+        num_frames=num_frames,
+        size=config.size_px,
+        generator=generator,
+    )
+
+
+def _both_sides(windows: TrainingWindows) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames [2B, F, 3, H, W], key images [2B, 3, H, W] and stacks, first seen from the start, then from the end."""
+    frames = torch.cat([windows.frames, windows.frames.flip(1)])
+    return frames, windows.key_frames.transpose(0, 1).flatten(0, 1), torch.cat([windows.forward, windows.backward])
+
+
+def _either_side(windows: TrainingWindows, from_end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames [B, F, 3, H, W], key image [B, 3, H, W] and stacks, seen from the start or (where told) from the end."""
+    chosen = from_end.to(windows.frames.device)
+    frames = torch.where(chosen[:, None, None, None, None], windows.frames.flip(1), windows.frames)
+    key_image = torch.where(chosen[:, None, None, None], windows.key_frames[:, 1], windows.key_frames[:, 0])
+    events = torch.where(chosen[:, None, None, None, None], windows.backward, windows.forward)
+    return frames, key_image, events
