@@ -187,7 +187,7 @@ def run_job(job: Job, interpolator: WindowInterpolator, progress: Progress | Non
     with job.outputs as outputs:
         for done, spec in enumerate(job.specs):
             window = job.recording.load_window(spec)
-            frames = _frames_of(window, interpolator, job.seed, _step_report(progress, done, total), counts)
+            frames = _frames_of(window, interpolator, job.seed, step_report(progress, done, total), counts)
             last = done == total - 1
             for frame, time_us in zip(frames if last else frames[:-1], spec.times_us, strict=last):
                 outputs.write(frame, int(time_us))
@@ -222,7 +222,14 @@ def _frames_of(
     return blend_linearly(window.start_image, window.end_image, window.spec.times_us)
 
 
-def _step_report(progress: Progress | None, done: int, total: int) -> OnStep | None:
+def step_report(progress: Progress | None, done: int, total: int) -> OnStep | None:
+    """Turn steps within a window into progress over all windows.
+
+    Args:
+        progress: What to call; None calls nothing.
+        done: Windows done before this one.
+        total: Windows in all.
+    """
     if progress is None:
         return None
     return lambda step, steps: progress(done + step / steps, total)

@@ -1,0 +1,66 @@
+"""`evfi demo`: a first impression, without any file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from evfi.cli.options import parse
+from evfi.cli.progress import ProgressReport
+from evfi.demo.recording import DemoConfig
+from evfi.demo.run import DemoSummary, prepare_folder, run_demo
+
+
+@dataclass(frozen=True)
+class DemoCommand:
+    """Render a short scene with known in-between frames, film it with a simulated event camera, and interpolate it.
+
+        evfi demo
+
+    Attributes:
+        output: folder for the video, the picture and the recording; results of an earlier demo in it are replaced.
+        model: as in `evfi interpolate`.
+        device: as in `evfi interpolate`.
+        scene: the recording.
+    """
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evfi-demo")
+    model: str = "evfi-tiny"
+    device: str = "cpu"
+    scene: DemoConfig = field(default_factory=DemoConfig)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `demo`.
+    """
+    command = parse(DemoCommand, "demo", arguments)
+    prepare_folder(command.output)
+
+    from evfi.interpolator import Interpolator
+
+    interpolator = Interpolator.from_pretrained(command.model, command.device)
+    with ProgressReport("windows") as progress:
+        summary = run_demo(
+            command.output, interpolator, name=interpolator.bundle.info.name, config=command.scene, progress=progress
+        )
+    print(describe(summary, interpolator.bundle.info.name))
+
+
+def describe(summary: DemoSummary, name: str) -> str:
+    """The demo's results for people, several lines."""
+    rows = [("", "whole frame", "moving parts")]
+    for title, scores in ((name, summary.ours), ("linear blending", summary.blending)):
+        rows.append((title, f"{scores.whole:.2f} dB", f"{scores.moving:.2f} dB"))
+    table = "\n".join(f"  {title:16}{whole:>12}{moving:>14}" for title, whole, moving in rows)
+    return (
+        f"{summary.num_inserted} frames inserted in {summary.seconds:.0f} s; mean PSNR against the truth:\n{table}\n"
+        f"video      {summary.video}\npicture    {summary.picture}\n"
+        f"recording  {summary.recording}  (try: evfi interpolate {summary.recording} -o slow.mp4 --insert 15)"
+    )

@@ -1,0 +1,105 @@
+"""From arguments to a command, and from its errors to one line and an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+import evfi
+from evfi.errors import ConfigError, EvfiError
+from evfi.video.atomic import one_line
+
+COMMANDS: Final = {
+    "interpolate": "turn a recording of key frames and events into slow-motion video",
+    "demo": "make a short synthetic recording, interpolate it, compare with the truth",
+    "simulate": "make a recording from an ordinary video, by simulating an event camera",
+    "train": "train one of a model's three parts",
+}
+"""Each command and what it does; its code is `run(arguments)` in `evfi.cli.<command>`."""
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None takes the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _show_log()
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
+    try:
+        import_module(f"evfi.cli.{command}").run(arguments[1:])
+    except EvfiError as error:
+        return _fail(one_line(error), USAGE if isinstance(error, ConfigError) else FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written", INTERRUPTED)
+    except BrokenPipeError:  # who read our output has left
+        sys.stderr.close()
+        return FAILED
+    except (MemoryError, RuntimeError) as error:
+        if not _is_about_memory(error):
+            raise
+        return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
+    return 0
+
+
+def _parse_without_command(arguments: list[str]) -> str:
+    """Handle --help, --version and mistakes; all of them end the program."""
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="evfi",
+        description="Slow-motion video from key frames and an event camera.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
+        + "\n\n`evfi COMMAND --help` shows a command's options. Begin with `evfi demo`.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"evfi {evfi.__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help="see below")
+    return str(parser.parse_args(arguments).command)
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"evfi: error: {message}", file=sys.stderr)
+    return status
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
+
+
+def _show_log() -> None:
+    """Let the library's own log reach the terminal: notes on the model and its licence, warnings on recordings."""
+    log = logging.getLogger("evfi")
+    if not log.handlers:
+        handler = _StandardErrorHandler()
+        handler.setFormatter(_Formatter())
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+class _StandardErrorHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever stderr is at the moment, which a progress bar or a test may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """One line per record; warnings say that they are."""
+        mark = "warning: " if record.levelno >= logging.WARNING else ""
+        return f"evfi: {mark}{record.getMessage()}"

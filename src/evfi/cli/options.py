@@ -1,0 +1,101 @@
+"""Options made from the dataclasses that hold the settings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+
+import tyro
+
+from evfi.errors import ConfigError
+from evfi.sampling.config import SamplingConfig
+
+Command = TypeVar("Command")
+
+_SHORT_NAMES: Final = {"num_inference_steps": "steps", "fps": "conditioning_fps"}
+"""Fields whose option has another name: a shorter one, or because `--fps` is the video's."""
+
+
+def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_experts: bool = False) -> Command:
+    """Parse a command's arguments; on --help and on mistakes the program ends.
+
+    Args:
+        command: Dataclass of the command's options; its docstring is the help.
+        name: What the user calls it.
+        arguments: Those after the name.
+        for_experts: Every flag can also be given in its negative, and None for what may be absent.
+
+    Raises:
+        ConfigError: A value is out of its setting's range.
+    """
+    plain = () if for_experts else (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.PositionalMetavarFromFieldName)
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):
+            return tyro.cli(command, prog=f"evfi {name}", args=list(arguments), config=(*markers, *plain))
+    except SystemExit as ended:
+        refusal = _find_config_error(ended)
+        if refusal is not None:
+            raise refusal from None  # in one line, as everywhere, instead of the parser's box
+        sys.stderr.write(complaints.getvalue())
+        raise
+
+
+def _find_config_error(error: BaseException | None) -> ConfigError | None:
+    """The settings' own complaint, if it is what made the parser give up."""
+    while error is not None and not isinstance(error, ConfigError):
+        error = error.__context__
+    return error
+
+
+def described_attributes(kind: type) -> dict[str, str]:
+    """The `Attributes:` section of a dataclass's docstring: a text per name, in one line each."""
+    section = (kind.__doc__ or "").partition("Attributes:")[2]
+    entries = re.findall(r"^ +(\w+): (.*(?:\n(?!\s*\w+: ).+)*)", section, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def make_sampling_options() -> type:
+    """A dataclass with one option per field of `SamplingConfig`; each is None unless given, which leaves the model's own.
+
+    What is on by default becomes a flag that turns it off: `detail_restoration` is `--no-detail-restoration`.
+    """
+    texts, types = described_attributes(SamplingConfig), get_type_hints(SamplingConfig)
+    options: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(SamplingConfig):
+        if field.default is True:
+            help_text = f"do not {texts[field.name]}"
+            options.append((f"no_{field.name}", Annotated[bool, tyro.conf.arg(help=help_text)], False))
+        else:
+            help_text = f"{texts[field.name]} (if the model says nothing else: {field.default})"
+            optional: Any = types[field.name] | None
+            kind = Annotated[optional, tyro.conf.arg(help=help_text, help_behavior_hint="")]
+            options.append((_SHORT_NAMES.get(field.name, field.name), kind, None))
+    return dataclasses.make_dataclass("SamplingOptions", options, frozen=True)
+
+
+def sampling_overrides(options: Any) -> dict[str, Any]:
+    """The settings of `SamplingConfig` that were given.
+
+    Args:
+        options: An object of the class that `make_sampling_options` makes.
+
+    Raises:
+        ConfigError: One of them is out of range.
+    """
+    long_names = {short: name for name, short in _SHORT_NAMES.items()}
+    given: dict[str, Any] = {}
+    for name, value in vars(options).items():
+        if name.startswith("no_"):
+            given.update({name.removeprefix("no_"): False} if value else {})
+        elif value is not None:
+            given[long_names.get(name, name)] = value
+    any_guidance = {"min_guidance_scale": 0.0, "max_guidance_scale": 1e9}  # the model's own is not known yet
+    SamplingConfig.from_defaults(any_guidance, **given)
+    return given

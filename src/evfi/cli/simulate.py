@@ -1,0 +1,63 @@
+"""`evfi simulate`: an ordinary video goes in, a recording comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from evfi.cli.options import parse
+from evfi.cli.progress import ProgressReport
+from evfi.events.simulate import SimulatorConfig
+from evfi.pipeline.simulate import simulate_recording
+
+
+@dataclass(frozen=True)
+class SimulateCommand:
+    """Make a recording from an ordinary video: some frames are kept, all of them make events.
+
+        evfi simulate dog.mp4 -o dog --keep-every 8 --height 360
+
+    Attributes:
+        video: any video file.
+        output: the folder to make; `evfi interpolate` reads it.
+        keep_every: every so many frames one is kept as a key frame; those between are what interpolation must find.
+        height: scale frames to so many rows; by default they stay as they are.
+        seed: same seed, same events.
+        camera: the simulated event camera.
+    """
+
+    video: tyro.conf.Positional[Path]
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    keep_every: int = 8
+    height: int | None = None
+    seed: int = 0
+    camera: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `simulate`.
+    """
+    command = parse(SimulateCommand, "simulate", arguments)
+    with ProgressReport("frames") as progress:
+        result = simulate_recording(
+            command.video,
+            command.output,
+            keep_every=command.keep_every,
+            height=command.height,
+            config=command.camera,
+            seed=command.seed,
+            progress=progress,
+        )
+    print(
+        f"frames     {result.num_video_frames}, {result.num_key_frames} of them key frames, "
+        f"{result.size[0]}×{result.size[1]}\n"
+        f"events     {result.num_events}\n"
+        f"recording  {result.folder}"
+    )

@@ -1,0 +1,49 @@
+"""`evfi train`: one of a model's three parts is trained, or trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from evfi.cli.options import parse
+from evfi.cli.progress import ProgressReport
+from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining
+
+
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train one of a model's three parts; the same command resumes a run that was interrupted.
+
+    The parts build on each other: `autoencoder`, then `base` with `--init` naming the first run's model, then `controlnet`
+    with that of the second.
+
+    Attributes:
+        stage: which part.
+    """
+
+    stage: (
+        Annotated[AutoencoderTraining, tyro.conf.subcommand(name="autoencoder")]
+        | Annotated[BaseTraining, tyro.conf.subcommand(name="base")]
+        | Annotated[ControlNetTraining, tyro.conf.subcommand(name="controlnet")]
+    )
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `train`.
+    """
+    command = parse(TrainCommand, "train", arguments, for_experts=True)
+
+    from evfi.training.loop import train
+
+    with ProgressReport("steps") as progress:
+        summary = train(command.stage, on_step=lambda step, steps, loss: progress(step, steps, f"loss {loss:.4f}"))
+    state = "finished" if summary.finished else "stopped; the same command goes on"
+    lines = [f"steps   {summary.steps}, {state}", f"model   {summary.model}"]
+    lines += [f"{name}   {value:.4g}" for name, value in summary.figures.items()]
+    print("\n".join(lines))

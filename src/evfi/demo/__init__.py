@@ -1,0 +1,1 @@
+"""A first impression: a short synthetic recording with known in-between frames, interpolated and compared."""

@@ -1,0 +1,88 @@
+"""The interpolated frames, linear blending and the truth beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.demo.recording import DemoRecording
+from evfi.evaluation.metrics import moving_pixels, psnr
+from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.jobs import Progress, WindowInterpolator, step_report
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean PSNR of inserted frames, dB.
+
+    Attributes:
+        whole: over all pixels.
+        moving: over the pixels where something moved, see `evfi.evaluation.metrics.moving_pixels`.
+    """
+
+    whole: float
+    moving: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """All frames of a demo recording three times: the truth, ours, blended.
+
+    Attributes:
+        film: the recording and its true frames.
+        insert: frames between two key frames.
+        ours: uint8 [N, H, W, 3], key frames included.
+        blended: the same by linear blending.
+    """
+
+    film: DemoRecording
+    insert: int
+    ours: NDArray[np.uint8]
+    blended: NDArray[np.uint8]
+
+    @property
+    def stride(self) -> int:
+        """Steps from one key frame to the next."""
+        return self.insert + 1
+
+    def scores(self, frames: NDArray[np.uint8]) -> Scores:
+        """Compare all inserted frames of one kind (`ours` or `blended`) with the truth."""
+        inserted = [index for index in range(len(frames)) if index % self.stride]
+        found = [self.frame_scores(frames, index) for index in inserted]
+        return Scores(float(np.mean([one.whole for one in found])), float(np.nanmean([one.moving for one in found])))
+
+    def frame_scores(self, frames: NDArray[np.uint8], index: int) -> Scores:
+        """Compare one frame with the truth."""
+        truth, frame = self.film.truth[index : index + 1], frames[index : index + 1]
+        return Scores(float(psnr(frame, truth)[0]), float(psnr(frame, truth, self.moving(index))[0]))
+
+    def moving(self, index: int) -> NDArray[np.bool_]:
+        """Where something moved from the key frames around a frame, bool [H, W]."""
+        start = index // self.stride * self.stride
+        end = min(start + self.stride, len(self.film.truth) - 1)
+        return moving_pixels(*(self.film.truth[at] for at in (index, start, end)))
+
+
+def compare(
+    film: DemoRecording, interpolator: WindowInterpolator, insert: int, seed: int, progress: Progress | None = None
+) -> Comparison:
+    """Interpolate a demo recording, and blend it.
+
+    Args:
+        film: The recording.
+        interpolator: Makes the frames of a window.
+        insert: Frames between two key frames, as in the truth.
+        seed: Of sampling.
+        progress: Called with (windows done, windows in all).
+    """
+    specs = film.recording.plan_windows(insert=insert)
+    ours, blended = [], []
+    for done, spec in enumerate(specs):
+        window = film.recording.load_window(spec)
+        keep = slice(None, None if done == len(specs) - 1 else -1)
+        report = step_report(progress, done, len(specs))
+        ours.append(interpolator.interpolate_window(window, seed=seed, on_step=report)[keep])
+        blended.append(blend_linearly(window.start_image, window.end_image, spec.times_us)[keep])
+    return Comparison(film, insert, np.concatenate(ours), np.concatenate(blended))

@@ -1,0 +1,365 @@
+"""The command line: what it prints where, and how it fails."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import evfi
+from evfi import cli
+from evfi.cli import dispatch, options, progress
+from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
+from evfi.cli.options import described_attributes, make_sampling_options, parse, sampling_overrides
+from evfi.errors import ConfigError, EvfiError, InputError
+from evfi.events.stream import EventStream
+from evfi.interpolator import Interpolator
+from evfi.pipeline.jobs import JobConfig
+from evfi.recordings.datasets.plain_writer import write_plain_recording
+from evfi.sampling.config import SamplingConfig
+from evfi.video.io import VideoFrames, VideoWriter, read_image
+from stand_ins import HEIGHT, STEP_US, WIDTH, Blender, key_frames
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Blender:
+    """Replaces loading a model; the stand-in remembers what it was loaded with."""
+    blender = Blender()
+    blender.bundle = SimpleNamespace(info=SimpleNamespace(name="stand-in"))
+
+    def load(name: str = "evfi-tiny", device: str = "auto", dtype: str | None = None, **sampling: object) -> Blender:
+        blender.loaded = (name, device, dtype, sampling)
+        return blender
+
+    monkeypatch.setattr(Interpolator, "from_pretrained", staticmethod(load))
+    return blender
+
+
+def write_recording(folder: Path, *, number: int = 4, event_span_us: tuple[int, int] | None = None) -> Path:
+    generator = np.random.default_rng(0)
+    start, end = event_span_us or (0, (number - 1) * STEP_US)
+    events = EventStream.from_arrays(
+        generator.integers(0, WIDTH, 900),
+        generator.integers(0, HEIGHT, 900),
+        generator.integers(start, end, 900),
+        generator.choice([-1, 1], 900),
+        (WIDTH, HEIGHT),
+    )
+    write_plain_recording(folder, key_frames(number), STEP_US * np.arange(number), events)
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: object, status: int = 1) -> str:
+    """Run a command that must fail with one line on stderr and nothing on stdout."""
+    assert run(*arguments) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[-1].startswith("evfi: error: ")
+    assert all(line.startswith("evfi: ") for line in lines)
+    return lines[-1]
+
+
+class TestProgram:
+    def test_help_lists_every_command_at_once(self):
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", "evfi", "--help"], capture_output=True, text=True, check=True)
+        assert time.monotonic() - began < 3
+        for command in dispatch.COMMANDS:
+            assert f"\n  {command} " in done.stdout
+
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as ended:
+            run("--version")
+        assert ended.value.code == 0
+        assert capsys.readouterr().out == f"evfi {evfi.__version__}\n"
+
+    @pytest.mark.parametrize("arguments", [[], ["interpolat"], ["interpolate"], ["interpolate", "a", "--wrong"]])
+    def test_wrong_usage(self, arguments, capsys):
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments)
+        assert ended.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err
+
+    @pytest.mark.parametrize("command", dispatch.COMMANDS)
+    def test_every_command_has_help(self, command, capsys):
+        with pytest.raises(SystemExit) as ended:
+            run(command, "--help")
+        assert ended.value.code == 0
+        assert f"evfi {command}" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("error", "status", "message"),
+        [
+            (InputError("two\nlines"), 1, "two lines"),
+            (ConfigError("bad setting"), 2, "bad setting"),
+            (EvfiError("other"), 1, "other"),
+            (MemoryError(), 1, "not enough memory"),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
+            (KeyboardInterrupt(), 130, "interrupted"),
+        ],
+    )
+    def test_errors_take_one_line(self, error, status, message, capsys, monkeypatch):
+        def fail(_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(dispatch, "import_module", lambda _: SimpleNamespace(run=fail))
+        assert message in failure(capsys, "interpolate", status=status)
+
+    def test_bugs_are_not_hidden(self, monkeypatch):
+        def fail(_: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(dispatch, "import_module", lambda _: SimpleNamespace(run=fail))
+        with pytest.raises(RuntimeError, match="a bug"):
+            run("demo")
+
+
+class TestOptions:
+    def test_every_setting_is_described(self):
+        assert set(described_attributes(SamplingConfig)) == {field.name for field in fields(SamplingConfig)}
+        assert set(described_attributes(JobConfig)) == {field.name for field in fields(JobConfig)}
+
+    def test_every_sampling_setting_is_an_option(self):
+        names = {field.name for field in fields(make_sampling_options())}
+        renamed = {options._SHORT_NAMES.get(field.name, field.name) for field in fields(SamplingConfig)}
+        assert names == (renamed - {"detail_restoration"}) | {"no_detail_restoration"}
+
+    def test_nothing_given_overrides_nothing(self):
+        assert sampling_overrides(SamplingOptions()) == {}
+
+    def test_what_is_given(self):
+        arguments = ["r", "--steps", "5", "--conditioning-fps", "9", "--fps", "30", "--no-detail-restoration"]
+        command = parse(InterpolateCommand, "interpolate", arguments)
+        assert sampling_overrides(command.sampling) == {
+            "num_inference_steps": 5,
+            "fps": 9,
+            "detail_restoration": False,
+        }
+        assert command.job.fps == 30
+
+    def test_out_of_range(self):
+        with pytest.raises(ConfigError, match="num_inference_steps"):
+            sampling_overrides(SamplingOptions(steps=0))
+        assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5)) == {"min_guidance_scale": 3.5}
+
+
+class TestProgress:
+    def test_plain_lines_now_and_then(self, monkeypatch):
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress.ProgressReport("windows", interval_s=0) as report:
+            report(0, 4)
+            report(1.5, 4)
+            report(2, 4, "loss 1")
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 2
+        assert lines[0].startswith("evfi: 1 of 4 windows, 0:00:0")
+        assert lines[1].endswith(" left, loss 1")
+
+    def test_quiet_when_quick(self, capsys):
+        with progress.ProgressReport("windows") as report:
+            report(1, 1)
+        assert capsys.readouterr().err == ""
+
+    def test_bar_on_a_terminal(self, monkeypatch):
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress.ProgressReport("windows") as report:
+            report(1.5, 4)
+        assert "1 of 4 windows" in stream.getvalue()
+
+    def test_durations(self):
+        assert progress._duration(3725.4) == "1:02:05"
+
+
+class TestInterpolate:
+    def test_video_and_pictures(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
+        output, frames = tmp_path / "out.mp4", tmp_path / "frames"
+        assert run("interpolate", recording, "-o", output, "--frames-dir", frames, "--insert", 3, "--seed", 7) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        for part in ("windows   3", "frames    13, 9 of them new", "s per new frame", "4 times slower", str(output)):
+            assert part in captured.out
+        assert model.seen == [(0, 7), (1, 7), (2, 7)]
+        assert model.loaded == ("evfi-tiny", "auto", None, {})
+        with VideoFrames(output) as video:
+            assert len(video) == 13
+        np.testing.assert_array_equal(read_image(frames / "000012.png"), key_frames()[3])
+
+    def test_settings_reach_the_model(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
+        arguments = ("--model", "m", "--device", "cpu", "--dtype", "bfloat16", "--steps", 4, "--batch-size", 2)
+        part = ("--start", 0.04, "--end", 0.08, "--slowdown", 2, "--fps", 50, "--no-detail-restoration")
+        assert run("interpolate", recording, "-o", tmp_path / "a.mp4", *arguments, *part) == 0
+        sampling = {"num_inference_steps": 4, "batch_size": 2, "detail_restoration": False}
+        assert model.loaded == ("m", "cpu", "bfloat16", sampling)
+        assert model.seen == [(1, 0)]
+        assert "50 fps, 2 times slower" in capsys.readouterr().out
+
+    def test_blended_windows_are_counted_aloud(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r", event_span_us=(0, STEP_US))
+        assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 1) == 0
+        captured = capsys.readouterr()
+        assert "2 of them without events" in captured.out
+        assert captured.err.startswith("evfi: warning: ")
+
+
+class TestInterpolateFails:
+    """Each failure: one line, nothing left behind, before a model is loaded."""
+
+    @pytest.fixture(autouse=True)
+    def no_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise AssertionError("a model was loaded before everything was checked")
+
+        monkeypatch.setattr(Interpolator, "from_pretrained", staticmethod(refuse))
+
+    def failed(self, capsys, tmp_path: Path, recording: Path, *arguments: object, status: int = 1) -> str:
+        output = tmp_path / "out.mp4"
+        line = failure(capsys, "interpolate", recording, "-o", output, *arguments, status=status)
+        assert not output.exists()
+        assert not list(tmp_path.glob(".*"))
+        return line
+
+    def test_no_such_file(self, tmp_path, capsys):
+        assert "no such file" in self.failed(capsys, tmp_path, tmp_path / "none.aedat4")
+
+    def test_unknown_format(self, tmp_path, capsys):
+        (tmp_path / "notes.txt").write_text("hello")
+        assert "unknown format" in self.failed(capsys, tmp_path, tmp_path / "notes.txt")
+
+    def test_one_frame(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r")
+        for name in ("000001.png", "000002.png", "000003.png"):
+            (recording / "frames" / name).unlink()
+        (recording / "timestamps.txt").write_text("0\n")
+        assert "at least two frames" in self.failed(capsys, tmp_path, recording)
+
+    def test_no_events_where_wanted(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r", event_span_us=(0, STEP_US))
+        line = self.failed(capsys, tmp_path, recording, "--start", 0.05)
+        assert "no events between" in line
+
+    def test_no_overlap(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r", event_span_us=(10**9, 10**9 + 100))
+        assert "do not overlap in time" in self.failed(capsys, tmp_path, recording)
+
+    def test_corrupt_events(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r")
+        events = recording / "events.npz"
+        events.write_bytes(events.read_bytes()[:2000])
+        assert "events.npz" in self.failed(capsys, tmp_path, recording)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--insert", 0), "at least 1"),
+            (("--insert", 3, "--slowdown", 4), "either insert or slowdown"),
+            (("--steps", 0), "num_inference_steps"),
+            (("--start", -1), "start"),
+            (("--fps", 5000), "fps"),
+        ],
+    )
+    def test_wrong_settings(self, tmp_path, capsys, arguments, message):
+        recording = write_recording(tmp_path / "r")
+        assert message in self.failed(capsys, tmp_path, recording, *arguments, status=2)
+
+    def test_unwritable_output(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r")
+        assert "no folder" in failure(capsys, "interpolate", recording, "-o", tmp_path / "no" / "a.mp4")
+        assert ".mp4" in failure(capsys, "interpolate", recording, "-o", tmp_path / "a.gif")
+        assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", recording)
+        assert "nothing to write" in failure(capsys, "interpolate", recording, status=2)
+
+
+class TestInterpolateBreaksDown:
+    """Failures in the middle of the work: one line, nothing left behind."""
+
+    def broken(self, tmp_path: Path, capsys, recording: Path) -> str:
+        output, frames = tmp_path / "out.mp4", tmp_path / "pictures"
+        line = failure(capsys, "interpolate", recording, "-o", output, "--frames-dir", frames, "--insert", 1)
+        assert {path.name for path in tmp_path.iterdir()} == {"r"}
+        return line
+
+    def test_not_enough_memory(self, tmp_path, model, capsys):
+        model.fail_at, model.error = 1, MemoryError
+        assert "not enough memory" in self.broken(tmp_path, capsys, write_recording(tmp_path / "r"))
+
+    def test_truncated_picture(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
+        picture = recording / "frames" / "000003.png"
+        picture.write_bytes(picture.read_bytes()[:300])
+        assert "000003.png" in self.broken(tmp_path, capsys, recording)
+
+
+class TestOtherCommands:
+    def test_simulate_makes_what_interpolate_reads(self, tmp_path, model, capsys):
+        with VideoWriter(tmp_path / "v.mp4", (WIDTH, HEIGHT), 25) as writer:
+            for index in range(7):
+                writer.write(np.roll(key_frames()[0], 2 * index, axis=1))
+        recording = tmp_path / "r"
+        assert run("simulate", tmp_path / "v.mp4", "-o", recording, "--keep-every", 3) == 0
+        out = capsys.readouterr().out
+        assert "7, 3 of them key frames" in out
+        assert str(recording) in out
+        assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 2) == 0
+        assert len(model.seen) == 2
+
+    def test_simulate_fails_in_one_line(self, tmp_path, capsys):
+        assert "no such video" in failure(capsys, "simulate", tmp_path / "none.mp4", "-o", tmp_path / "r")
+        assert not list(tmp_path.iterdir())
+
+    def test_demo(self, tmp_path, model, capsys):
+        size = ("--width", 48, "--height", 36, "--windows", 1, "--insert", 1, "--sub-frames", 2)
+        assert run("demo", "-o", tmp_path / "d", *size) == 0
+        out = capsys.readouterr().out
+        assert "linear blending" in out
+        assert str(tmp_path / "d" / "demo.mp4") in out
+        assert model.loaded == ("evfi-tiny", "cpu", None, {})
+
+    def test_train_calls_the_loop(self, tmp_path, capsys, monkeypatch):
+        from evfi.training import loop
+
+        seen = []
+
+        def train(config, *, on_step):
+            seen.append(config)
+            on_step(1, 1, 0.5)
+            return loop.TrainSummary(1, True, tmp_path / "model", {"psnr": 30.0})
+
+        monkeypatch.setattr(loop, "train", train)
+        arguments = ("--textures", tmp_path, "--output", tmp_path / "run", "--steps", 1, "--max-weight", "None")
+        assert run("train", "base", *arguments) == 0
+        assert seen[0].stage == "base"
+        assert seen[0].max_weight is None
+        out = capsys.readouterr().out
+        assert "finished" in out
+        assert "psnr" in out
+
+
+def test_log_reaches_stderr(capsys):
+    import logging
+
+    dispatch._show_log()
+    logging.getLogger("evfi.some").info("a note")
+    logging.getLogger("evfi.some").warning("a danger")
+    assert capsys.readouterr().err == "evfi: a note\nevfi: warning: a danger\n"
