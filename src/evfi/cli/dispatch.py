@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
-import evfi
+from evfi import __version__
 from evfi.errors import ConfigError, EvfiError
 from evfi.video.atomic import one_line
 
@@ -63,7 +63,7 @@ def _parse_without_command(arguments: list[str]) -> str:
         + "\n\n`evfi COMMAND --help` shows a command's options. Begin with `evfi demo`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"evfi {evfi.__version__}")
+    parser.add_argument("--version", action="version", version=f"evfi {__version__}")
     parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help="see below")
     return str(parser.parse_args(arguments).command)
 
