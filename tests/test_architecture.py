@@ -173,16 +173,12 @@ class TestImportingIsLight:
     def test_reading_recordings_needs_no_networks(self) -> None:
         assert self.loaded("from evfi import EventStream, open_recording") <= {"torch"}
 
-    def test_help_is_light(self) -> None:
-        """`evfi --help` answers at once: it loads no network library, and no video or camera library."""
-        statement = """
-try:
-    from evfi.cli import main
-    main(["--help"])
-except SystemExit:
-    pass
-"""
-        assert self.loaded(statement) <= {"torch"}
+    @pytest.mark.parametrize("command", ["", "interpolate", "demo", "simulate", "train"])
+    def test_help_is_light(self, command: str) -> None:
+        """`evfi --help` answers at once; the commands' own help loads no network, video or camera library."""
+        arguments = [command, "--help"] if command else ["--help"]
+        statement = f"from evfi.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+        assert self.loaded(statement) <= ({"torch"} if command else set())
 
 
 class TestPublicNames:
