@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -303,6 +305,19 @@ class TestInterpolateBreaksDown:
     def test_not_enough_memory(self, tmp_path, model, capsys):
         model.fail_at, model.error = 1, MemoryError
         assert "not enough memory" in self.broken(tmp_path, capsys, write_recording(tmp_path / "r"))
+
+    def test_polite_kill(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
+        original = model.interpolate_window
+
+        def killed(window, **arguments):
+            if window.spec.index == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(window, **arguments)
+
+        model.interpolate_window = killed
+        assert "interrupted" in failure(capsys, "interpolate", recording, "-o", tmp_path / "a.mp4", status=130)
+        assert {path.name for path in tmp_path.iterdir()} == {"r"}
 
     def test_truncated_picture(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Final
 
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_log()
     command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
     try:
-        import_module(f"evfi.cli.{command}").run(arguments[1:])
+        with _termination_as_interrupt():
+            import_module(f"evfi.cli.{command}").run(arguments[1:])
     except EvfiError as error:
         return _fail(one_line(error), USAGE if isinstance(error, ConfigError) else FAILED)
     except KeyboardInterrupt:
@@ -50,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
     return 0
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let a polite kill (SIGTERM) end the work as Ctrl-C does, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse_without_command(arguments: list[str]) -> str:
