@@ -99,7 +99,7 @@ def write_hub_cache(folder: Path, hub_id: str, cache: Path) -> None:
 class TestNames:
     def test_the_names_that_users_know(self) -> None:
         assert list(MODELS) == ["evfi-tiny", "vdm-evfi", "vdm-evfi-13"]
-        assert [model.num_frames for model in MODELS.values()] == [5, 5, 13]
+        assert [model.num_frames for model in MODELS.values()] == [9, 5, 13]
 
     def test_every_model_states_licence_and_source(self) -> None:
         for model in MODELS.values():
@@ -107,6 +107,12 @@ class TestNames:
             assert model.source
             for part in (model.base, model.controlnet):
                 assert part is None or (part.licence and part.page.startswith("https://") and part.size_gb > 1)
+
+    def test_the_packaged_model(self) -> None:
+        loaded, entry = load_model("evfi-tiny"), MODELS["evfi-tiny"]
+        assert loaded.info.name == entry.name
+        assert loaded.info.licence == entry.licence == "Apache-2.0"
+        assert loaded.info.num_frames == entry.num_frames
 
     def test_only_json_and_safetensors_would_be_fetched(self) -> None:
         parts = [part for model in MODELS.values() for part in (model.base, model.controlnet) if part is not None]

@@ -147,7 +147,7 @@ MODELS: Mapping[str, RegisteredModel] = MappingProxyType(
         for model in (
             RegisteredModel(
                 name="evfi-tiny",
-                num_frames=5,
+                num_frames=9,
                 summary="small model of the same architecture, in the package; runs on a CPU",
                 licence="Apache-2.0",
                 source="trained by the evfi project from rendered scenes; see its model card",
