@@ -16,26 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 import evfi
+from evfi.evaluation.metrics import moving_pixels, psnr
 from evfi.recordings.recording import Recording
-
-MOVING_LEVELS = 12
-GROW_PX = 3
-
-
-def moving_pixels(truth: NDArray[np.uint8], start: NDArray[np.uint8], end: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Mask [H, W] of pixels where something moved."""
-    changes = [np.abs(truth.astype(np.int16) - key).mean(-1) > MOVING_LEVELS for key in (start, end)]
-    mask = Image.fromarray((changes[0] | changes[1]).astype(np.uint8) * 255)
-    return np.asarray(mask.filter(ImageFilter.MaxFilter(2 * GROW_PX + 1))) > 0
-
-
-def psnr(picture: NDArray[np.uint8], truth: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> float:
-    error = ((picture.astype(np.float64) - truth) / 255) ** 2
-    mean = error.mean() if mask is None else error[mask].mean()
-    return float(-10 * np.log10(max(mean, 1e-10)))
+from evfi.training.validation import left_out_windows
 
 
 def blended(start: NDArray[np.uint8], end: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
@@ -46,11 +32,7 @@ def evaluate(
     recording: Recording, interpolator: evfi.Interpolator, keep_every: int, windows: int | None, pictures: Path | None
 ) -> dict[str, float]:
     """Mean figures over all inserted frames of the windows."""
-    last = (len(recording.frames) - 1) // keep_every * keep_every
-    specs = recording.plan_windows(times_us=recording.frames.times_us[: last + 1], skip=keep_every)
-    specs = [spec for spec in specs if spec.end_frame - spec.start_frame == keep_every]
-    if windows is not None and windows < len(specs):
-        specs = [specs[int(i)] for i in np.linspace(0, len(specs) - 1, windows + 2)[1:-1].round()]
+    specs = left_out_windows(recording, keep_every - 1, windows or len(recording.frames))
     scores: dict[str, list[float]] = {}
     began, count = time.perf_counter(), 0
     for spec in specs:
@@ -63,9 +45,9 @@ def evaluate(
             mask = moving_pixels(truth, ours[0], ours[-1])
             count += 1
             for name, picture in (("ours", ours[index]), ("blending", blend)):
-                scores.setdefault(name, []).append(psnr(picture, truth))
+                scores.setdefault(name, []).append(psnr(picture[None], truth[None])[0])
                 if mask.mean() > 0.001:
-                    scores.setdefault(f"{name}_moving", []).append(psnr(picture, truth, mask))
+                    scores.setdefault(f"{name}_moving", []).append(psnr(picture[None], truth[None], mask)[0])
             if pictures is not None and index == len(times) // 2:
                 sheet = np.concatenate([ours[0], truth, ours[index], blend, ours[-1]], 1)
                 pictures.mkdir(parents=True, exist_ok=True)

@@ -273,7 +273,6 @@ def assemble(
     """
     where = torch.device(device)
     place: dict[str, Any] = {"dtype": dtype, "device": where}
-    extractor = base / "feature_extractor" / "preprocessor_config.json"
     vae = load_vae(base / "vae", dtype=dtype, device=where)
     network = load_controlnet(controlnet, **place)
     channels = int(network.config.conditioning_channels)
@@ -289,8 +288,8 @@ def assemble(
         event_stack=event_stack,
         info=info,
         sampling=sampling,
-        image_encoder=_load_image_encoder(base / "image_encoder", **place),
-        feature_extractor=read_json(extractor) if extractor.is_file() else None,
+        image_encoder=load_image_encoder(base / "image_encoder", **place),
+        feature_extractor=load_feature_extractor(base),
     )
     return bundle.eval()
 
@@ -336,7 +335,7 @@ def load_network(kind: Any, folder: Path, *, dtype: torch.dtype | None, device: 
     return network.eval()
 
 
-def _load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module | None:
+def load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module | None:
     """CLIP's vision tower, or None where the base has none."""
     if not (folder / CONFIG_NAME).is_file():
         return None
@@ -350,6 +349,12 @@ def _load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torc
     positions.position_ids = torch.arange(positions.num_positions, device=device).expand((1, -1))
     encoder.eval()
     return encoder
+
+
+def load_feature_extractor(base: Path) -> dict[str, Any] | None:
+    """CLIP's preprocessing config, or None where the base has none."""
+    path = base / "feature_extractor" / "preprocessor_config.json"
+    return read_json(path) if path.is_file() else None
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -9,10 +9,11 @@ factor. Wherever a tensor has an axis of length 2 for the passes, forward comes 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
@@ -131,12 +132,26 @@ def embed_images(bundle: ModelBundle, images: Tensor) -> Tensor:
     """CLIP embeddings [N, 1, D] of images [N, 3, H, W] in [-1, 1]; zeros where the model has no image encoder."""
     if bundle.image_encoder is None:
         return torch.zeros(len(images), 1, bundle.context_dim, device=images.device, dtype=bundle.unet.dtype)
+    return clip_embeddings(bundle.image_encoder, bundle.feature_extractor or {}, images, bundle.unet.dtype)
+
+
+def clip_embeddings(encoder: nn.Module, extractor: dict[str, Any], images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Embed images as Stable Video Diffusion does: antialiased to 224 px, normalised, through CLIP's vision tower.
+
+    Args:
+        encoder: the vision tower.
+        extractor: its preprocessing config; mean and standard deviation are taken from it.
+        images: [N, 3, H, W] in [-1, 1].
+        dtype: of the tower.
+
+    Returns:
+        [N, 1, D].
+    """
     small = resize_antialiased(images.float(), CLIP_SIDE_PX)
-    extractor = bundle.feature_extractor or {}
     mean = small.new_tensor(extractor.get("image_mean", CLIP_MEAN)).view(3, 1, 1)
     std = small.new_tensor(extractor.get("image_std", CLIP_STD)).view(3, 1, 1)
     pixels = ((small + 1) / 2 - mean) / std
-    embeddings: Tensor = bundle.image_encoder(pixels.to(bundle.unet.dtype)).image_embeds
+    embeddings: Tensor = encoder(pixels.to(dtype)).image_embeds
     return embeddings.unsqueeze(1)
 
 

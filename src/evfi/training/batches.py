@@ -19,8 +19,9 @@ from torch import Tensor
 
 from evfi.errors import ConfigError, EvfiError, ResourceError
 from evfi.events.stacks import StackConfig
-from evfi.models.bundle import encode_pixels, load_vae
+from evfi.models.bundle import encode_pixels, load_feature_extractor, load_image_encoder, load_vae
 from evfi.models.weights import read_json
+from evfi.sampling.conditioning import clip_embeddings
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, DenoiserTraining, TrainConfig
 from evfi.training.materials import crop_pictures
 from evfi.training.motion import Draw
@@ -129,6 +130,10 @@ class WindowMaker(BatchMaker):
         self.vae = load_vae(init_of(config) / "vae", dtype=torch.float32, device=library.device).requires_grad_(False)
         self.stacks = config.event_stack if isinstance(config, ControlNetTraining) else StackConfig(num_channels=1)
         self.context_dim = _context_dim(config)
+        self.image_encoder = load_image_encoder(
+            init_of(config) / "image_encoder", dtype=torch.float32, device=library.device
+        )
+        self.feature_extractor = load_feature_extractor(init_of(config))
 
     @torch.no_grad()
     def make(self, key: StepKey) -> Batch:
@@ -143,8 +148,8 @@ class WindowMaker(BatchMaker):
         else:
             frames, key_image, events = _either_side(windows, draw.chance((len(windows.frames),), 0.5))
         strength = self._image_noise(draw, len(frames))
-        key_image = key_image + strength[:, None, None, None] * key.noise(tuple(key_image.shape), self.device, 1)
-        latents, image_latent = self._encoded(frames, key_image)
+        noisy_image = key_image + strength[:, None, None, None] * key.noise(tuple(key_image.shape), self.device, 1)
+        latents, image_latent = self._encoded(frames, noisy_image)
         sigma = (config.sigma_log_mean + config.sigma_log_std * draw.normal((len(frames),))).exp()
         dropped = draw.uniform((len(frames),), 0.0, 1.0).to(self.device)
         p = config.conditioning_dropout
@@ -153,7 +158,7 @@ class WindowMaker(BatchMaker):
             "noise": key.noise(tuple(latents.shape), self.device, 2),
             "sigma": sigma.to(self.device),
             "image_latent": image_latent * ~((dropped >= p) & (dropped < 3 * p))[:, None, None, None],
-            "encoder_hidden_states": torch.zeros(len(frames), 1, self.context_dim, device=self.device),
+            "encoder_hidden_states": self._embedded(key_image) * ~(dropped < 2 * p)[:, None, None],
             "added_time_ids": torch.stack([torch.full_like(strength, value) for value in _ADDED_IDS] + [strength], 1),
             "event_stacks": events,
         }
@@ -164,6 +169,12 @@ class WindowMaker(BatchMaker):
             latents = encode_pixels(self.vae, frames.flatten(0, 1)).float() * float(self.vae.config.scaling_factor)
             image_latent = encode_pixels(self.vae, key_image).float()
         return latents.reshape(*frames.shape[:2], *latents.shape[1:]), image_latent
+
+    def _embedded(self, key_image: Tensor) -> Tensor:
+        """Embeddings [B, 1, D] of key images; zeros where the base has no image encoder."""
+        if self.image_encoder is None:
+            return torch.zeros(len(key_image), 1, self.context_dim, device=self.device)
+        return clip_embeddings(self.image_encoder, self.feature_extractor or {}, key_image, torch.float32)
 
     def _image_noise(self, draw: Draw, number: int) -> Tensor:
         """Standard deviation [B] of the noise on the key images."""

@@ -85,6 +85,7 @@ class TrainConfig:
         log_every: steps between lines of the curve.
         validation: recordings whose left-out frames are the truth.
         validation_skip: frames left out between two key frames of them.
+        validation_windows: windows of each of them that are interpolated.
         data_workers: processes that make batches ahead; 0 makes them between the steps. No effect on what is trained.
         device: auto, cpu or cuda.
     """
@@ -112,6 +113,7 @@ class TrainConfig:
     log_every: int = 20
     validation: tuple[Path, ...] = ()
     validation_skip: int = 7
+    validation_windows: int = 2
     data_workers: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

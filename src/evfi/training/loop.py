@@ -209,8 +209,11 @@ def _accelerator(config: TrainConfig) -> Any:
     return Accelerator(mixed_precision="no" if on_cpu else config.precision, cpu=on_cpu)
 
 
-_RESUMABLE_CHANGES = {"steps", "max_minutes", "device", "cooldown_steps", "checkpoint_every", "validate_every", "log_every",
-                      "keep_checkpoints", "data_workers", "output", "textures", "init", "validation"}  # fmt: skip
+_RESUMABLE_CHANGES = {
+    *("steps", "max_minutes", "cooldown_steps", "device", "data_workers", "output", "textures", "init"),
+    *("checkpoint_every", "keep_checkpoints", "log_every", "validate_every"),
+    *("validation", "validation_skip", "validation_windows"),
+}
 """Settings that may differ when a run is resumed: they move its end or its records, not its steps."""
 
 

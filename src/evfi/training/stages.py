@@ -37,6 +37,7 @@ from evfi.training.config import (
 from evfi.training.loss import DenoisingInputs, denoise, denoising_loss
 from evfi.training.networks import new_autoencoder, new_unet
 from evfi.training.textures import TextureLibrary
+from evfi.training.validation import validate_recordings
 
 TINY_SCHEDULER: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
@@ -53,6 +54,8 @@ TINY_SAMPLING: dict[str, Any] = {
     "max_guidance_scale": 1.0,
     "s_churn": 0.0,
     "noise_aug_strength": 0.0,
+    "tile_width": 640,
+    "tile_height": 480,
 }
 """Sampling defaults of models that are trained from nothing: no guidance, few steps, no noise on the key image."""
 
@@ -146,6 +149,7 @@ class DenoiserStage(Stage):
     def __init__(self, config: DenoiserTraining, library: TextureLibrary) -> None:
         maker = WindowMaker(config, library)
         super().__init__(config, maker)
+        self.windows = maker
         self.settings = config
         self.init: Path = init_of(config)
         self.vae = maker.vae
@@ -230,21 +234,33 @@ class ControlNetStage(DenoiserStage):
 
     def export(self, folder: Path, *, dtype: torch.dtype | None) -> None:
         """Write a bundle."""
+        self._bundle(folder.name).save(folder, dtype=dtype)
+
+    def validate(self) -> dict[str, float]:
+        """As every denoiser; and PSNR of frames left out of recordings, where the config names some."""
+        config = self.stage
+        figures = super().validate()
+        if config.validation:
+            bundle = self._bundle("in training")
+            figures |= validate_recordings(bundle, config.validation, config.validation_skip, config.validation_windows)
+        return figures
+
+    def _bundle(self, name: str) -> ModelBundle:
+        """The networks as they are now, with the base's own noise levels if it has some."""
         assert self.controlnet is not None
         scheduler = self.init / "scheduler" / "scheduler_config.json"
-        info = ModelInfo(
-            folder.name, "as its base and its training data allow", str(self.init), max(self.stage.num_frames)
-        )
-        bundle = ModelBundle(
+        known = scheduler.is_file()
+        return ModelBundle(
             vae=self.vae,
             unet=self.unet,
             controlnet=self.controlnet,
-            scheduler=read_json(scheduler) if scheduler.is_file() else TINY_SCHEDULER,
+            scheduler=read_json(scheduler) if known else TINY_SCHEDULER,
             event_stack=self.stage.event_stack,
-            info=info,
-            sampling=TINY_SAMPLING if not scheduler.is_file() else {},
+            info=ModelInfo(name, "as its base and its training data allow", str(self.init), max(self.stage.num_frames)),
+            sampling={} if known else TINY_SAMPLING,
+            image_encoder=self.windows.image_encoder,
+            feature_extractor=self.windows.feature_extractor,
         )
-        bundle.save(folder, dtype=dtype)
 
 
 def _start_from(init: Path | None, part: str, device: torch.device) -> Any:
