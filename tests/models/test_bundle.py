@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_bundle
 
 from evfi.errors import ModelError
 from evfi.models.bundle import BUNDLE_FILE, ModelBundle, assemble, load_bundle
 from evfi.models.weights import weight_files
+from tiny_models import tiny_bundle
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
-from tiny_models import tiny_bundle
 from torch import Tensor
 
 from evfi.models.controlnet import EventControlNet
 from evfi.models.unet import EventUNet, Residuals
+from tiny_models import tiny_bundle
 
 
 def inputs(batch: int = 2, frames: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
