@@ -112,13 +112,7 @@ _SVD_NETWORKS = ("unet", "vae", "image_encoder")
 _SVD = Download(
     what="base weights",
     hub_id="stabilityai/stable-video-diffusion-img2vid",
-    patterns=(
-        *(f"{name}/config.json" for name in _SVD_NETWORKS),
-        *(f"{name}/*.fp16.safetensors" for name in _SVD_NETWORKS),
-        "scheduler/*.json",
-        "feature_extractor/*.json",
-        "model_index.json",
-    ),
+    patterns=("*.json", "*.fp16.safetensors"),
     size_gb=4.5,
     licence="Stability AI Community License",
     page="https://huggingface.co/stabilityai/stable-video-diffusion-img2vid",
@@ -132,10 +126,10 @@ def _released_controlnet(hub_id: str, name: str, archive: str) -> Download:
         hub_id=hub_id,
         patterns=CONTROLNET_PATTERNS,
         size_gb=2.7,
-        licence="no licence stated by its authors",
+        licence="none stated by its authors",
         page=f"https://huggingface.co/{hub_id}",
         places=(name, archive),
-        elsewhere=f"{archive} of the authors' Google Drive folder (linked from https://github.com/codingrex/VDM_EVFI)",
+        elsewhere=f"{archive} of the authors' Google Drive folder, linked from https://github.com/codingrex/VDM_EVFI",
     )
 
 
@@ -283,20 +277,20 @@ def _find_controlnet(download: Download) -> Path:
 
 def _fetch(download: Download, complete: Callable[[Path], bool]) -> Path:
     try:
-        return fetch_from_hub(download.hub_id, download.patterns, complete)
+        note = f"{download.size_gb:g} GB, licence: {download.licence}, see {download.page}"
+        return fetch_from_hub(download.hub_id, download.patterns, complete, note=note)
     except ModelError as error:
         raise ModelError(f"{error}; {_instructions(download)}") from error
 
 
 def _instructions(download: Download) -> str:
     """What to fetch, how large it is, where to put it, and which licence to accept."""
-    elsewhere = f" (also: {download.elsewhere})" if download.elsewhere else ""
+    elsewhere = f" (or {download.elsewhere})" if download.elsewhere else ""
     include = " ".join(f"'{pattern}'" for pattern in download.patterns)
     places = " or ".join(str(models_folder() / place) for place in download.places)
     return (
-        f"fetch the {download.what}, {download.size_gb:g} GB, licence: {download.licence}, see {download.page} "
-        f"and accept what it asks, with `hf download {download.hub_id} --include {include}`{elsewhere}, "
-        f"or put the files at {places}"
+        f"it is the {download.what}, {download.size_gb:g} GB, licence: {download.licence}, accept what {download.page} asks; "
+        f"get it with `hf download {download.hub_id} --include {include}`{elsewhere} or put it at {places}"
     )
 
 

@@ -73,13 +73,16 @@ def _announced(chosen: Path, given: Path) -> Path:
     return chosen
 
 
-def fetch_from_hub(hub_id: str, patterns: Sequence[str], complete: Callable[[Path], bool]) -> Path:
+def fetch_from_hub(
+    hub_id: str, patterns: Sequence[str], complete: Callable[[Path], bool], *, note: str = "licence: see its page"
+) -> Path:
     """The local snapshot of a hub repository's files, downloaded unless it is there already.
 
     Args:
         hub_id: `owner/name`.
         patterns: of the files to download; JSON and safetensors only.
         complete: whether a snapshot folder holds what is needed; a cached one that does is used as it is.
+        note: size and licence, for the log when a download begins.
 
     Raises:
         ModelError: with the reason, when it is neither cached nor can be downloaded.
@@ -90,6 +93,7 @@ def fetch_from_hub(hub_id: str, patterns: Sequence[str], complete: Callable[[Pat
     cached = _cached_snapshot(hub_id)
     if cached is not None and complete(cached):
         return cached
+    _log.info("fetching %s from the Hugging Face hub; %s", hub_id, note)
     try:
         snapshot = Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client lets several HTTP libraries' errors through
