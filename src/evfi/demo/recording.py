@@ -34,10 +34,10 @@ class DemoConfig:
         seed: of the simulated camera's noise and of sampling.
     """
 
-    width: int = 320
-    height: int = 240
-    windows: int = 3
-    insert: int = 5
+    width: int = 288
+    height: int = 216
+    windows: int = 2
+    insert: int = 7
     key_interval_us: int = 40_000
     sub_frames: int = 10
     seed: int = 0
