@@ -60,9 +60,7 @@ class Scene:
         aspect = self.width / self.height
         self._paint_disc(canvas, self._pinwheel, 0.27, -2.2 - 7.5 * time_s, _PINWHEEL_COLOURS, petals=6)
         arc = time_s / 0.24 - 0.2  # 0: the top of the ball's flight
-        self._paint_disc(
-            canvas, ((0.62 + 0.52 * arc) * aspect, 0.27 + 1.35 * arc**2), 0.115, 9 * time_s, _BALL_COLOURS
-        )
+        self._paint_disc(canvas, ((0.62 + 0.52 * arc) * aspect, 0.27 + 1.35 * arc**2), 0.115, 9 * time_s, _BALL_COLOURS)
         angle = 12 * time_s + 0.6
         orbit = (0.76 * aspect + 0.17 * np.cos(angle), 0.71 + 0.13 * np.sin(angle))
         self._paint_disc(canvas, (float(orbit[0]), float(orbit[1])), 0.07, -12 * time_s, _SMALL_BALL_COLOURS)
