@@ -27,7 +27,7 @@ from evfi.errors import ConfigError, ModelError
 from evfi.events.stacks import StackConfig
 from evfi.models.controlnet import EventControlNet
 from evfi.models.unet import EventUNet
-from evfi.models.weights import CONFIG_NAME, load_weights, read_json, tensor_shape, weight_files
+from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_json, tensor_shape, weight_files
 
 BUNDLE_FILE = "evfi.json"
 BUNDLE_FORMAT = 1
@@ -332,7 +332,7 @@ def load_network(kind: Any, folder: Path, *, dtype: torch.dtype | None, device: 
         except (TypeError, ValueError, KeyError) as error:
             raise ModelError(f"{folder / CONFIG_NAME} describes no network that can be built ({error})") from error
     load_weights(network, weight_files(folder), dtype=dtype, device=device)
-    return network.eval()
+    return channels_last(network).eval()
 
 
 def load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module | None:
