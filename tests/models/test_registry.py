@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderTiny
 from huggingface_hub import constants as hub_constants
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from evfi.errors import ModelError, ResourceError
@@ -290,6 +293,21 @@ class TestUntrustedArchives:
         with pytest.raises(ModelError, match="fetch it again"):
             resolve_controlnet(archive)
         assert not [path for path in tmp_path.glob("evfi-cache/controlnets/*") if not path.name.startswith(".")]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(position=st.integers(0, 10**6), value=st.integers(0, 255))
+    def test_any_damage_is_harmless_or_refused(self, position: int, value: int, tmp_path_factory: Any) -> None:
+        folder = tmp_path_factory.mktemp("damage")
+        archive = write_zip(folder / "c.zip", write_controlnet(folder / "c"))
+        content = bytearray(archive.read_bytes())
+        content[position % len(content)] = value
+        archive.write_bytes(content)
+        try:
+            unpacked = resolve_controlnet(archive)
+        except ModelError as error:
+            assert "\n" not in str(error)
+        else:
+            assert sorted(path.suffix for path in unpacked.iterdir()) == [".json", ".safetensors"]
 
     def test_unpacked_once_and_again_when_the_archive_changes(self, tmp_path: Path) -> None:
         archive = write_zip(tmp_path / "c.zip", write_controlnet(tmp_path / "c"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -22,6 +23,8 @@ MAX_UNPACKED_BYTES = 16 * 2**30
 MAX_RATIO = 200
 """Unpacked over packed size of the archive's wanted files; weights hardly compress, a bomb does by a thousand."""
 _COPY_BYTES = 2**20
+_DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
+"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a RuntimeError."""
 
 
 def unpack_controlnet(archive: Path, cache: Path) -> Path:
@@ -47,8 +50,9 @@ def unpack_controlnet(archive: Path, cache: Path) -> Path:
             members = _wanted_members(opened, archive)
             _check_sizes(members, archive, cache)
             return _extract(opened, members, target)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        raise ModelError(f"cannot read {archive} as a zip archive ({error}); fetch it again") from error
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot read {archive} as a zip archive ({reason}); fetch it again") from error
     except OSError as error:
         raise ModelError(f"cannot unpack {archive} into {cache} ({error.strerror or error})") from error
 

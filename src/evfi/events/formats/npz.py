@@ -33,7 +33,7 @@ def is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except _DAMAGE:
         return path.suffix.lower() == ".npz"  # a broken one is still one: reading it names the damage
 
 
