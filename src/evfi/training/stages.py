@@ -50,7 +50,7 @@ TINY_SCHEDULER: dict[str, Any] = {
 """Noise levels of models that are trained from nothing."""
 
 TINY_SAMPLING: dict[str, Any] = {
-    "num_inference_steps": 6,
+    "num_inference_steps": 3,
     "max_guidance_scale": 1.0,
     "s_churn": 0.0,
     "noise_aug_strength": 0.0,
