@@ -1,0 +1,95 @@
+"""Draw one left-out frame of a recording: whole pictures above, enlarged crops below.
+
+python scripts/draw_left_out.py RECORDING OUT.png --window 14 --crop 75 185 115 65 [--keep-every 2] [--model evfi-tiny]
+
+Above: first key frame, events on it, the frame made between; below: the crop of the first key frame, of linear blending, of
+the frame made, of the truth. `--detail` instead compares the frame made with and without detail restoration.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+import evfi
+from evfi.events.render import render_events
+from evfi.pipeline.blending import blend_linearly
+from evfi.training.validation import left_out_windows
+
+Picture = NDArray[np.uint8]
+GAP_PX, LABEL_PX = 6, 22
+
+
+def labelled(picture: Image.Image, label: str) -> Image.Image:
+    sheet = Image.new("RGB", (picture.width, picture.height + LABEL_PX), "white")
+    sheet.paste(picture, (0, LABEL_PX))
+    ImageDraw.Draw(sheet).text((2, 3), label, fill="black", font=ImageFont.load_default(14))
+    return sheet
+
+
+def row(pictures: list[tuple[str, Picture]], width: int) -> Image.Image:
+    """Pictures beside each other, each scaled so that the row is `width` wide."""
+    each = (width - GAP_PX * (len(pictures) - 1)) // len(pictures)
+    cells = []
+    for label, picture in pictures:
+        height = round(each * picture.shape[0] / picture.shape[1])
+        cells.append(labelled(Image.fromarray(picture).resize((each, height), Image.Resampling.BICUBIC), label))
+    sheet = Image.new("RGB", (width, max(cell.height for cell in cells)), "white")
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index * (each + GAP_PX), 0))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--window", type=int, default=0)
+    parser.add_argument("--crop", type=int, nargs=4, metavar=("X", "Y", "W", "H"), required=True)
+    parser.add_argument("--keep-every", type=int, default=2)
+    parser.add_argument("--model", default="evfi-tiny")
+    parser.add_argument("--width", type=int, default=1040)
+    parser.add_argument("--detail", action="store_true")
+    arguments = parser.parse_args()
+    interpolator = evfi.Interpolator.from_pretrained(arguments.model)
+    with evfi.open_recording(arguments.recording) as recording:
+        spec = left_out_windows(recording, arguments.keep_every - 1, len(recording.frames))[arguments.window]
+        window = recording.load_window(spec)
+        middle = len(spec.times_us) // 2
+        truth = recording.frames.read(spec.start_frame + middle)
+    ours = interpolator.interpolate_window(window)[middle]
+    x, y, w, h = arguments.crop
+    name = interpolator.bundle.info.name
+    if arguments.detail:
+        plain = evfi.Interpolator.from_pretrained(arguments.model, detail_restoration=False)
+        off = plain.interpolate_window(window)[middle]
+        whole = [("as the model makes it", off), ("with detail restored", ours), ("truth", truth)]
+        crops = [(label, picture[y : y + h, x : x + w]) for label, picture in whole]
+    else:
+        blend = blend_linearly(window.start_image, window.end_image, spec.times_us)[middle]
+        events = render_events(window.events, over=window.start_image, saturation=2)
+        whole = [
+            ("key frame", window.start_image),
+            ("events until the next", events),
+            (f"frame between ({name})", ours),
+        ]
+        named = [
+            ("key frame", window.start_image),
+            ("linear blending", blend),
+            (name, ours),
+            ("truth (left out)", truth),
+        ]
+        crops = [(label, picture[y : y + h, x : x + w]) for label, picture in named]
+    rows = [row(whole, arguments.width), row(crops, arguments.width)]
+    sheet = Image.new("RGB", (arguments.width, sum(part.height for part in rows) + GAP_PX), "white")
+    sheet.paste(rows[0], (0, 0))
+    sheet.paste(rows[1], (0, rows[0].height + GAP_PX))
+    sheet.save(arguments.output, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
