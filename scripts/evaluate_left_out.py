@@ -15,17 +15,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 import evfi
 from evfi.evaluation.metrics import moving_pixels, psnr
+from evfi.pipeline.blending import blend_linearly
 from evfi.recordings.recording import Recording
 from evfi.training.validation import left_out_windows
-
-
-def blended(start: NDArray[np.uint8], end: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    return np.rint(start * (1.0 - share) + end * share).astype(np.uint8)
 
 
 def evaluate(
@@ -38,18 +34,17 @@ def evaluate(
     for spec in specs:
         window = recording.load_window(spec)
         ours = interpolator.interpolate_window(window, seed=0)
-        times = spec.times_us.astype(np.float64)
-        for index in range(1, len(times) - 1):
+        blends = blend_linearly(ours[0], ours[-1], spec.times_us)
+        for index in range(1, len(ours) - 1):
             truth = recording.frames.read(spec.start_frame + index)
-            blend = blended(ours[0], ours[-1], (times[index] - times[0]) / (times[-1] - times[0]))
             mask = moving_pixels(truth, ours[0], ours[-1])
             count += 1
-            for name, picture in (("ours", ours[index]), ("blending", blend)):
+            for name, picture in (("ours", ours[index]), ("blending", blends[index])):
                 scores.setdefault(name, []).append(psnr(picture[None], truth[None])[0])
                 if mask.mean() > 0.001:
                     scores.setdefault(f"{name}_moving", []).append(psnr(picture[None], truth[None], mask)[0])
-            if pictures is not None and index == len(times) // 2:
-                sheet = np.concatenate([ours[0], truth, ours[index], blend, ours[-1]], 1)
+            if pictures is not None and index == len(ours) // 2:
+                sheet = np.concatenate([ours[0], truth, ours[index], blends[index], ours[-1]], 1)
                 pictures.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(sheet).save(pictures / f"{recording.path.stem}-{spec.index:04d}.png")
     figures = {name: round(float(np.mean(values)), 2) for name, values in scores.items()}

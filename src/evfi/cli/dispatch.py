@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             import_module(f"evfi.cli.{command}").run(arguments[1:])
     except EvfiError as error:
         return _fail(one_line(error), USAGE if isinstance(error, ConfigError) else FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted; nothing was written", INTERRUPTED)
     except BrokenPipeError:  # who read our output has left
         sys.stderr.close()
         return FAILED

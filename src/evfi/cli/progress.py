@@ -26,6 +26,7 @@ class ProgressReport:
         self._unit = unit
         self._interval_s = interval_s
         self._began = self._last = time.monotonic()
+        self._first: int | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -54,15 +55,17 @@ class ProgressReport:
             total: Units in all.
             note: Shown behind.
         """
+        if self._first is None:  # work that an earlier run did took this one no time
+            self._first = int(done) - 1 if done > 1 else 0
         if self._bar is not None:
             if self._task is None:
-                self._task = self._bar.add_task("", total=total, done=0, note="")
+                self._task = self._bar.add_task("", total=total, completed=self._first, done=0, note="")
             self._bar.update(self._task, completed=done, total=total, done=int(done), note=note)
             return
         now = time.monotonic()
         if done > 0 and now - self._last >= self._interval_s:
             self._last = now
-            left = _duration((now - self._began) * (total - done) / done)
+            left = _duration((now - self._began) * (total - done) / (done - self._first))
             print(
                 f"evfi: {int(done)} of {total} {self._unit}, {left} left{', ' * bool(note)}{note}",
                 file=sys.stderr,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -42,8 +43,13 @@ def run(arguments: Sequence[str]) -> None:
     from evfi.training.loop import train
 
     with ProgressReport("steps") as progress:
-        summary = train(command.stage, on_step=lambda step, steps, loss: progress(step, steps, f"loss {loss:.4f}"))
+        summary = train(command.stage, on_step=lambda step, steps, loss: progress(step, steps, _loss_note(loss)))
     state = "finished" if summary.finished else "stopped; the same command goes on"
     lines = [f"steps   {summary.steps}, {state}", f"model   {summary.model}"]
     lines += [f"{name}   {value:.4g}" for name, value in summary.figures.items()]
     print("\n".join(lines))
+
+
+def _loss_note(loss: float) -> str:
+    """What the progress shows of the loss; nothing before the first one is known."""
+    return "" if math.isnan(loss) else f"loss {loss:.4f}"

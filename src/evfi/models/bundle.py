@@ -92,9 +92,7 @@ class ModelBundle:
     @property
     def vae_factor(self) -> int:
         """Pixels per latent along each side."""
-        config = self.vae.config
-        widths = getattr(config, "encoder_block_out_channels", None) or config.block_out_channels
-        return int(2 ** (len(widths) - 1))
+        return autoencoder_factor(self.vae)
 
     @property
     def latent_channels(self) -> int:
@@ -181,6 +179,12 @@ class ModelBundle:
             "sampling": self.sampling,
         }
         _write_json(folder / BUNDLE_FILE, meta)
+
+
+def autoencoder_factor(vae: Autoencoder) -> int:
+    """Pixels per latent along each side."""
+    widths = getattr(vae.config, "encoder_block_out_channels", None) or vae.config.block_out_channels
+    return int(2 ** (len(widths) - 1))
 
 
 def encode_pixels(vae: Autoencoder, pixels: Tensor) -> Tensor:

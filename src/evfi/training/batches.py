@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import queue
+import signal
+import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,9 +19,9 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
-from evfi.errors import ConfigError, EvfiError, ResourceError
+from evfi.errors import ConfigError, EvfiError, ModelError, ResourceError
 from evfi.events.stacks import StackConfig
-from evfi.models.bundle import encode_pixels, load_feature_extractor, load_image_encoder, load_vae
+from evfi.models.bundle import autoencoder_factor, encode_pixels, load_feature_extractor, load_image_encoder, load_vae
 from evfi.models.weights import read_json
 from evfi.sampling.conditioning import clip_embeddings
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, DenoiserTraining, TrainConfig
@@ -87,6 +89,11 @@ class PictureMaker(BatchMaker):
 
     def __init__(self, config: AutoencoderTraining, library: TextureLibrary) -> None:
         super().__init__(library)
+        multiple = 2 ** (len(config.network.encoder_blocks) - 1)
+        if config.size_px % multiple:
+            raise ConfigError(
+                f"size_px must be a multiple of {multiple}, got {config.size_px}; the autoencoder shrinks by it"
+            )
         self.config = config
         self._scenes: tuple[StepKey, Tensor] | None = None
 
@@ -129,7 +136,14 @@ class WindowMaker(BatchMaker):
         self.config = config
         self.vae = load_vae(init_of(config) / "vae", dtype=torch.float32, device=library.device).requires_grad_(False)
         self.stacks = config.event_stack if isinstance(config, ControlNetTraining) else StackConfig(num_channels=1)
-        self.context_dim = _context_dim(config)
+        self.context_dim, levels = _unet_shape(config)
+        self.vae_factor = autoencoder_factor(self.vae)
+        multiple = self.vae_factor * 2 ** (levels - 1)
+        if config.size_px % multiple:
+            raise ConfigError(
+                f"size_px must be a multiple of {multiple} (the autoencoder shrinks by {self.vae_factor}, the UNet has "
+                f"{levels} scales), got {config.size_px}; try {max(multiple, config.size_px // multiple * multiple)}"
+            )
         self.image_encoder = load_image_encoder(
             init_of(config) / "image_encoder", dtype=torch.float32, device=library.device
         )
@@ -223,23 +237,38 @@ class BatchSource:
             return cast(Batch, made)
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; may be called twice."""
         for worker in self._workers:
             worker.terminate()
+        for worker in self._workers:
             worker.join()
 
 
 def _work(config: TrainConfig, device: str, rank: int, step: int, made: Any) -> None:
-    """A worker: make the batches of every n-th step for ever."""
+    """A worker: make the batches of every n-th step until it is ended, or the process that takes them is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that trains ends this one
     try:
         maker = batch_maker(config, load_textures(config.textures).to(device))
         while True:
-            made.put(maker.make(StepKey(config.seed, step, rank)))
+            _hand_over(maker.make(StepKey(config.seed, step, rank)), made)
             step += config.data_workers
     except EvfiError as error:
         made.put(error)
     except Exception:
         made.put(ResourceError(f"making batches failed: {traceback.format_exc().strip().splitlines()[-1]}"))
+
+
+def _hand_over(batch: Batch, made: Any) -> None:
+    """Put a batch into the queue when there is room; leave when nobody is there to take it."""
+    trainer = torch.multiprocessing.parent_process()
+    while True:
+        try:
+            made.put(batch, timeout=_POLL_S)
+            return
+        except queue.Full:
+            if trainer is not None and not trainer.is_alive():
+                made.cancel_join_thread()
+                sys.exit()
 
 
 def init_of(config: TrainConfig) -> Any:
@@ -253,10 +282,16 @@ def init_of(config: TrainConfig) -> Any:
     return config.init
 
 
-def _context_dim(config: DenoiserTraining) -> int:
-    if isinstance(config, BaseTraining):
-        return config.network.context_dim
-    return int(read_json(init_of(config) / "unet" / "config.json")["cross_attention_dim"])
+def _unet_shape(config: DenoiserTraining) -> tuple[int, int]:
+    """Channels of the key image's embedding, and scales, of the UNet that is trained or trained on."""
+    path = init_of(config) / "unet" / "config.json"
+    if isinstance(config, BaseTraining) and not path.is_file():
+        return config.network.context_dim, len(config.network.widths)
+    network = read_json(path)
+    try:
+        return int(network["cross_attention_dim"]), len(network["block_out_channels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} describes no video UNet ({error!r}); give another --init") from error
 
 
 def _windows(

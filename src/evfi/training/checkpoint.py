@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from evfi.errors import InputError, OutputError
+from evfi.video.atomic import one_line
 
 _PREFIX = "step-"
 
@@ -56,7 +56,7 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def _assign(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+def _assign(parameters: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     if parameters.keys() != values.keys():
         odd = sorted(parameters.keys() ^ values.keys())[0]
         raise ValueError(f"parameter {odd} is on one side only")
@@ -84,11 +84,11 @@ def save_state(
         (partial / "state.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
-        os.replace(partial, target)  # noqa: PTH105 - a folder
-    except OSError as error:
-        raise OutputError(f"training state {target} cannot be written: {error.strerror}; is the disk full?") from error
-    for old in saved_states(folder)[:-keep]:
-        shutil.rmtree(old)
+        partial.replace(target)
+        for old in saved_states(folder)[:-keep]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"training state {target} cannot be written: {one_line(error)}; is the disk full?") from error
     return target
 
 
@@ -110,13 +110,11 @@ def load_state(state: Path, network: nn.Module, average: MovingAverage, optimize
         tensors = load_file(state / "state.safetensors")
         step = int(json.loads((state / "state.json").read_text(encoding="utf-8"))["step"])
         _assign(trained(network), _below(tensors, "network."))
-        for name, value in _below(tensors, "average.").items():
-            average.values[name].copy_(value)
+        _assign(average.values, _below(tensors, "average."))
         _restore_optimizer(network, optimizer, tensors)
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"training state {state} cannot be resumed ({first}); it is damaged or of other networks: remove it"
+            f"training state {state} cannot be resumed ({one_line(error)}); it is damaged or of other networks: remove it"
         ) from error
     return step
 

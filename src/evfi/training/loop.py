@@ -4,35 +4,44 @@ A run is a folder:
 
     config.json      every setting
     metrics.jsonl    the curves: a line per logged step and per validation
-    tensorboard/     the same for TensorBoard, where it is installed
+    curves.png       the same as pictures; tensorboard/ the same for TensorBoard, where it is installed
     samples/         pictures made during training
     states/step-N/   full states; the same command resumes from the latest
     model/           the averaged networks in diffusers' layout, for the next stage or for `evfi interpolate`
 
-The batch of step n depends on (seed, n, rank) alone, so an interrupted run continues as if it had not stopped.
+The batch of step n depends on (seed, n, rank) alone, so an interrupted run continues as if it had not stopped. Ctrl-C (or a
+polite kill) ends a run after the step in progress, with its state saved; a second one ends it at once.
 """
 
 from __future__ import annotations
 
+import enum
 import json
-import sys
+import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
-from evfi.errors import ConfigError, OutputError, ResourceError
-from evfi.training.batches import Batch, BatchSource
+from evfi.errors import ConfigError, InputError, OutputError, ResourceError
+from evfi.training.batches import Batch, BatchSource, init_of
 from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states
-from evfi.training.config import TrainConfig
+from evfi.training.config import DenoiserTraining, TrainConfig
+from evfi.training.curves import Curves
 from evfi.training.stages import Stage, build_stage
 from evfi.training.textures import load_textures
+from evfi.video.atomic import one_line, written_whole
+
+_log = logging.getLogger(__name__)
 
 OnStep = Callable[[int, int, float], None]
 """Called after each step with (steps done, steps in all, loss of the last logged step)."""
@@ -55,32 +64,6 @@ class TrainSummary:
     figures: dict[str, float]
 
 
-class Curves:
-    """Writes numbers and pictures of a run as they come."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._board = _tensorboard(folder / "tensorboard")
-
-    def numbers(self, step: int, figures: dict[str, float]) -> None:
-        """Add a line to the curves."""
-        line = json.dumps({"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}})
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        for name, value in figures.items():
-            if self._board is not None:
-                self._board.add_scalar(name, value, step)
-
-    def pictures(self, step: int, rows: Tensor) -> None:
-        """Write rows of pictures [N, M, 3, H, W] in [-1, 1] as one PNG."""
-        sheet = rows.permute(0, 3, 1, 4, 2)  # [N, M, 3, H, W] -> [N, H, M, W, 3]
-        sheet = sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3)
-        pixels = ((sheet.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-        folder = self.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"step-{step:07d}.png")
-
-
 def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary:
     """Train one stage, from its latest state if there is one.
 
@@ -89,12 +72,16 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
         on_step: called after each step.
 
     Raises:
-        ConfigError: the run folder was made with other settings.
+        ConfigError: the settings do not fit each other, or the run folder was made with other settings.
+        InputError: the textures or a saved state cannot be read.
         OutputError: the run folder cannot be written.
         ResourceError: the device is absent or too small.
+        KeyboardInterrupt: the run was interrupted; its text says what is left of it.
     """
     accelerator = _accelerator(config)
-    _write_config(config)
+    if isinstance(config, DenoiserTraining):
+        init_of(config)  # refused before anything is read
+    _check_run_folder(config)
     library = load_textures(config.textures).to(accelerator.device)
     torch.manual_seed(config.seed)
     stage = build_stage(config, library)
@@ -110,9 +97,24 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
     wrapped, optimizer = accelerator.prepare(stage, optimizer)
     run = _Run(config, accelerator, stage, wrapped, optimizer, average)
     try:
+        if accelerator.is_main_process:
+            _write_config(config)
         return run.go(done, on_step)
     except torch.OutOfMemoryError as error:
         raise ResourceError(f"training needs more memory than {accelerator.device} has; lower --batch-size") from error
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"run folder {config.output} cannot be written: {one_line(error)}; is the disk full?"
+        ) from error
+
+
+class _Stop(enum.IntEnum):
+    """Why a run makes no further step; of several reasons the greatest counts."""
+
+    NO = 0
+    OUT_OF_TIME = 1
+    FINISHED = 2
+    INTERRUPTED = 3
 
 
 @dataclass
@@ -127,16 +129,38 @@ class _Run:
     average: MovingAverage
 
     def go(self, done: int, on_step: OnStep | None) -> TrainSummary:
-        """Make the steps that are left, within the time that is given."""
-        config, curves = self.config, Curves(self.config.output)
+        """Make the steps that are left, within the time that is given; then judge and export the networks."""
+        curves = Curves(self.config.output) if self.accelerator.is_main_process else None
+        batches = BatchSource(self.config, self.stage.maker, self.accelerator.process_index, done)
+        try:
+            with interrupts_deferred() as interrupts:
+                step, figures, stop = self._make_steps(done, batches, curves, interrupts, on_step)
+                if step > done or done == 0:
+                    self._save(step)
+                if stop is _Stop.INTERRUPTED:
+                    raise KeyboardInterrupt(f"interrupted after step {step}, which is saved; the same command goes on")
+            batches.close()
+            figures |= self._validate(step, curves)
+            self._export()
+        finally:
+            batches.close()
+            if curves is not None:
+                curves.close()
+        return TrainSummary(step, step >= self.config.steps, self.config.output / "model", figures)
+
+    def _make_steps(
+        self, done: int, batches: BatchSource, curves: Curves | None, interrupts: list[int], on_step: OnStep | None
+    ) -> tuple[int, dict[str, float], _Stop]:
+        """Make steps until there is a reason to stop; the last one's number, the latest figures, and the reason."""
+        config = self.config
         figures: dict[str, float] = {}
-        step = done
-        batches = BatchSource(config, self.stage.maker, self.accelerator.process_index, done)
-        for step in self._steps(done):
+        step, started = done, time.monotonic()
+        while not (stop := self._stop(step, started, interrupts)):
+            step += 1
             losses = self._step(step - 1, batches.take(step - 1))
             if step % config.log_every == 0:
                 figures["loss"] = float(losses)
-                if self.accelerator.is_main_process:
+                if curves is not None:
                     curves.numbers(step, {"loss": figures["loss"], "learning_rate": config.learning_rate_at(step - 1)})
             if on_step is not None:
                 on_step(step, config.steps, figures.get("loss", float("nan")))
@@ -144,21 +168,19 @@ class _Run:
                 self._save(step)
             if step % config.validate_every == 0 and step < config.steps:
                 figures |= self._validate(step, curves)
-        batches.close()
-        if step > done or not (config.output / "model").is_dir():
-            self._save(step)
-            figures |= self._validate(step, curves)
-            self._export()
-        return TrainSummary(step, step >= config.steps, config.output / "model", figures)
+        return step, figures, stop
 
-    def _steps(self, done: int) -> Iterator[int]:
-        """Numbers of the steps to make, from 1, until all are made or the time is up."""
-        started = time.monotonic()
+    def _stop(self, step: int, started: float, interrupts: list[int]) -> _Stop:
+        """Why to make no further step; all processes agree, or some would wait for the others for ever."""
         limit = float("inf") if self.config.max_minutes is None else 60 * self.config.max_minutes
-        for step in range(done + 1, self.config.steps + 1):
-            if time.monotonic() - started > limit:
-                return
-            yield step
+        stop = _Stop.OUT_OF_TIME if time.monotonic() - started > limit else _Stop.NO
+        if step >= self.config.steps:
+            stop = _Stop.FINISHED
+        if interrupts:
+            stop = _Stop.INTERRUPTED
+        if self.accelerator.num_processes == 1:
+            return stop
+        return _Stop(int(self.accelerator.gather(torch.tensor([stop], device=self.accelerator.device)).max()))
 
     def _step(self, step: int, batch: Batch) -> Tensor:
         config, accelerator = self.config, self.accelerator
@@ -178,9 +200,9 @@ class _Run:
             save_state(states, step, self.stage, self.average, self.optimizer.optimizer, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
-    def _validate(self, step: int, curves: Curves) -> dict[str, float]:
-        """Figures and pictures of the averaged networks, made by the main process."""
-        if not self.accelerator.is_main_process:
+    def _validate(self, step: int, curves: Curves | None) -> dict[str, float]:
+        """Figures and pictures of the averaged networks, made by the main process, which alone has curves."""
+        if curves is None:
             return {}
         with self.average.applied(self.stage), self.accelerator.autocast(), torch.no_grad():
             self.stage.eval()
@@ -188,6 +210,7 @@ class _Run:
             curves.pictures(step, self.stage.sample_pictures())
             self.stage.train()
         curves.numbers(step, figures)
+        curves.plot()
         return figures
 
     def _export(self) -> None:
@@ -217,27 +240,58 @@ _RESUMABLE_CHANGES = {
 """Settings that may differ when a run is resumed: they move its end or its records, not its steps."""
 
 
-def _write_config(config: TrainConfig) -> None:
-    """Save every setting; refuse a folder that was made with others."""
+def _check_run_folder(config: TrainConfig) -> None:
+    """Refuse a folder that holds states which were made with other settings."""
     path = config.output / "config.json"
-    settings = json.loads(json.dumps(config.as_json(), default=str))
+    if not saved_states(config.output / "states"):
+        return
     try:
-        config.output.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            changed = [key for key in settings if key not in _RESUMABLE_CHANGES and before.get(key) != settings[key]]
-            if changed and saved_states(config.output / "states"):
-                was = ", ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in changed)
-                raise ConfigError(f"{config.output} holds a run with other settings ({was}); choose another --output")
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"run folder {config.output} cannot be written: {error.strerror}; choose another") from error
+        before = json.loads(path.read_text(encoding="utf-8"))
+        settings = _settings(config)
+        changed = [key for key in settings if key not in _RESUMABLE_CHANGES and before.get(key) != settings[key]]
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({one_line(error)}); the run cannot go on: choose another --output"
+        ) from error
+    if changed:
+        was = ", ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in changed)
+        raise ConfigError(f"{config.output} holds a run with other settings ({was}); choose another --output")
 
 
-def _tensorboard(folder: Path) -> Any:
+def _write_config(config: TrainConfig) -> None:
+    """Save every setting."""
+    config.output.mkdir(parents=True, exist_ok=True)
+    with written_whole(config.output / "config.json") as partial:
+        partial.write_text(json.dumps(_settings(config), indent=2) + "\n", encoding="utf-8")
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting as its JSON file gives it back."""
+    settings: dict[str, Any] = json.loads(json.dumps(config.as_json(), default=str))
+    return settings
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[list[int]]:
+    """Note the first Ctrl-C or polite kill instead of stopping there and then; a second one stops as usual.
+
+    Yields:
+        The signals that came. Stays empty outside the main thread, which alone receives them.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt("stopped at once; the same command goes on from the latest saved state")
+        came.append(number)
+        _log.info("stopping after this step; interrupt again to stop at once")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        print("evfi: tensorboard is not installed; curves go to metrics.jsonl alone", file=sys.stderr)
-        return None
-    return SummaryWriter(str(folder))
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,6 +11,7 @@ from evfi.models.unet import EventUNet
 from evfi.training.config import AutoencoderNetwork, DenoiserNetwork
 
 NUM_ADDED_IDS = 3
+_NORM_GROUPS = 32  # of diffusers' video blocks
 
 
 def new_autoencoder(size: AutoencoderNetwork) -> Any:
@@ -33,6 +34,10 @@ def new_unet(size: DenoiserNetwork, latent_channels: int, num_frames: int) -> Ev
     """A video UNet with random weights that reads latents with the key image's latent beside them."""
     if len(size.widths) != len(size.attention):
         raise ConfigError(f"the UNet needs one attention flag per width, got {size.widths} and {size.attention}")
+    if not size.widths or any(width % _NORM_GROUPS or width % size.head_dim for width in size.widths):
+        raise ConfigError(
+            f"UNet widths must be multiples of {_NORM_GROUPS} and of head_dim {size.head_dim}, got {size.widths}"
+        )
     down = tuple("CrossAttnDownBlockSpatioTemporal" if on else "DownBlockSpatioTemporal" for on in size.attention)
     up = tuple("CrossAttnUpBlockSpatioTemporal" if on else "UpBlockSpatioTemporal" for on in reversed(size.attention))
     return EventUNet(

@@ -7,6 +7,7 @@ its networks and how to write them in diffusers' layout.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from evfi.errors import ConfigError
 from evfi.models.bundle import (
+    BUNDLE_FILE,
     ModelBundle,
     ModelInfo,
     decode_latents,
@@ -37,7 +39,7 @@ from evfi.training.config import (
 from evfi.training.loss import DenoisingInputs, denoise, denoising_loss
 from evfi.training.networks import new_autoencoder, new_unet
 from evfi.training.textures import TextureLibrary
-from evfi.training.validation import validate_recordings
+from evfi.training.validation import psnr, validate_recordings
 
 TINY_SCHEDULER: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
@@ -133,7 +135,7 @@ class AutoencoderStage(Stage):
     def validate(self) -> dict[str, float]:
         """PSNR of the round trip on fixed crops that are not trained on."""
         pixels, decoded = self._round_trip()
-        return {"psnr_round_trip": float(_psnr(decoded, pixels).mean())}
+        return {"psnr_round_trip": float(psnr(decoded, pixels).mean())}
 
     @torch.no_grad()
     def export(self, folder: Path, *, dtype: torch.dtype | None) -> None:
@@ -181,7 +183,7 @@ class DenoiserStage(Stage):
             decode_latents(self.vae, latents.flatten(0, 1), 64).clamp(-1, 1)
             for latents in (batch["latents"], self._denoised(batch))
         )
-        figures["psnr_one_step"] = float(_psnr(denoised, truth).mean())
+        figures["psnr_one_step"] = float(psnr(denoised, truth).mean())
         return figures
 
     def _noisy_batch(self, sigma: float) -> Batch:
@@ -228,6 +230,7 @@ class ControlNetStage(DenoiserStage):
                 conditioning_embedding_out_channels=config.event_widths,
             ).to(library.device)
         )
+        _check_events(config, self.controlnet, self.init, vae_factor=self.windows.vae_factor)
         self.controlnet.requires_grad_(True).train()
         for network in (self.unet, self.controlnet):
             _checkpoint_gradients(network, config)
@@ -272,11 +275,28 @@ def _start_from(init: Path | None, part: str, device: torch.device) -> Any:
     return load_network(EventUNet, init / part, dtype=torch.float32, device=device)
 
 
+def _check_events(config: ControlNetTraining, controlnet: EventControlNet, init: Path, vae_factor: int) -> None:
+    """Refuse event settings that do not fit the networks.
+
+    Raises:
+        ConfigError: what does not fit.
+    """
+    widths = tuple(controlnet.config.conditioning_embedding_out_channels)
+    if 2 ** (len(widths) - 1) != vae_factor:
+        raise ConfigError(
+            f"event_widths must shrink as the autoencoder does, by {vae_factor}: give {vae_factor.bit_length()} widths, "
+            f"got {widths}"
+        )
+    known = read_json(init / BUNDLE_FILE).get("event_stack") if (init / BUNDLE_FILE).is_file() else None
+    wanted = dataclasses.asdict(config.event_stack)
+    channels = int(controlnet.config.conditioning_channels)
+    if channels != config.event_stack.num_channels or (known is not None and known != wanted):
+        raise ConfigError(
+            f"the ControlNet in {init} reads {channels} channels of {known or 'event stacks'}, the settings ask for "
+            f"{wanted}; set the event stack's options to its own"
+        )
+
+
 def _checkpoint_gradients(network: Any, config: TrainConfig) -> None:
     if config.gradient_checkpointing:
         network.enable_gradient_checkpointing()
-
-
-def _psnr(pictures: Tensor, truth: Tensor) -> Tensor:
-    """PSNR [N] in dB of pictures in [-1, 1]."""
-    return -10 * torch.log10(((pictures - truth) / 2).square().flatten(1).mean(1).clamp(min=1e-10))

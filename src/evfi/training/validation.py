@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from evfi.errors import RecordingError
 from evfi.interpolator import Interpolator
 from evfi.models.bundle import ModelBundle
 from evfi.recordings.opening import open_recording
@@ -35,13 +38,22 @@ def validate_recordings(bundle: ModelBundle, paths: Sequence[Path], skip: int, w
     for path in paths:
         with open_recording(path) as recording:
             values = [
-                _psnr(frames[index], recording.frames.read(spec.start_frame + index))
-                for spec in left_out_windows(recording, skip, windows)
-                for frames in [interpolator.interpolate_window(recording.load_window(spec))]
-                for index in range(1, len(frames) - 1)
+                _left_out_psnr(interpolator, recording, spec) for spec in left_out_windows(recording, skip, windows)
             ]
-        figures[f"psnr_{path.stem}"] = float(np.mean(values))
+        if not values:
+            raise RecordingError(
+                f"{path} has {len(recording.frames)} frames, too few to leave {skip} out between two; "
+                "lower --validation-skip"
+            )
+        figures[f"psnr_{path.stem}"] = float(torch.cat(values).mean())
     return figures
+
+
+def _left_out_psnr(interpolator: Interpolator, recording: Recording, spec: WindowSpec) -> Tensor:
+    """PSNR of each frame that was left out of one window."""
+    frames = interpolator.interpolate_window(recording.load_window(spec))[1:-1]
+    truth = np.stack([recording.frames.read(spec.start_frame + index) for index in range(1, len(frames) + 1)])
+    return psnr(_from_bytes(frames), _from_bytes(truth))
 
 
 def left_out_windows(recording: Recording, skip: int, windows: int) -> list[WindowSpec]:
@@ -54,6 +66,11 @@ def left_out_windows(recording: Recording, skip: int, windows: int) -> list[Wind
     return [specs[int(index)] for index in np.linspace(0, len(specs) - 1, windows + 2)[1:-1].round()]
 
 
-def _psnr(picture: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    mean = np.square((picture.astype(np.float64) - truth) / 255).mean()
-    return float(-10 * np.log10(max(mean, 1e-10)))
+def psnr(pictures: Tensor, truth: Tensor) -> Tensor:
+    """PSNR [N] in dB of pictures [N, ...] in [-1, 1]; 100 for equal ones."""
+    return -10 * torch.log10(((pictures - truth) / 2).square().flatten(1).mean(1).clamp(min=1e-10))
+
+
+def _from_bytes(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures 0 to 255 as float64 in [-1, 1]."""
+    return torch.from_numpy(pictures.astype(np.float64)) / 127.5 - 1

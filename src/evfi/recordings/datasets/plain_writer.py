@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evfi.errors import InputError, OutputError, RecordingError
+from evfi.errors import InputError, RecordingError
 from evfi.events.stream import EventStream
 from evfi.recordings.recording import Image, Times
+from evfi.video.atomic import folder_written_whole
 from evfi.video.io import write_png
 
 FORMAT_MARK: Final = {"format": "evfi-plain", "version": 1}
@@ -47,7 +45,7 @@ def write_plain_recording(
     times: Times = np.asarray(times_us, np.int64)
     if (np.diff(times) <= 0).any():
         raise InputError("frame times must increase strictly")
-    with _folder_written_whole(folder) as partial:
+    with folder_written_whole(folder) as partial:
         _write_frames(partial / "frames", frames, len(times))
         (partial / "timestamps.txt").write_text("".join(f"{time}\n" for time in times), "utf-8")
         stream = _joined(events)
@@ -59,26 +57,6 @@ def write_plain_recording(
             "sensor_size": list(stream.sensor_size),
         }
         (partial / "recording.json").write_text(json.dumps(declaration, indent=2) + "\n", "utf-8")
-
-
-@contextmanager
-def _folder_written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`, renamed to it on success and removed on failure."""
-    folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputError(f"cannot write {folder}: it exists; choose another name or remove it")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        partial.mkdir()
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder.parent}: {error.strerror}; choose another folder") from None
-    try:
-        yield partial
-        partial.replace(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_frames(folder: Path, frames: Iterable[Image], num_frames: int) -> None:
