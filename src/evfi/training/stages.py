@@ -39,7 +39,7 @@ from evfi.training.config import (
 from evfi.training.loss import DenoisingInputs, denoise, denoising_loss
 from evfi.training.networks import new_autoencoder, new_unet
 from evfi.training.textures import TextureLibrary
-from evfi.training.validation import psnr, validate_recordings
+from evfi.training.validation import check_recordings, psnr, validate_recordings
 
 TINY_SCHEDULER: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
@@ -219,6 +219,7 @@ class ControlNetStage(DenoiserStage):
         super().__init__(config, library)
         place: dict[str, Any] = {"dtype": torch.float32, "device": library.device}
         self.stage = config
+        check_recordings(config.validation, config.validation_skip)
         self.unet = load_network(EventUNet, self.init / "unet", **place).requires_grad_(config.train_base)
         started = (self.init / "controlnet").is_dir()
         self.controlnet = (

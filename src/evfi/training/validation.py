@@ -40,13 +40,23 @@ def validate_recordings(bundle: ModelBundle, paths: Sequence[Path], skip: int, w
             values = [
                 _left_out_psnr(interpolator, recording, spec) for spec in left_out_windows(recording, skip, windows)
             ]
-        if not values:
-            raise RecordingError(
-                f"{path} has {len(recording.frames)} frames, too few to leave {skip} out between two; "
-                "lower --validation-skip"
-            )
         figures[f"psnr_{path.stem}"] = float(torch.cat(values).mean())
     return figures
+
+
+def check_recordings(paths: Sequence[Path], skip: int) -> None:
+    """Make sure, before any training, that `validate_recordings` will find what it needs.
+
+    Raises:
+        InputError: a recording cannot be read.
+        RecordingError: a recording has too few frames.
+    """
+    for path in paths:
+        with open_recording(path) as recording:
+            try:
+                left_out_windows(recording, skip, 1)
+            except RecordingError as error:
+                raise RecordingError(f"{path} cannot validate with --validation-skip {skip}: {error}") from error
 
 
 def _left_out_psnr(interpolator: Interpolator, recording: Recording, spec: WindowSpec) -> Tensor:

@@ -1,0 +1,280 @@
+"""Training runs of a few steps on tiny networks: all stages, exact resume, interrupts, refusals, what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from evfi import cli
+from evfi.errors import ConfigError, InputError, OutputError, RecordingError, ResourceError
+from evfi.events.stacks import StackConfig
+from evfi.events.stream import EventStream
+from evfi.interpolator import Interpolator
+from evfi.models.bundle import load_bundle
+from evfi.recordings.datasets.plain_writer import write_plain_recording
+from evfi.training import batches
+from evfi.training.config import (
+    AutoencoderNetwork,
+    AutoencoderTraining,
+    BaseTraining,
+    ControlNetTraining,
+    DenoiserNetwork,
+    TrainConfig,
+)
+from evfi.training.curves import draw_series, read_series
+from evfi.training.loop import interrupts_deferred, train
+from stand_ins import STEP_US, key_frames, memory_recording
+
+TINY: dict[str, Any] = {
+    "batch_size": 2,
+    "size_px": 32,
+    "num_frames": (3,),
+    "warmup_steps": 1,
+    "cooldown_steps": 1,
+    "log_every": 1,
+    "device": "cpu",
+}
+AUTOENCODER = AutoencoderNetwork(width=32, encoder_blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
+DENOISER = DenoiserNetwork(widths=(32, 32), attention=(False, True), head_dim=16, context_dim=16, time_dim=8)
+
+
+@pytest.fixture(scope="session")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    for kind in ("textures", "cutouts"):
+        (folder / kind).mkdir()
+    for name in ("photo_0.png", "art_0.png"):
+        Image.fromarray(noise).save(folder / "textures" / name)
+    Image.fromarray(np.dstack([noise, noise[..., :1]]), "RGBA").save(folder / "cutouts" / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run folder per stage, each trained two steps on the one before."""
+    folder = tmp_path_factory.mktemp("runs")
+    for config in (autoencoder(textures, folder), base(textures, folder), controlnet(textures, folder)):
+        assert train(config).finished
+    return folder
+
+
+def autoencoder(textures: Path, runs: Path, **changes: Any) -> AutoencoderTraining:
+    config = AutoencoderTraining(textures, runs / "autoencoder", steps=2, network=AUTOENCODER, **TINY)
+    return replace(config, scene_every=2, **changes)
+
+
+def base(textures: Path, runs: Path, **changes: Any) -> BaseTraining:
+    init = runs / "autoencoder" / "model"
+    config = BaseTraining(textures, runs / "base", init=init, steps=2, network=DENOISER, **TINY)
+    return replace(config, **changes)
+
+
+def controlnet(textures: Path, runs: Path, **changes: Any) -> ControlNetTraining:
+    init = runs / "base" / "model"
+    config = ControlNetTraining(textures, runs / "controlnet", init=init, steps=2, event_widths=(8, 16), **TINY)
+    return replace(config, train_base=True, **changes)
+
+
+def last_state(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((run / "states").glob("step-*"))[-1] / "state.safetensors")
+
+
+def losses(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def assert_same_states(first: Path, second: Path) -> None:
+    states = last_state(first), last_state(second)
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def interrupt_at(step: int) -> Callable[[int, int, float], None]:
+    def interrupt(done: int, steps: int, loss: float) -> None:
+        if done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return interrupt
+
+
+def test_three_stages_make_a_bundle_that_interpolates(runs: Path) -> None:
+    bundle = load_bundle(runs / "controlnet" / "model")
+    assert bundle.vae_factor == 2
+    assert bundle.event_stack == StackConfig(normalisation="symmetric")
+    recording = memory_recording(3)
+    interpolator = Interpolator(bundle)
+    (first, second) = list(interpolator.interpolate(recording, insert=1))
+    assert first.frames.shape == second.frames.shape
+    assert np.array_equal(first.frames[0], recording.frames.read(0))
+
+
+def test_what_a_run_folder_holds(runs: Path) -> None:
+    for stage in ("autoencoder", "base", "controlnet"):
+        run = runs / stage
+        assert json.loads((run / "config.json").read_text(encoding="utf-8"))["stage"] == stage
+        assert len(losses(run)) == 2
+        assert Image.open(run / "samples" / "step-0000002.png").width > 32
+        assert Image.open(run / "curves.png").width > 32
+        assert [path.name for path in (run / "states").iterdir()] == ["step-0000002"]
+    assert sorted(path.name for path in (runs / "base" / "model").iterdir()) == ["unet", "vae"]
+    scale = json.loads((runs / "autoencoder/model/vae/config.json").read_text(encoding="utf-8"))["scaling_factor"]
+    assert scale != 1.0
+
+
+@pytest.mark.parametrize("make", [autoencoder, base, controlnet])
+def test_resume_is_exact(make: Callable[..., TrainConfig], textures: Path, runs: Path, tmp_path: Path) -> None:
+    whole = make(textures, runs, output=tmp_path / "whole", steps=4)
+    parts = make(textures, runs, output=tmp_path / "parts", steps=4)
+    assert train(whole).finished
+    with pytest.raises(KeyboardInterrupt, match="after step 2, which is saved; the same command goes on"):
+        train(parts, on_step=interrupt_at(2))
+    assert train(parts).steps == 4
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert_same_states(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_time_up_leaves_a_state_and_a_model(textures: Path, tmp_path: Path) -> None:
+    config = autoencoder(textures, tmp_path, max_minutes=0.0)
+    summary = train(config)
+    assert (summary.finished, summary.steps) == (False, 0)
+    assert (summary.model / "vae").is_dir()
+    again = train(replace(config, max_minutes=None))
+    assert (again.finished, again.steps) == (True, 2)
+
+
+def test_a_finished_run_only_exports_again(textures: Path, runs: Path, tmp_path: Path) -> None:
+    config = autoencoder(textures, tmp_path)
+    train(config)
+    before = (tmp_path / "autoencoder/model/vae/diffusion_pytorch_model.safetensors").read_bytes()
+    steps: list[int] = []
+    assert train(config, on_step=lambda step, _, __: steps.append(step)).finished
+    assert steps == []
+    assert (tmp_path / "autoencoder/model/vae/diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(textures: Path, runs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate was 0.0008, is 0.1\); choose another --output"):
+        train(autoencoder(textures, runs, learning_rate=0.1))
+    with pytest.raises(ConfigError, match="stage was autoencoder"):
+        train(base(textures, runs, output=runs / "autoencoder"))
+
+
+def test_the_second_interrupt_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt, match="goes on"), interrupts_deferred() as came:
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_batches_made_ahead_are_the_same(textures: Path, runs: Path, tmp_path: Path) -> None:
+    ahead = autoencoder(textures, runs, output=tmp_path / "ahead", data_workers=1)
+    train(ahead)
+    assert losses(tmp_path / "ahead") == losses(runs / "autoencoder")
+    assert_same_states(tmp_path / "ahead", runs / "autoencoder")
+
+
+def test_a_worker_tells_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches.signal, "signal", lambda number, handler: None)  # here it is no process of its own
+    made: queue.Queue[Any] = queue.Queue()
+    batches._work(autoencoder(tmp_path / "absent", tmp_path, data_workers=1), "cpu", 0, 0, made)
+    assert "no texture folder" in str(made.get())
+    monkeypatch.setattr(batches, "load_textures", lambda path: 1 / 0)
+    batches._work(autoencoder(tmp_path, tmp_path, data_workers=1), "cpu", 0, 0, made)
+    error = made.get()
+    assert isinstance(error, ResourceError)
+    assert "ZeroDivisionError" in str(error)
+
+
+def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Path) -> None:
+    new = {"output": tmp_path / "run"}
+    cases: list[tuple[type[Exception], str, TrainConfig]] = [
+        (ConfigError, "give its model folder as --init", base(textures, runs, init=None, **new)),
+        (InputError, "no texture folder", autoencoder(tmp_path / "absent", runs, **new)),
+        (ConfigError, "multiple of 4 .* got 30; try 28", base(textures, runs, size_px=30, **new)),
+        (ConfigError, "multiple of 4 .* got 30; try 28", controlnet(textures, runs, size_px=30, **new)),
+        (ConfigError, "multiple of 2, got 31", autoencoder(textures, runs, size_px=31, **new)),
+        (ConfigError, "give 2 widths", controlnet(textures, runs, event_widths=(8, 8, 16), **new)),
+        (
+            ConfigError,
+            "set the event stack's options",
+            controlnet(textures, runs, init=runs / "controlnet" / "model", event_stack=StackConfig(), **new),
+        ),
+        (ConfigError, "widths must be", base(textures, runs, network=replace(DENOISER, widths=(32, 40)), **new)),
+    ]
+    for kind, message, config in cases:
+        with pytest.raises(kind, match=message) as refused:
+            train(config)
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_cannot_be_written(textures: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(autoencoder(textures, tmp_path, output=tmp_path / "taken"))
+
+
+def test_validation_on_a_recording(textures: Path, runs: Path, tmp_path: Path) -> None:
+    number = 5
+    generator = np.random.default_rng(1)
+    times = generator.integers(0, (number - 1) * STEP_US, 500)
+    columns = generator.integers(0, 34, 500), generator.integers(0, 22, 500), times, generator.choice([-1, 1], 500)
+    events = EventStream.from_arrays(*columns, (34, 22))
+    write_plain_recording(tmp_path / "short", key_frames(number), STEP_US * np.arange(number), events)
+    init = runs / "controlnet" / "model"
+    config = controlnet(textures, runs, init=init, output=tmp_path / "run", steps=1, validation_windows=1)
+    summary = train(replace(config, validation=(tmp_path / "short",), validation_skip=1))
+    assert 0 < summary.figures["psnr_short"] < 100
+    with pytest.raises(RecordingError, match="short cannot validate with --validation-skip 7"):
+        train(replace(config, validation=(tmp_path / "short",), validation_skip=7))
+
+
+def test_from_the_command_line(
+    textures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = "--width 32 --encoder-blocks 1 1 --decoder-blocks 1 1 --size-px 32 --batch-size 2 --num-frames 3"
+    arguments = f"train autoencoder --textures {textures} --output {tmp_path / 'run'} --steps 1 --device cpu {sizes}"
+    assert cli.main(arguments.split()) == 0
+    assert "steps   1, finished" in capsys.readouterr().out
+    assert cli.main(["train", "base", "--textures", str(textures), "--output", str(tmp_path / "base")]) == 2
+    assert "--init" in capsys.readouterr().err
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    config = AutoencoderTraining(Path("t"), Path("o"), steps=100, learning_rate=1.0, warmup_steps=10, cooldown_steps=20)
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 50: 1.0, 80: 1.0, 90: 0.5, 99: 0.05, 100: 0.0, 200: 0.0}
+    assert {step: config.learning_rate_at(step) for step in expected} == pytest.approx(expected)
+    flat = replace(config, warmup_steps=0, cooldown_steps=0)
+    assert [flat.learning_rate_at(step) for step in (0, 50, 99)] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"num_frames": ()}, {"num_frames": (1,)}, {"ema_decay": 1.0}, {"keep_checkpoints": 0}]
+)
+def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        AutoencoderTraining(Path("t"), Path("o"), **wrong)
+
+
+def test_curves_are_read_back_and_drawn(tmp_path: Path) -> None:
+    lines = ['{"step": 1, "loss": 3.0}', '{"step": 2, "loss": 9.0}', '{"step": 2, "loss": 2.0, "psnr": NaN}', '{"st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    series = read_series(tmp_path / "metrics.jsonl")
+    assert series["loss"] == {1: 3.0, 2: 2.0}
+    assert draw_series(series).height == draw_series({"loss": series["loss"]}).height
+    assert read_series(tmp_path / "absent") == {}
