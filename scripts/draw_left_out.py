@@ -31,6 +31,10 @@ def labelled(picture: Image.Image, label: str) -> Image.Image:
     return sheet
 
 
+def brightened(pictures: list[tuple[str, Picture]], gain: float) -> list[tuple[str, Picture]]:
+    return [(label, (picture * gain).clip(0, 255).astype(np.uint8)) for label, picture in pictures]
+
+
 def row(pictures: list[tuple[str, Picture]], width: int) -> Image.Image:
     """Pictures beside each other, each scaled so that the row is `width` wide."""
     each = (width - GAP_PX * (len(pictures) - 1)) // len(pictures)
@@ -53,6 +57,7 @@ def main() -> None:
     parser.add_argument("--keep-every", type=int, default=2)
     parser.add_argument("--model", default="evfi-tiny")
     parser.add_argument("--width", type=int, default=1040)
+    parser.add_argument("--gain", type=float, default=1.0, help="brighten what is shown, for dark recordings")
     parser.add_argument("--detail", action="store_true")
     arguments = parser.parse_args()
     interpolator = evfi.Interpolator.from_pretrained(arguments.model)
@@ -70,8 +75,9 @@ def main() -> None:
         whole = [("as the model makes it", off), ("with detail restored", ours), ("truth", truth)]
         crops = [(label, picture[y : y + h, x : x + w]) for label, picture in whole]
     else:
+        start = (window.start_image * arguments.gain).clip(0, 255).astype(np.uint8)
         blend = blend_linearly(window.start_image, window.end_image, spec.times_us)[middle]
-        events = render_events(window.events, over=window.start_image, saturation=2)
+        events = render_events(window.events, over=start, saturation=2)
         whole = [
             ("key frame", window.start_image),
             ("events until the next", events),
@@ -84,7 +90,7 @@ def main() -> None:
             ("truth (left out)", truth),
         ]
         crops = [(label, picture[y : y + h, x : x + w]) for label, picture in named]
-    rows = [row(whole, arguments.width), row(crops, arguments.width)]
+    rows = [row(whole, arguments.width), row(brightened(crops, arguments.gain), arguments.width)]
     sheet = Image.new("RGB", (arguments.width, sum(part.height for part in rows) + GAP_PX), "white")
     sheet.paste(rows[0], (0, 0))
     sheet.paste(rows[1], (0, rows[0].height + GAP_PX))
