@@ -78,11 +78,9 @@ def main() -> None:
         start = (window.start_image * arguments.gain).clip(0, 255).astype(np.uint8)
         blend = blend_linearly(window.start_image, window.end_image, spec.times_us)[middle]
         events = render_events(window.events, over=start, saturation=2)
-        whole = [
-            ("key frame", window.start_image),
-            ("events until the next", events),
-            (f"frame between ({name})", ours),
-        ]
+        shown = [("key frame", window.start_image), (f"frame between ({name})", ours)]
+        first, between = brightened(shown, arguments.gain)
+        whole = [first, ("events until the next", events), between]
         named = [
             ("key frame", window.start_image),
             ("linear blending", blend),
