@@ -23,8 +23,17 @@ MAX_UNPACKED_BYTES = 16 * 2**30
 MAX_RATIO = 200
 """Unpacked over packed size of the archive's wanted files; weights hardly compress, a bomb does by a thousand."""
 _COPY_BYTES = 2**20
-_DAMAGE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError)
-"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a RuntimeError."""
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    ValueError,
+    RuntimeError,
+)
+"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a RuntimeError, an empty name an IndexError."""
 
 
 def unpack_controlnet(archive: Path, cache: Path) -> Path:
