@@ -33,7 +33,8 @@ _DAMAGE = (
     ValueError,
     RuntimeError,
 )
-"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a RuntimeError, an empty name an IndexError."""
+"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a
+RuntimeError, an empty member name an IndexError."""
 
 
 def unpack_controlnet(archive: Path, cache: Path) -> Path:
