@@ -61,6 +61,14 @@ def test_unreadable_files_fail_and_the_others_are_still_checked(tmp_path: Path) 
     }
 
 
+def test_files_without_a_case_fail(tmp_path: Path) -> None:
+    (tmp_path / "tile_views_64x64.json").write_text("{}")
+    save_file({"other": torch.zeros(1)}, tmp_path / "event_stacks.safetensors")
+    checks = [check for check in check_folder(tmp_path) if check.status != "absent"]
+    assert {(check.status, check.note) for check in checks} == {("FAILED", "holds nothing to compare with")}
+    assert len(checks) == 2
+
+
 def test_wrong_numbers_are_noticed(tmp_path: Path) -> None:
     (tmp_path / "tile_views_64x64.json").write_text(json.dumps({"64x64@0.5": [[0, 0, 8, 9]]}))
     (check,) = (check for check in check_folder(tmp_path) if check.status != "absent")
@@ -81,6 +89,16 @@ def test_a_changed_reference_is_off(reference: ReferenceFolder, tmp_path: Path) 
     save_file(tensors, tmp_path / "event_stacks.safetensors")
     checks = check_file(reference, tmp_path / "event_stacks.safetensors", CHECKERS["event_stacks.safetensors"])
     assert [check.item for check in checks if not check.passed] == ["event stacks tiny forward"]
+
+
+def test_latents_that_are_off_come_with_what_rounding_does(reference: ReferenceFolder, tmp_path: Path) -> None:
+    name = "pipeline_one_tile"
+    tensors = load_file(reference.path / f"{name}.safetensors")
+    save_file({**tensors, "latents": tensors["latents"] + 0.01}, tmp_path / f"{name}.safetensors")
+    (tmp_path / f"{name}.json").write_text((reference.path / f"{name}.json").read_text())
+    latents, frames = check_file(reference, tmp_path / f"{name}.json", CHECKERS["pipeline_*.json"])
+    assert (latents.status, frames.status) == ("OFF", "ok")
+    assert "a relative change of 1e-06 in the first noise changes them by " in latents.note
 
 
 def test_the_script_tells_by_its_exit_status(tmp_path: Path) -> None:

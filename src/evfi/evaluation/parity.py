@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ STACKS_SCALE = 20
 
 MAX_PIXELS_OFF = 1e-3
 """Share of 8-bit values that may differ by one level."""
+
+
+SMALL_CHANGE = 1e-6
+"""About what rounding does to a float32 tensor; shows how well a sampling can be reproduced at all."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,18 @@ def check_folder(path: Path) -> Iterator[Check]:
 
 def check_file(folder: ReferenceFolder, file: Path, checker: Checker) -> Iterator[Check]:
     """Run one file's comparisons; whatever stops them becomes a failed check, so that the other files are still seen."""
+    is_empty = True
     try:
         with torch.random.fork_rng(devices=[]):
-            yield from checker(folder, file)
+            for check in checker(folder, file):
+                is_empty = False
+                yield check
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         yield Check(file.name, None, None, passed=False, note=reason)
+        return
+    if is_empty:
+        yield Check(file.name, None, None, passed=False, note="holds nothing to compare with")
 
 
 def compare(item: str, found: Tensor, expected: Tensor, tolerance: float, *, relative: bool = False) -> Check:
@@ -172,6 +182,8 @@ def check_tile_views(_: ReferenceFolder, file: Path) -> Iterator[Check]:
     """Tile positions; sizes are in pixels, positions in latents of an autoencoder of factor 8."""
     tile = tuple(int(side) // 8 for side in _match(r"(\d+)x(\d+)", file.stem))
     cases = json.loads(file.read_text(encoding="utf-8"))
+    if not cases:
+        return
     wrong = []
     for key, expected in cases.items():
         height, width, overlap = _match(r"(\d+)x(\d+)@([\d.]+)", key)
@@ -225,10 +237,16 @@ def check_networks(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
         yield compare(f"ControlNet skip {index}", skip, tensors[f"controlnet_down_{index}"], 1e-4)
     yield compare("ControlNet mid", residuals.mid, tensors["controlnet_mid"], 1e-4)
     yield compare("UNet output", output, tensors["unet_output"], 1e-4)
+    stored = sum(name.startswith("controlnet_down_") for name in tensors)
+    yield compare("number of ControlNet skips", torch.tensor([len(residuals.skips)]), torch.tensor([stored]), 0.0)
 
 
 def check_pipeline(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
-    """Whole sampling and decoding with given noise."""
+    """Whole sampling and decoding with given noise.
+
+    Where the latents are off, the note says how much rounding alone can change them: networks that normalise groups of one
+    or two values (small tiles at their coarsest level) magnify it beyond any tolerance, in the reference as well.
+    """
     settings = json.loads(file.read_text(encoding="utf-8"))
     tensors = load_file(file.with_suffix(".safetensors"))
     known = {field.name for field in fields(SamplingConfig)}
@@ -239,7 +257,13 @@ def check_pipeline(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     latents = sample_window(folder.bundle, inputs, config, StoredNoise(tensors, config))
     with torch.inference_mode():
         frames = folder.bundle.decode(latents, config.decode_chunk_size)
-    yield compare(f"{file.stem} latents", latents, tensors["latents"].reshape(-1, *latents.shape[1:]), 1e-3)
+    check = compare(f"{file.stem} latents", latents, tensors["latents"].reshape(-1, *latents.shape[1:]), 1e-3)
+    if not check.passed and not check.note:
+        moved = {**tensors, "initial_noise": tensors["initial_noise"] * (1 + SMALL_CHANGE)}
+        change = sample_window(folder.bundle, inputs, config, StoredNoise(moved, config)) - latents
+        note = f"a relative change of {SMALL_CHANGE:g} in the first noise changes them by {change.abs().amax():.0e}"
+        check = replace(check, note=note)
+    yield check
     yield compare(f"{file.stem} frames", frames, tensors["frames"], 5e-3)
 
 
