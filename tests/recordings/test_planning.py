@@ -41,6 +41,8 @@ def test_start_and_end_keep_overlapping_windows_and_their_index() -> None:
     for start, end in ((1000, 2000), (-10, 0)):
         with pytest.raises(RecordingError, match="no window between"):
             indices(start, end)
+    with pytest.raises(RecordingError, match="no window after 1000 µs; the key frames lie between 0 and 1000 µs"):
+        indices(1000, None)
     with pytest.raises(ConfigError, match="must lie after the start"):
         indices(50, 50)
 

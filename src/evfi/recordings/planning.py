@@ -89,6 +89,11 @@ def _windows_between(key_times: Times, start_us: int | None, end_us: int | None)
     """Indices of the windows that overlap [start_us, end_us)."""
     start = int(key_times[0]) if start_us is None else start_us
     end = int(key_times[-1]) if end_us is None else end_us
+    if end_us is None and start >= end:
+        raise RecordingError(
+            f"no window after {start} µs; the key frames lie between {key_times[0]} and {key_times[-1]} µs; "
+            "choose an earlier start"
+        )
     if end <= start:
         raise ConfigError(f"the end ({end} µs) must lie after the start ({start} µs)")
     first = int(np.searchsorted(key_times[1:], start, side="right"))
