@@ -224,7 +224,12 @@ def resolve_model(name_or_path: str | Path) -> ModelSource:
     if path.is_file() and zipfile.is_zipfile(path):
         return _on_svd(resolve_controlnet(path), _closest(path.name), path.stem, text)
     if not path.exists() and is_hub_id(text):
-        snapshot = fetch_from_hub(text, CONTROLNET_PATTERNS, _is_any_model)
+        try:
+            snapshot = fetch_from_hub(text, CONTROLNET_PATTERNS, _is_any_model)
+        except ModelError as error:
+            raise ModelError(
+                f"no folder {text!r} here, and {error}; name one of {', '.join(MODELS)} or a folder"
+            ) from error
         return _resolve_folder(snapshot, text, text)
     raise ModelError(
         f"no model {text!r}: expected one of {', '.join(MODELS)}, a folder, a zip archive or a hub id owner/name"

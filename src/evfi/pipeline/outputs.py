@@ -42,7 +42,9 @@ class Outputs:
             OutputError: One of them cannot be written.
         """
         if video is None and frames_dir is None:
-            raise ConfigError("there is nothing to write to: name a video or a folder of frames")
+            raise ConfigError(
+                "there is nothing to write to: name a video (-o out.mp4) or a folder of frames (--frames-dir DIR)"
+            )
         if frames_dir is not None:
             check_folder_writable(frames_dir)
         self.video = None if video is None else Path(video)
