@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.errors import ConfigError, InputError
+from evfi.errors import InputError
 from evfi.events.source import EventChunk
 from evfi.events.stream import PolarityConvention
 
@@ -37,17 +37,6 @@ class EventFileOptions:
     sensor_size: tuple[int, int] | None = None
     size_is_assumed: bool = False
     time_unit: TimeUnit = "us"
-
-
-def check_time_unit(unit: str) -> TimeUnit:
-    """Return the unit if it is one that is known.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if unit not in TIME_UNITS:
-        raise ConfigError(f"time unit must be one of {', '.join(TIME_UNITS)}, got {unit!r}")
-    return cast(TimeUnit, unit)
 
 
 def to_microseconds(values: NDArray[Any], unit: TimeUnit, where: str) -> NDArray[np.int64]:
@@ -120,7 +109,8 @@ def match_columns(names: list[str], where: str) -> dict[str, str]:
         if len(hits) != 1:
             problem = "two columns" if hits else "no column"
             raise InputError(
-                f"{where}: {problem} for {column} (accepted: {', '.join(accepted)}); found {', '.join(names)}"
+                f"{where}: {problem} for {column} (accepted: {', '.join(accepted)}); "
+                f"found {', '.join(names) or 'no column at all'}"
             )
         chosen[column] = hits[0]
     return chosen
