@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evfi.cli.interpolate import describe
 from evfi.errors import ConfigError, OutputError, RecordingError
 from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.jobs import JobConfig, interpolate_recording, plan_job, run_job
 from evfi.video.io import VideoFrames, read_image
-from stand_ins import STEP_US, Blender, key_frames, memory_recording
+from stand_ins import STEP_US, WIDTH, Blender, key_frames, memory_recording
 
 
 def test_video_and_pictures(tmp_path: Path):
@@ -126,3 +127,12 @@ def test_blending_by_hand():
     start, end = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 200, np.uint8)
     blended = blend_linearly(start, end, np.array([0, 10, 40, 100]))
     assert blended[:, 0, 0, 0].tolist() == [0, 20, 80, 200]
+
+
+def test_events_that_were_left_out_are_counted_and_told(tmp_path: Path):
+    recording = memory_recording()
+    recording.sensor_to_frame = np.array([[1.0, 0, WIDTH // 2], [0, 1, 0], [0, 0, 1]])
+    outside = int(np.count_nonzero(recording.events.slice(0, 2_000_000).x >= WIDTH - WIDTH // 2))
+    summary = interpolate_recording(Blender(), recording, tmp_path / "a.mp4", config=JobConfig(insert=1))
+    assert summary.num_dropped_events == outside > 100
+    assert f"events    {outside} left out" in describe(summary)

@@ -90,6 +90,8 @@ def describe(summary: JobSummary) -> str:
         f"time      {summary.seconds:.1f} s, {summary.seconds_per_frame:.2f} s per new frame",
         f"playback  {playback.fps:.4g} fps, {playback.slowdown:.3g} times slower than life",
     ]
+    if summary.num_dropped_events:
+        lines.append(f"events    {summary.num_dropped_events} left out: outside the frame or their interval")
     if summary.video is not None:
         lines.append(f"video     {summary.video}")
     if summary.frames_dir is not None:

@@ -100,6 +100,7 @@ class JobSummary:
         num_inserted: frames made.
         num_frames: frames written, key frames included.
         num_blended: windows without events, whose frames are a blend of their key frames.
+        num_dropped_events: events of these windows that were left out because they lie outside the frame or their interval.
         seconds: from the first window to the last.
         playback: inserted frames per window, speed and slowdown of the video.
         video: the video, if one was written.
@@ -110,6 +111,7 @@ class JobSummary:
     num_inserted: int
     num_frames: int
     num_blended: int
+    num_dropped_events: int
     seconds: float
     playback: Playback
     video: Path | None
@@ -187,6 +189,7 @@ def run_job(job: Job, interpolator: WindowInterpolator, progress: Progress | Non
     with job.outputs as outputs:
         for done, spec in enumerate(job.specs):
             window = job.recording.load_window(spec)
+            counts.dropped_events += window.events.num_dropped
             frames = _frames_of(window, interpolator, job.seed, step_report(progress, done, total), counts)
             last = done == total - 1
             for frame, time_us in zip(frames if last else frames[:-1], spec.times_us, strict=last):
@@ -200,6 +203,7 @@ def run_job(job: Job, interpolator: WindowInterpolator, progress: Progress | Non
         num_inserted=sum(spec.num_inserted for spec in job.specs),
         num_frames=counts.frames,
         num_blended=counts.blended,
+        num_dropped_events=counts.dropped_events,
         seconds=seconds,
         playback=job.playback,
         video=job.outputs.video,
@@ -211,6 +215,7 @@ def run_job(job: Job, interpolator: WindowInterpolator, progress: Progress | Non
 class _Counts:
     frames: int = 0
     blended: int = 0
+    dropped_events: int = 0
 
 
 def _frames_of(
