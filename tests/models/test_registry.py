@@ -309,6 +309,12 @@ class TestUntrustedArchives:
         else:
             assert sorted(path.suffix for path in unpacked.iterdir()) == [".json", ".safetensors"]
 
+    def test_names_with_line_ends_do_not_break_the_message(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "c.zip", "w") as opened:
+            opened.writestr("c\nonfig\x1b[31m.json", "{}")
+        with pytest.raises(ModelError, match=r"found c\?onfig\?\[31m\.json$"):
+            resolve_controlnet(tmp_path / "c.zip")
+
     def test_unpacked_once_and_again_when_the_archive_changes(self, tmp_path: Path) -> None:
         archive = write_zip(tmp_path / "c.zip", write_controlnet(tmp_path / "c"))
         first = resolve_controlnet(archive)

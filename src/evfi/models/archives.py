@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from evfi.errors import ModelError, ResourceError
-from evfi.models.layouts import find_controlnet, is_weight_file
+from evfi.models.layouts import find_controlnet, is_weight_file, printable
 
 MAX_UNPACKED_BYTES = 16 * 2**30
 """More than any ControlNet of this kind needs: the published ones hold 682 M parameters, 2.7 GB in float32."""
@@ -85,7 +85,7 @@ def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipI
     ]
     names = [PurePosixPath(entry.filename).name for entry in wanted]
     if len(set(names)) != len(names):
-        raise ModelError(f"{archive} holds two files of one name in {folder}; fetch it again")
+        raise ModelError(f"{archive} holds two files of one name in {printable(folder)}; fetch it again")
     return wanted
 
 

@@ -82,7 +82,7 @@ def find_controlnet(files: Sequence[PurePosixPath], where: Path) -> PurePosixPat
     pickled = [path for path in files if path.suffix in _PICKLES and path.parent in folders]
     if pickled:
         raise ModelError(
-            f"{where} holds the ControlNet only as a pickle ({pickled[0]}), which can run code when loaded; "
+            f"{where} holds the ControlNet only as a pickle ({printable(pickled[0])}), which can run code when loaded; "
             "fetch or convert it to .safetensors"
         )
     raise ModelError(
@@ -113,5 +113,10 @@ def _has_suffix(files: Iterable[PurePosixPath], folder: PurePosixPath, suffixes:
 def _listing(files: Sequence[PurePosixPath], limit: int = 4) -> str:
     if not files:
         return "no files"
-    names = ", ".join(str(path) for path in sorted(files)[:limit])
+    names = ", ".join(printable(path) for path in sorted(files)[:limit])
     return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
+
+
+def printable(path: PurePosixPath) -> str:
+    """A path out of an untrusted archive, for a message: line ends and other control characters become question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
