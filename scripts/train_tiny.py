@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from evfi.training.batches import StepKey
+from evfi.training.checkpoint import trained
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, TrainConfig
 from evfi.training.loop import train
 from evfi.training.stages import build_stage
@@ -49,7 +50,7 @@ def report(step: int, steps: int, loss: float) -> None:
 def profile(config: TrainConfig, repeats: int = 12) -> None:
     """Mean milliseconds of making a batch and of the rest of a step."""
     stage = build_stage(config, load_textures(config.textures).to("cuda"))
-    optimizer = torch.optim.AdamW(stage.trained(), fused=True)
+    optimizer = torch.optim.AdamW(trained(stage).values(), fused=True)
     times = {"batch": 0.0, "step": 0.0}
     for number in range(repeats + 4):
         torch.cuda.synchronize()

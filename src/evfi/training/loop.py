@@ -34,7 +34,7 @@ from torch import Tensor
 
 from evfi.errors import ConfigError, InputError, OutputError, ResourceError
 from evfi.training.batches import Batch, BatchSource, init_of
-from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states
+from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
 from evfi.training.config import DenoiserTraining, TrainConfig
 from evfi.training.curves import Curves
 from evfi.training.stages import Stage, build_stage
@@ -86,7 +86,7 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
     torch.manual_seed(config.seed)
     stage = build_stage(config, library)
     optimizer = torch.optim.AdamW(
-        stage.trained(),
+        trained(stage).values(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=accelerator.device.type == "cuda",
@@ -188,7 +188,7 @@ class _Run:
             group["lr"] = config.learning_rate_at(step)
         loss: Tensor = self.wrapped(batch)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(self.stage.trained(), config.max_grad_norm)
+        accelerator.clip_grad_norm_(trained(self.stage).values(), config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.stage, step)

@@ -86,10 +86,6 @@ class Stage(nn.Module, abc.ABC):
     def validate(self) -> dict[str, float]:
         """Figures on data that is not trained on."""
 
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters that the optimiser moves."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
 
 def build_stage(config: TrainConfig, library: TextureLibrary) -> Stage:
     """The stage of a config, its networks on the library's device."""
@@ -166,7 +162,7 @@ class DenoiserStage(Stage):
     @torch.no_grad()
     def sample_pictures(self) -> Tensor:
         """True frames, and frames denoised in one step from much noise, from one side."""
-        batch = self._noisy_batch(sigma=20.0)
+        batch = _at_noise_level(self.fixed_batch(), 20.0)
         truth, denoised = batch["latents"], self._denoised(batch)
         rows = torch.stack([truth, denoised], 1)[:6].flatten(0, 1)
         decoded = torch.stack([decode_latents(self.vae, row, len(row)) for row in rows])
@@ -175,9 +171,9 @@ class DenoiserStage(Stage):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The loss at fixed noise levels on fixed scenes that are not trained on, and the one-step estimate's PSNR."""
-        figures = {}
+        fixed, figures = self.fixed_batch(), {}
         for sigma in (0.5, 2.0, 8.0, 32.0):
-            batch = self._noisy_batch(sigma)
+            batch = _at_noise_level(fixed, sigma)
             figures[f"loss_sigma_{sigma:g}"] = float(self(batch))
         truth, denoised = (
             decode_latents(self.vae, latents.flatten(0, 1), 64).clamp(-1, 1)
@@ -186,13 +182,13 @@ class DenoiserStage(Stage):
         figures["psnr_one_step"] = float(psnr(denoised, truth).mean())
         return figures
 
-    def _noisy_batch(self, sigma: float) -> Batch:
-        batch = self.fixed_batch()
-        return {**batch, "sigma": torch.full_like(batch["sigma"], sigma)}
-
     def _denoised(self, batch: Batch) -> Tensor:
         """One-step estimate of the latents [B, F, C, h, w]."""
         return denoise(self.unet, self.controlnet, DenoisingInputs(**batch))
+
+
+def _at_noise_level(batch: Batch, sigma: float) -> Batch:
+    return {**batch, "sigma": torch.full_like(batch["sigma"], sigma)}
 
 
 class BaseStage(DenoiserStage):
