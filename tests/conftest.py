@@ -10,6 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads onl
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what tests compute out of the user's cache."""
+    os.environ["EVFI_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of shared real recordings and reference numbers; skips where it is absent."""

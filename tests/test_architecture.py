@@ -21,6 +21,7 @@ PACKAGE = Path(evfi.__file__).parent
 
 ROOMS = [
     "errors",
+    "files",
     "events",
     "video",
     "recordings",

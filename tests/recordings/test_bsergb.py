@@ -161,7 +161,7 @@ def test_float_coordinates_are_another_dataset(sequence: Path) -> None:
         write_events(sequence / f"events/{i:06d}.npz", TIMES[i], TIMES[i + 1], **columns)  # type: ignore[arg-type]
     assert not bsergb.recognises(sequence)
     with pytest.raises(InputError, match="must be integers, found float32"):
-        bsergb.open_recording(sequence)
+        open_recording(sequence, format=bsergb.NAME)
 
 
 def test_all_event_files_empty(sequence: Path) -> None:
@@ -169,7 +169,7 @@ def test_all_event_files_empty(sequence: Path) -> None:
     for i in range(5):
         write_events(sequence / f"events/{i:06d}.npz", 0, 1, x=empty, y=empty, timestamp=empty, polarity=empty)
     with pytest.raises(RecordingError, match="all event files are empty"):
-        bsergb.open_recording(sequence)
+        open_recording(sequence, format=bsergb.NAME)
 
 
 def test_events_reproduce_the_reference_stacks(shared_dir: Path) -> None:

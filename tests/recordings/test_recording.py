@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from evfi.errors import InputError, RecordingError
 from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
+from evfi.recordings.alignment import covers_frame, scale_mapping, warp_events
 from evfi.recordings.memory import MemoryFrames, recording_from_memory
-from evfi.recordings.recording import Recording, covers_frame, scale_mapping, warp_events
+from evfi.recordings.recording import Recording
 
 SENSOR = (8, 6)
 

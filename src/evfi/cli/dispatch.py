@@ -14,7 +14,7 @@ from typing import Final
 
 from evfi import __version__
 from evfi.errors import ConfigError, EvfiError
-from evfi.video.atomic import one_line
+from evfi.files import one_line
 
 COMMANDS: Final = {
     "interpolate": "turn a recording of key frames and events into slow-motion video",

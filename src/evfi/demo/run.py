@@ -18,9 +18,9 @@ from evfi.demo.comparison import Scores, compare
 from evfi.demo.pictures import draw_sheet, draw_video
 from evfi.demo.recording import DemoConfig, DemoRecording, film_scene
 from evfi.errors import OutputError
+from evfi.files import check_writable, one_line
 from evfi.pipeline.jobs import Progress, WindowInterpolator
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
-from evfi.video.atomic import check_writable, one_line
 from evfi.video.geometry import frame_size
 from evfi.video.io import VideoWriter, write_png
 

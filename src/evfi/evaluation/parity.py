@@ -36,6 +36,7 @@ from evfi.models.bundle import ModelBundle, ModelInfo, assemble
 from evfi.models.controlnet import EventControlNet
 from evfi.models.unet import EventUNet
 from evfi.recordings.datasets import bsergb
+from evfi.recordings.opening import open_recording
 from evfi.recordings.planning import WindowSpec
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
@@ -206,7 +207,7 @@ def check_conditioning(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     """
     root = folder.path / file.name.removesuffix("_conditioning.npz")
     sequence = next((path.parent for path in sorted(root.rglob("images")) if path.is_dir()), root)
-    recording = bsergb.open_recording(sequence)
+    recording = open_recording(sequence, format=bsergb.NAME)
     with np.load(file, allow_pickle=False) as arrays:
         cases = sorted({name.rsplit(".", 1)[0] for name in arrays.files})
         for case in cases:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evfi.errors import RecordingError
+from evfi.events.report import ReadReport
 from evfi.events.stream import EventStream, PolarityConvention, check_sensor_size
+
+_MEMORY_PIECE: Final = 2**22
 
 
 class EventSource(Protocol):
     """Events that are read by time slice; may also have `close()`."""
+
+    @property
+    def report(self) -> ReadReport:
+        """What the reader knows of the file, and what it found wrong in it."""
 
     @property
     def sensor_size(self) -> tuple[int, int]:
@@ -28,6 +35,9 @@ class EventSource(Protocol):
     def slice(self, start_us: int, end_us: int) -> EventStream:
         """The events with start_us <= t < end_us; its `num_dropped` counts those that the reader had to leave out."""
 
+    def pieces(self) -> Iterator[EventStream]:
+        """All events in order of time, in pieces of bounded size; `num_dropped` counts those left out of each piece."""
+
 
 class MemoryEvents:
     """Events in memory as an event source.
@@ -35,21 +45,32 @@ class MemoryEvents:
     Args:
         stream: the events; at least one.
         dropped_us: times of events that the reader left out, in any order; slices count them.
+        report: what the reader found.
 
     Raises:
         RecordingError: the stream is empty.
     """
 
-    def __init__(self, stream: EventStream, dropped_us: NDArray[np.int64] | None = None):
+    def __init__(
+        self,
+        stream: EventStream,
+        dropped_us: NDArray[np.int64] | None = None,
+        report: ReadReport | None = None,
+    ):
         if len(stream) == 0:
             raise RecordingError("expected events, got none; without events nothing tells the motion between frames")
         self._chunk = EventChunk(stream, np.sort(dropped_us) if dropped_us is not None else stream.t[:0])
         self.sensor_size = stream.sensor_size
         self.time_range_us = (int(stream.t[0]), int(stream.t[-1]))
+        self.report = report or ReadReport("memory", num_events=len(stream) + len(self._chunk.dropped_us))
 
     def slice(self, start_us: int, end_us: int) -> EventStream:
         """The events with start_us <= t < end_us."""
         return self._chunk.slice(start_us, end_us)
+
+    def pieces(self) -> Iterator[EventStream]:
+        """All events in order of time, in pieces of bounded size."""
+        yield from _pieces_of_chunk(self._chunk)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +111,18 @@ class EventChunk:
         return EventStream(part.x, part.y, part.t, part.p, part.sensor_size, int(last - first))
 
 
+def _pieces_of_chunk(chunk: EventChunk) -> Iterator[EventStream]:
+    """Views of a chunk of at most `_MEMORY_PIECE` events each."""
+    stream, num_told = chunk.stream, 0
+    for first in range(0, max(len(stream), 1), _MEMORY_PIECE):
+        part = np.s_[first : first + _MEMORY_PIECE]
+        is_last = first + _MEMORY_PIECE >= len(stream)
+        until = len(chunk.dropped_us) if is_last else int(np.searchsorted(chunk.dropped_us, stream.t[part][-1]))
+        columns = stream.x[part], stream.y[part], stream.t[part], stream.p[part]
+        yield EventStream(*columns, stream.sensor_size, max(until - num_told, 0))
+        num_told = max(until, num_told)
+
+
 class ChunkedEvents:
     """Events that lie in chunks (files, or stretches of a file) of known times; a few chunks are kept in memory.
 
@@ -99,6 +132,7 @@ class ChunkedEvents:
         bounds_us: earliest and latest time that each chunk may hold, int64 [C, 2]; stretches may touch and overlap.
         load: reads chunk i; it checks that its times are within the chunk's bounds.
         num_cached: how many chunks are kept.
+        report: what the reader found.
     """
 
     def __init__(
@@ -108,7 +142,9 @@ class ChunkedEvents:
         bounds_us: NDArray[np.int64],
         load: Callable[[int], EventChunk],
         num_cached: int = 4,
+        report: ReadReport | None = None,
     ):
+        self.report = report or ReadReport("chunks")
         self.sensor_size = sensor_size
         self.time_range_us = time_range_us
         self._bounds = bounds_us
@@ -122,6 +158,20 @@ class ChunkedEvents:
         parts = [self._chunk(int(i)).slice(start_us, end_us) for i in touched]
         return EventStream.concatenate([EventStream.empty(self.sensor_size), *parts])
 
+    def pieces(self) -> Iterator[EventStream]:
+        """All events in order of time, chunk by chunk; what reaches into later chunks is held back until those are read."""
+        order = np.argsort(self._bounds[:, 0], kind="stable")
+        held: dict[int, EventChunk] = {}
+        for position, index in enumerate(order):
+            held[int(index)] = self._load(int(index))
+            start = int(min(self._bounds[i, 0] for i in held))
+            is_last = position + 1 == len(order)
+            end = int(self._bounds[:, 1].max()) + 1 if is_last else int(self._bounds[order[position + 1], 0])
+            if end > start:
+                parts = [held[i].slice(start, end) for i in sorted(held)]
+                yield parts[0] if len(parts) == 1 else EventStream.concatenate(parts)
+            held = {i: _rest(chunk, end) for i, chunk in held.items() if self._bounds[i, 1] >= end}
+
     def _chunk(self, index: int) -> EventChunk:
         if index not in self._cache:
             self._cache[index] = self._load(index)
@@ -130,3 +180,11 @@ class ChunkedEvents:
         while len(self._cache) > self._num_cached:
             self._cache.popitem(last=False)
         return chunk
+
+
+def _rest(chunk: EventChunk, start_us: int) -> EventChunk:
+    """What a chunk holds from a time on."""
+    first = int(np.searchsorted(chunk.stream.t, start_us))
+    stream = chunk.stream
+    later = EventStream(stream.x[first:], stream.y[first:], stream.t[first:], stream.p[first:], stream.sensor_size)
+    return EventChunk(later, chunk.dropped_us[np.searchsorted(chunk.dropped_us, start_us) :])

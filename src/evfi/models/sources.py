@@ -8,13 +8,13 @@ safetensors files, and never when `HF_HUB_OFFLINE` is set. Files fetched by hand
 from __future__ import annotations
 
 import logging
-import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evfi.errors import ModelError
+from evfi.files import cache_folder
 from evfi.models.archives import unpack_controlnet
 from evfi.models.layouts import controlnet_folder, holds_controlnet
 
@@ -23,14 +23,6 @@ CONTROLNET_PATTERNS = ("*.json", "*.safetensors")
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """The folder for files that `evfi` extracts, and that users fetch by hand (in its `models/`)."""
-    if own := os.environ.get("EVFI_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "evfi"
 
 
 def models_folder() -> Path:

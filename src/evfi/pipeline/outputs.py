@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from evfi.errors import ConfigError
-from evfi.video.atomic import check_folder_writable, folder_written_whole
+from evfi.files import check_folder_writable, folder_written_whole
 from evfi.video.geometry import Frame, Size
 from evfi.video.io import VideoWriter, write_png
 

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from evfi.errors import InputError, RecordingError
 from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
-from evfi.recordings.recording import Image, Recording, Times, scale_mapping
+from evfi.recordings.alignment import scale_mapping
+from evfi.recordings.recording import Image, Recording, Times
 
 
 class MemoryFrames:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evfi.errors import ConfigError, InputError
 from evfi.events.formats import EVENT_FORMATS
+from evfi.recordings.alignment import read_homography
 from evfi.recordings.datasets import aedat4, bsergb, ecd, plain
+from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
 
@@ -22,66 +24,70 @@ class RecordingFormat:
         name: what `format` calls it.
         description: what such a recording looks like.
         recognises: whether an existing path is one, told from its content.
-        open: opens it.
+        open: opens it, given what the user said about it.
     """
 
     name: str
     description: str
     recognises: Callable[[Path], bool]
-    open: Callable[[Path], Recording]
+    open: Callable[[Path, RecordingOptions], Recording]
 
 
-RECORDING_FORMATS: Final = (
-    RecordingFormat(aedat4.NAME, aedat4.DESCRIPTION, aedat4.recognises, aedat4.open_recording),
-    RecordingFormat(bsergb.NAME, bsergb.DESCRIPTION, bsergb.recognises, bsergb.open_recording),
-    RecordingFormat(ecd.NAME, ecd.DESCRIPTION, ecd.recognises, ecd.open_recording),
-    RecordingFormat(plain.NAME, plain.DESCRIPTION, plain.recognises, plain.open_recording),
+RECORDING_FORMATS: Final = tuple(
+    RecordingFormat(reader.NAME, reader.DESCRIPTION, reader.recognises, reader.open_recording)
+    for reader in (aedat4, bsergb, ecd, plain)
 )
 
 
-def open_recording(
-    path: str | os.PathLike[str],
-    *,
-    format: str | None = None,  # noqa: A002
-    events: str | os.PathLike[str] | None = None,
-    timestamps: str | os.PathLike[str] | None = None,
-) -> Recording:
+def open_recording(path: str | os.PathLike[str], options: RecordingOptions | None = None, **settings: Any) -> Recording:
     """Open a recording: key frames and events of one scene.
 
     Args:
         path: a file or folder of any layout in `RECORDING_FORMATS`; or frames alone (a folder of pictures, a video) if
             `events` is given.
-        format: name of the layout; None finds it out from the content.
-        events: an event file, where the frames lie elsewhere.
-        timestamps: a file of one time per frame in µs, likewise.
+        options: what the files leave open, see `RecordingOptions`.
+        settings: fields of `RecordingOptions`, instead of `options` or on top of it.
 
     Raises:
         InputError: the path is missing, of an unknown or ambiguous layout, damaged or truncated.
         RecordingError: it holds fewer than two frames or no events, or the two do not overlap in time.
-        ConfigError: `format` is unknown, or contradicts `events` or `timestamps`.
+        ConfigError: a setting is unknown, out of range, or contradicts another.
     """
+    chosen = _with_settings(options or RecordingOptions(), settings)
     try:
-        return _open(
-            Path(path),
-            format,
-            None if events is None else Path(events),
-            None if timestamps is None else Path(timestamps),
-        )
+        return _align(_open(Path(path), chosen), chosen)
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 
 
-def _open(path: Path, format: str | None, events: Path | None, timestamps: Path | None) -> Recording:  # noqa: A002
+def _with_settings(options: RecordingOptions, settings: dict[str, Any]) -> RecordingOptions:
+    known = [field.name for field in fields(RecordingOptions)]
+    if unknown := sorted(set(settings) - set(known)):
+        raise ConfigError(f"unknown setting {', '.join(unknown)} of a recording; known are {', '.join(known)}")
+    for name in ("events", "timestamps", "sensor_to_frame"):
+        if settings.get(name) is not None:
+            settings[name] = Path(settings[name])
+    return replace(options, **settings)
+
+
+def _open(path: Path, options: RecordingOptions) -> Recording:
     known = {layout.name: layout for layout in RECORDING_FORMATS}
-    if format is not None and format not in known:
-        raise ConfigError(f"unknown recording format '{format}'; known are {', '.join(known)}")
+    if options.format is not None and options.format not in known:
+        raise ConfigError(f"unknown recording format '{options.format}'; known are {', '.join(known)}")
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
-    if events is not None or timestamps is not None:
-        if format not in (None, plain.NAME):
-            raise ConfigError(f"format '{format}' finds its files itself; leave out events and timestamps")
-        return plain.open_recording(path, events, timestamps)
-    return (known[format] if format is not None else _recognised(path)).open(path)
+    if options.events is not None or options.timestamps is not None:
+        if options.format not in (None, plain.NAME):
+            raise ConfigError(f"format '{options.format}' finds its files itself; leave out events and timestamps")
+        return plain.open_recording(path, options)
+    return (known[options.format] if options.format is not None else _recognised(path)).open(path, options)
+
+
+def _align(recording: Recording, options: RecordingOptions) -> Recording:
+    """Put what the user said about times and places in the place of what the reader took."""
+    if options.sensor_to_frame is not None:
+        recording = replace(recording, sensor_to_frame=read_homography(options.sensor_to_frame), rectification=None)
+    return recording
 
 
 def _recognised(path: Path) -> RecordingFormat:

@@ -1,7 +1,7 @@
 """A recording: key frames with their times, the events of the same time, and how the two images lie on each other.
 
 Conventions: times are int64 microseconds on one clock; a frame is uint8 [H, W, 3] RGB; sizes are (width, height).
-Coordinates of the sensor-to-frame mapping are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5.
+How events come to lie on frames is in `alignment`.
 Nothing is held that can be read again: frames are read one by one, events by time slice.
 """
 
@@ -20,17 +20,22 @@ from numpy.typing import NDArray
 from evfi.errors import InputError, RecordingError
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
+from evfi.recordings.alignment import (
+    Matrix,
+    RectificationMap,
+    checked_mapping,
+    checked_rectification,
+    covers_frame,
+    warp_events,
+)
 from evfi.recordings.planning import WindowSpec, plan_windows
 
 Times = NDArray[np.int64]
 Image = NDArray[np.uint8]
-Matrix = NDArray[np.float64]
-
-_SCALE_TOLERANCE_PX = 0.01  # a mapping that is off by less at every corner of the frame counts as a pure scale
 
 
 class FrameSource(Protocol):
-    """Key frames that are read one by one; may also have `close()`."""
+    """Key frames that are read one by one; may also have `close()`, and `exposures_us` (see `exposures_of`)."""
 
     @property
     def times_us(self) -> Times:
@@ -48,6 +53,12 @@ class FrameSource(Protocol):
 
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3] RGB."""
+
+
+def exposures_of(frames: FrameSource) -> Times | None:
+    """Start and end of each frame's exposure in µs, int64 [N, 2], where the reader knows them."""
+    exposures: Times | None = getattr(frames, "exposures_us", None)
+    return exposures
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +88,16 @@ class Recording:
         format: name of the reader, e.g. "aedat4".
         frames: the key frames.
         events: the events.
-        sensor_to_frame: homography from event to frame coordinates, float64 [3, 3] (continuous, see the module).
+        sensor_to_frame: homography from (rectified) event to frame coordinates, float64 [3, 3] (see `alignment`).
         warnings: what the user should know, one line each.
+        rectification: where each sensor pixel's centre lies after rectification, float32 [height, width, 2] (x, y); None
+            where events are taken as they are.
+        convention: in one line, what the reader takes the files to mean.
 
     Raises:
         RecordingError: fewer than two frames, or no event between the first and the last.
-        InputError: frame times do not increase strictly, or the mapping is no invertible 3×3 matrix.
+        InputError: frame times do not increase strictly, the mapping is no invertible 3×3 matrix, or the rectification
+            does not fit the sensor.
     """
 
     path: Path
@@ -91,12 +106,20 @@ class Recording:
     events: EventSource
     sensor_to_frame: Matrix
     warnings: tuple[str, ...] = ()
+    rectification: RectificationMap | None = None
+    convention: str = ""
 
     def __post_init__(self) -> None:
         _check_frames(self.path, self.frames)
-        self.sensor_to_frame = _checked_mapping(self.sensor_to_frame)
+        self.sensor_to_frame = checked_mapping(self.sensor_to_frame)
+        if self.rectification is not None:
+            self.rectification = checked_rectification(self.rectification, self.events.sensor_size)
         _check_overlap(self.path, self.frames.times_us, self.events.time_range_us)
-        self.warnings = (*self.warnings, *_warn_of_eventless_ends(self.frames.times_us, self.events.time_range_us))
+        found = (
+            *self.events.report.warnings(),
+            *_warn_of_eventless_ends(self.frames.times_us, self.events.time_range_us),
+        )
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *found)))  # copies of a recording bring theirs along
 
     @property
     def is_grey(self) -> bool:
@@ -133,9 +156,9 @@ class Recording:
     def read_events(self, start_us: int, end_us: int) -> EventStream:
         """The events with start_us <= t < end_us on a grid that covers exactly the frame's field of view."""
         events = self.events.slice(start_us, end_us)
-        if covers_frame(self.sensor_to_frame, events.sensor_size, self.frames.size):
+        if self.rectification is None and covers_frame(self.sensor_to_frame, events.sensor_size, self.frames.size):
             return events
-        return warp_events(events, self.sensor_to_frame, self.frames.size)
+        return warp_events(events, self.sensor_to_frame, self.frames.size, self.rectification)
 
     def windows(self, specs: list[WindowSpec]) -> Iterator[Window]:
         """Load windows one after the other."""
@@ -158,36 +181,6 @@ class Recording:
         self.close()
 
 
-def scale_mapping(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> Matrix:
-    """The mapping of a sensor that covers exactly the frame's field of view, float64 [3, 3]."""
-    return np.diag([frame_size[0] / sensor_size[0], frame_size[1] / sensor_size[1], 1.0])
-
-
-def covers_frame(mapping: Matrix, sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> bool:
-    """Whether the mapping is the pure scale under which the sensor's corners are the frame's corners."""
-    width, height = sensor_size
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
-    expected = corners * (np.array(frame_size) / np.array(sensor_size))
-    return bool(np.all(np.abs(_transform(mapping, corners) - expected) < _SCALE_TOLERANCE_PX))
-
-
-def warp_events(events: EventStream, mapping: Matrix, frame_size: tuple[int, int]) -> EventStream:
-    """Move events to the frame pixels on which their pixel centres fall; those outside are dropped and counted."""
-    centres = np.stack([events.x, events.y], axis=1).astype(np.float64) + 0.5  # [N, 2]
-    pixels = np.floor(_transform(mapping, centres))
-    pixels[~np.isfinite(pixels).all(axis=1)] = -1  # behind the camera or at infinity: outside
-    warped = EventStream.from_arrays(pixels[:, 0], pixels[:, 1], events.t, events.p, frame_size, on_outside="drop")
-    num_dropped = events.num_dropped + warped.num_dropped
-    return EventStream(warped.x, warped.y, warped.t, warped.p, warped.sensor_size, num_dropped)
-
-
-def _transform(mapping: Matrix, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    homogeneous = points @ mapping[:, :2].T + mapping[:, 2]  # [N, 3]
-    depth = np.where(homogeneous[:, 2:] > 0, homogeneous[:, 2:], np.nan)
-    moved: NDArray[np.float64] = homogeneous[:, :2] / depth
-    return moved
-
-
 def _check_frames(path: Path, frames: FrameSource) -> None:
     if len(frames) < 2:
         raise RecordingError(
@@ -205,13 +198,6 @@ def _check_frames(path: Path, frames: FrameSource) -> None:
             f"{path}: frame times must increase strictly, but frames {first} and {first + 1} are at {found} µs; "
             "correct or remove the frame"
         )
-
-
-def _checked_mapping(mapping: Matrix) -> Matrix:
-    matrix = np.asarray(mapping, np.float64)
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
-        raise InputError(f"sensor_to_frame must be an invertible 3×3 matrix, got {np.asarray(mapping).tolist()}")
-    return -matrix if matrix[2, 2] < 0 else matrix
 
 
 def _check_overlap(path: Path, frame_times: Times, event_range: tuple[int, int]) -> None:

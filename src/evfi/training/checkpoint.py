@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from evfi.errors import InputError, OutputError
-from evfi.video.atomic import one_line
+from evfi.files import one_line
 
 _PREFIX = "step-"
 

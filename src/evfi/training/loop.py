@@ -33,13 +33,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from evfi.errors import ConfigError, InputError, OutputError, ResourceError
+from evfi.files import one_line, written_whole
 from evfi.training.batches import Batch, BatchSource, init_of
 from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
 from evfi.training.config import DenoiserTraining, TrainConfig
 from evfi.training.curves import Curves
 from evfi.training.stages import Stage, build_stage
 from evfi.training.textures import load_textures
-from evfi.video.atomic import one_line, written_whole
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from evfi.errors import ConfigError, InputError, OutputError
-from evfi.video.atomic import check_writable, one_line, written_whole
+from evfi.files import check_writable, one_line, written_whole
 from evfi.video.geometry import Frame, Size, frame_size
 
 _BT709 = 1

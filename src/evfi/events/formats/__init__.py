@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evfi.errors import InputError
+from evfi.errors import ConfigError, InputError
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.npz import is_npz, open_npz
@@ -39,23 +39,43 @@ EVENT_FORMATS: Final = (
 )
 
 
-def open_event_file(path: Path, options: EventFileOptions | None = None) -> EventSource:
+def open_event_file(path: Path, options: EventFileOptions | None = None, *, format: str | None = None) -> EventSource:  # noqa: A002
     """Open an event file of any format that is known.
 
     Args:
         path: the file.
         options: what the file may leave open.
+        format: name of its format; None tells it from the content.
 
     Raises:
-        InputError: the file is missing, empty, of an unknown format, or damaged.
+        InputError: the file is missing, empty, of an unknown or ambiguous format, or damaged.
         RecordingError: it holds no events.
+        ConfigError: `format` is unknown.
     """
+    return find_event_format(path, format).open(path, options or EventFileOptions())
+
+
+def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # noqa: A002
+    """The format of an event file, told from its content; or the one named.
+
+    Raises:
+        InputError: the file is missing, empty, or of an unknown or ambiguous format.
+        ConfigError: `format` is unknown.
+    """
+    known = {event_format.name: event_format for event_format in EVENT_FORMATS}
+    if format is not None and format not in known:
+        raise ConfigError(f"unknown event file format '{format}'; known are {', '.join(known)}")
     if not path.is_file():
         raise InputError(f"no such event file: {path}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; copy or export it again")
-    for event_format in EVENT_FORMATS:
-        if event_format.recognises(path):
-            return event_format.open(path, options or EventFileOptions())
-    known = "; ".join(event_format.description for event_format in EVENT_FORMATS)
-    raise InputError(f"{path}: unknown format of event file; known are {known}")
+    if format is not None:
+        return known[format]
+    claims = [event_format for event_format in EVENT_FORMATS if event_format.recognises(path)]
+    if len(claims) > 1:
+        names = " and ".join(event_format.name for event_format in claims)
+        raise InputError(f"{path}: could be {names}; name its format")
+    if not claims:
+        descriptions = "; ".join(event_format.description for event_format in EVENT_FORMATS)
+        raise InputError(f"{path}: unknown format of event file; known are {descriptions}")
+    return claims[0]

@@ -193,7 +193,7 @@ def open_aedat4(path: Path, options: EventFileOptions) -> EventSource:
         RecordingError: it holds no events.
         ConfigError: another unit of time than its own is declared.
     """
-    if options.time_unit != "us":
+    if options.time_unit not in (None, "us"):
         raise ConfigError(f"{path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that")
     file = Aedat4File(path)
     try:

@@ -21,6 +21,7 @@ COLUMN_NAMES = {
     "t": ("t", "ts", "timestamp", "timestamps", "time"),
     "p": ("p", "ps", "polarity", "polarities", "pol"),
 }
+_MIN_EPOCH_NS = 1e17  # nanoseconds: 1973; microseconds: the year 5138
 _US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
@@ -31,12 +32,34 @@ class EventFileOptions:
     Attributes:
         sensor_size: (width, height), used where the file does not say it.
         size_is_assumed: `sensor_size` is a guess: events outside it are an error instead of being dropped and counted.
-        time_unit: unit of the file's times.
+        time_unit: unit of the file's times; None takes what the file says, or what its values look like.
+        tolerant: read a damaged file up to the damage and report what is lost, instead of refusing it.
     """
 
     sensor_size: tuple[int, int] | None = None
     size_is_assumed: bool = False
-    time_unit: TimeUnit = "us"
+    time_unit: TimeUnit | None = None
+    tolerant: bool = False
+
+
+def tell_time_unit(values: NDArray[Any], where: str) -> tuple[TimeUnit, str | None]:
+    """Tell the unit of a file's times from their values.
+
+    Fractions are seconds. Whole numbers are microseconds, unless they are so large that only nanoseconds since 1970 make
+    sense of them.
+
+    Args:
+        values: some of the file's times, in its own unit.
+        where: what to call the file.
+
+    Returns:
+        The unit, and a note for the user where it is a guess.
+    """
+    if values.dtype.kind == "f" and (np.rint(values) != values).any():
+        return "s", None
+    if len(values) and float(np.abs(values.astype(np.float64)).max()) >= _MIN_EPOCH_NS:
+        return "ns", f"{where}: times are taken as nanoseconds since 1970"
+    return "us", None
 
 
 def to_microseconds(values: NDArray[Any], unit: TimeUnit, where: str) -> NDArray[np.int64]:

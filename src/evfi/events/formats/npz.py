@@ -17,7 +17,13 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import EventFileOptions, chunk_of_columns, match_columns, to_microseconds
+from evfi.events.formats.columns import (
+    EventFileOptions,
+    chunk_of_columns,
+    match_columns,
+    tell_time_unit,
+    to_microseconds,
+)
 from evfi.events.source import EventSource, MemoryEvents
 
 MAX_LOADED_BYTES: Final = 16 * 2**30
@@ -58,7 +64,7 @@ def open_npz(path: Path, options: EventFileOptions) -> EventSource:
         str(path),
     )
     x, y, t, p = (arrays[names[column]] for column in "xytp")
-    times = to_microseconds(t, options.time_unit, str(path))
+    times = to_microseconds(t, options.time_unit or tell_time_unit(t, str(path))[0], str(path))
     is_assumed = options.size_is_assumed and declared is None
     chunk = chunk_of_columns(x, y, times, p, size, str(path), size_is_assumed=is_assumed)
     return MemoryEvents(chunk.stream, chunk.dropped_us)

@@ -125,7 +125,7 @@ class _TextReader:
             )
         self.sensor_size = size
         self._size_is_assumed = options.size_is_assumed and layout.sensor_size is None
-        self._path, self._layout, self._unit = path, layout, options.time_unit
+        self._path, self._layout, self._unit = path, layout, options.time_unit or "us"
         self._edges = _stretch_edges(path, layout.data_start, stretch_bytes)
         ends = [self._end_times(start, end) for start, end in pairwise(self._edges)]
         self.bounds_us = np.array(ends, np.int64)

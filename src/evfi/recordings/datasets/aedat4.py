@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from evfi.errors import RecordingError
 from evfi.events.formats.aedat4 import Aedat4Events, Aedat4File, Packet, is_aedat4
 from evfi.events.formats.flatbuffers import Table
-from evfi.recordings.recording import Image, Recording, Times, scale_mapping
+from evfi.recordings.alignment import scale_mapping
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Image, Recording, Times
 from evfi.video.io import is_grey_frame
 
 NAME: Final = "aedat4"
@@ -30,7 +32,7 @@ def recognises(path: Path) -> bool:
     return path.is_file() and is_aedat4(path)
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, options: RecordingOptions) -> Recording:
     """Open an AEDAT 4 file.
 
     Raises:

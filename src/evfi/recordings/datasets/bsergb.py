@@ -24,8 +24,10 @@ from evfi.events.formats.columns import chunk_of_columns
 from evfi.events.formats.npz import read_arrays
 from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream
+from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.frames import PictureFrames, find_pictures
-from evfi.recordings.recording import Recording, Times, scale_mapping
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Recording, Times
 from evfi.recordings.timestamps import read_timestamps
 
 NAME: Final = "bs-ergb"
@@ -58,7 +60,7 @@ def recognises(path: Path) -> bool:
     return bool(files)
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, options: RecordingOptions) -> Recording:
     """Open one sequence.
 
     Raises:

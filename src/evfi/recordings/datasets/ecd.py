@@ -17,8 +17,10 @@ import numpy as np
 from evfi.errors import InputError, RecordingError
 from evfi.events.formats.columns import EventFileOptions, to_microseconds
 from evfi.events.formats.text import open_text
+from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.frames import PictureFrames
-from evfi.recordings.recording import Recording, Times, scale_mapping
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Recording, Times
 
 NAME: Final = "ecd"
 DESCRIPTION: Final = "a folder in ECD layout (events.txt, images.txt, pictures)"
@@ -31,7 +33,7 @@ def recognises(path: Path) -> bool:
     return (path / "events.txt").is_file() and (path / "images.txt").is_file()
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, options: RecordingOptions) -> Recording:
     """Open one sequence.
 
     Raises:
@@ -42,7 +44,7 @@ def open_recording(path: Path) -> Recording:
     if len(pictures) < 2:
         raise RecordingError(f"{path}: expected at least two frames in images.txt, found {len(pictures)}")
     frames = PictureFrames(pictures, times)
-    events = open_text(path / "events.txt", EventFileOptions(frames.size, time_unit="s"))
+    events = open_text(path / "events.txt", EventFileOptions(frames.size, time_unit="s", tolerant=options.tolerant))
     return Recording(path, NAME, frames, events, scale_mapping(events.sensor_size, frames.size))
 
 

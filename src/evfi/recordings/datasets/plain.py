@@ -25,9 +25,11 @@ from evfi.errors import InputError, RecordingError
 from evfi.events.formats import open_event_file
 from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
 from evfi.events.source import EventSource
+from evfi.recordings.alignment import Matrix, scale_mapping
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
 from evfi.recordings.frames import PictureFrames, find_pictures
-from evfi.recordings.recording import FrameSource, Image, Matrix, Recording, Times, scale_mapping
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import FrameSource, Image, Recording, Times
 from evfi.recordings.timestamps import read_timestamps
 from evfi.video.io import VideoFrames
 
@@ -47,13 +49,13 @@ class Declaration:
 
     Attributes:
         timestamps_unit: unit of timestamps.txt: "s", "ms", "us" or "ns".
-        events_time_unit: unit of the event file's times.
+        events_time_unit: unit of the event file's times; by default what the file says or its values look like.
         sensor_size: (width, height) of the event sensor.
         sensor_to_frame: homography from event to frame coordinates, three rows of three numbers; pixel i covers [i, i + 1).
     """
 
     timestamps_unit: TimeUnit = "us"
-    events_time_unit: TimeUnit = "us"
+    events_time_unit: TimeUnit | None = None
     sensor_size: tuple[int, int] | None = None
     sensor_to_frame: tuple[tuple[float, ...], ...] | None = None
 
@@ -68,13 +70,12 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
-def open_recording(path: Path, events: Path | None = None, timestamps: Path | None = None) -> Recording:
+def open_recording(path: Path, options: RecordingOptions) -> Recording:
     """Open a recording in plain layout, or one whose parts are named.
 
     Args:
         path: the folder; or a folder of pictures, or a video.
-        events: the event file, if it is not in the folder under its usual name.
-        timestamps: the frame times, likewise.
+        options: `events` and `timestamps` name those files where they are not in the folder under their usual names.
 
     Raises:
         InputError: a part is missing, damaged, or contradicts another.
@@ -85,10 +86,10 @@ def open_recording(path: Path, events: Path | None = None, timestamps: Path | No
         raise InputError(f"{path}: expected pictures, a folder frames/ or a video frames.mp4; found none of them")
     declared = _read_declaration(path / "recording.json" if path.is_dir() else path.parent / "recording.json")
     warnings: list[str] = []
-    frames = _open_frames(where, timestamps or _beside(path, "timestamps.txt"), declared, warnings)
+    frames = _open_frames(where, options.timestamps or _beside(path, "timestamps.txt"), declared, warnings)
     if len(frames) < 2:
         raise RecordingError(f"{path}: expected at least two frames, found {len(frames)}")
-    source = _open_events(events or _only_event_file(path), declared, frames.size)
+    source = _open_events(options.events or _only_event_file(path), declared, options, frames.size)
     if declared.sensor_to_frame is None:
         mapping = scale_mapping(source.sensor_size, frames.size)
         warnings += _warn_of_aspect(source.sensor_size, frames.size)
@@ -171,11 +172,12 @@ def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, wa
         raise
 
 
-def _open_events(path: Path, declared: Declaration, frame_size: tuple[int, int]) -> EventSource:
+def _open_events(path: Path, declared: Declaration, user: RecordingOptions, frame_size: tuple[int, int]) -> EventSource:
     options = EventFileOptions(
-        sensor_size=declared.sensor_size or frame_size,
-        size_is_assumed=declared.sensor_size is None,
-        time_unit=declared.events_time_unit,
+        sensor_size=user.sensor_size or declared.sensor_size or frame_size,
+        size_is_assumed=user.sensor_size is None and declared.sensor_size is None,
+        time_unit=user.events_unit or declared.events_time_unit,
+        tolerant=user.tolerant,
     )
     source = open_event_file(path, options)
     if declared.sensor_size is not None and source.sensor_size != declared.sensor_size:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from evfi.errors import InputError, RecordingError
 from evfi.events.stream import EventStream
+from evfi.files import folder_written_whole
 from evfi.recordings.recording import Image, Times
-from evfi.video.atomic import folder_written_whole
 from evfi.video.io import write_png
 
 FORMAT_MARK: Final = {"format": "evfi-plain", "version": 1}

@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that appear whole or not at all, and the folder for what can be made again.
 
-Writers work under a temporary name beside their target, on the same disk, and rename at success.
+Writers work under a temporary name beside their target, on the same disk, and rename at success. The cache is
+`$EVFI_CACHE`, else `$XDG_CACHE_HOME/evfi`, else `~/.cache/evfi`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from evfi.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """The folder for files that `evfi` extracts or computes, and that users fetch by hand (in its `models/`)."""
+    if own := os.environ.get("EVFI_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "evfi"
 
 
 def check_writable(path: str | Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evfi.errors import OutputError
-from evfi.video.atomic import check_folder_writable, check_writable, folder_written_whole, one_line, written_whole
+from evfi.files import check_folder_writable, check_writable, folder_written_whole, one_line, written_whole
 
 
 def test_written_whole_renames_only_at_success(tmp_path: Path):

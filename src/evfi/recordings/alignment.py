@@ -1,0 +1,115 @@
+"""How the events' pixels lie on the frames' pixels.
+
+Coordinates are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5. An event's pixel centre is rectified
+where the recording has a map for that, then moved by a homography into the frame.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import InputError
+from evfi.events.stream import EventStream
+
+Matrix = NDArray[np.float64]
+RectificationMap = NDArray[np.float32]
+
+_SCALE_TOLERANCE_PX: Final = 0.01  # a mapping that is off by less at every corner of the frame counts as a pure scale
+_MAX_BYTES: Final = 2**16
+
+
+def scale_mapping(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> Matrix:
+    """The mapping of a sensor that covers exactly the frame's field of view, float64 [3, 3]."""
+    return np.diag([frame_size[0] / sensor_size[0], frame_size[1] / sensor_size[1], 1.0])
+
+
+def covers_frame(mapping: Matrix, sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> bool:
+    """Whether the mapping is the pure scale under which the sensor's corners are the frame's corners."""
+    width, height = sensor_size
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    expected = corners * (np.array(frame_size) / np.array(sensor_size))
+    return bool(np.all(np.abs(_transform(mapping, corners) - expected) < _SCALE_TOLERANCE_PX))
+
+
+def warp_events(
+    events: EventStream, mapping: Matrix, frame_size: tuple[int, int], rectification: RectificationMap | None = None
+) -> EventStream:
+    """Move events to the frame pixels on which their pixel centres fall; those outside are dropped and counted.
+
+    Args:
+        events: on the sensor's pixels.
+        mapping: homography from (rectified) event to frame coordinates.
+        frame_size: (width, height) of the frame.
+        rectification: applied before the mapping, see `Recording`.
+    """
+    if rectification is None:
+        centres = np.stack([events.x, events.y], axis=1).astype(np.float64) + 0.5  # [N, 2]
+    else:
+        centres = rectification[events.y, events.x].astype(np.float64)
+    pixels = np.floor(_transform(mapping, centres))
+    pixels[~np.isfinite(pixels).all(axis=1)] = -1  # behind the camera or at infinity: outside
+    warped = EventStream.from_arrays(pixels[:, 0], pixels[:, 1], events.t, events.p, frame_size, on_outside="drop")
+    num_dropped = events.num_dropped + warped.num_dropped
+    return EventStream(warped.x, warped.y, warped.t, warped.p, warped.sensor_size, num_dropped)
+
+
+def _transform(mapping: Matrix, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    homogeneous = points @ mapping[:, :2].T + mapping[:, 2]  # [N, 3]
+    depth = np.where(homogeneous[:, 2:] > 0, homogeneous[:, 2:], np.nan)
+    moved: NDArray[np.float64] = homogeneous[:, :2] / depth
+    return moved
+
+
+def checked_mapping(mapping: Matrix) -> Matrix:
+    """The mapping as an invertible matrix with a positive last element.
+
+    Raises:
+        InputError: it is none.
+    """
+    matrix = np.asarray(mapping, np.float64)
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        raise InputError(f"sensor_to_frame must be an invertible 3×3 matrix, got {np.asarray(mapping).tolist()}")
+    return -matrix if matrix[2, 2] < 0 else matrix
+
+
+def checked_rectification(rectification: RectificationMap, sensor_size: tuple[int, int]) -> RectificationMap:
+    """The map as float32.
+
+    Raises:
+        InputError: it does not fit the sensor.
+    """
+    width, height = sensor_size
+    if rectification.shape != (height, width, 2):
+        raise InputError(
+            f"a rectification map of a {width}×{height} sensor must have shape ({height}, {width}, 2), "
+            f"got {rectification.shape}"
+        )
+    return rectification.astype(np.float32, copy=False)
+
+
+def read_homography(path: Path) -> Matrix:
+    """Read a homography: nine numbers, row by row, as text or JSON (nested or not).
+
+    Raises:
+        InputError: the file is missing or holds something else, or the matrix is not invertible.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes are too many for nine numbers")
+        text = path.read_text("utf-8", "replace")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        content = json.loads(text) if text.lstrip().startswith("[") else text.replace(",", " ").split()
+        return checked_mapping(np.array(content, np.float64).reshape(3, 3))
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(
+            f"{path}: expected nine numbers, the rows of a homography; found '{text[:40].strip()}'"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,76 @@
+"""What a user may say about a recording that its files leave open, or say wrongly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from evfi.errors import ConfigError
+from evfi.events.formats.columns import EventFileOptions, TimeUnit
+
+FrameTime = Literal["start", "middle", "end"]
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """How to open a recording; everything may be left out.
+
+    Attributes:
+        format: the recording's layout, where it cannot be told from the content.
+        events: an event file, where the frames lie elsewhere.
+        timestamps: a file with one time per frame (µs), where the frames lie elsewhere.
+        events_unit: unit of the event file's times, where the file leaves it open: s, ms, us or ns.
+        sensor_size: width and height of the event sensor in pixels, where the files do not say them.
+        sensor_to_frame: a text or JSON file of nine numbers: the homography from event to frame coordinates, row by row;
+            pixel i covers [i, i + 1). Without one, the sensor is taken to show the frame's field of view.
+        frame_time: which moment of the exposure is a frame's time: start, middle or end; by default what the layout
+            says, the middle where the exposure is known.
+        time_offset_us: microseconds to add to every frame's time, so that it names the same moment on the events' clock.
+        estimate_offset: find the time offset from the recording itself, and use it.
+        estimate_shift: find by how many pixels events and frames are shifted against each other, and use it.
+        remove_hot_pixels: leave out the events of pixels that fire all the time.
+        background_filter_us: leave out events that no neighbouring pixel supports within so many microseconds before.
+        tolerant: read a damaged or truncated file as far as possible and say how much is lost, instead of refusing it.
+
+    Raises:
+        ConfigError: settings contradict each other or are out of range.
+    """
+
+    format: str | None = None
+    events: Path | None = None
+    timestamps: Path | None = None
+    events_unit: TimeUnit | None = None
+    sensor_size: tuple[int, int] | None = None
+    sensor_to_frame: Path | None = None
+    frame_time: FrameTime | None = None
+    time_offset_us: int = 0
+    estimate_offset: bool = False
+    estimate_shift: bool = False
+    remove_hot_pixels: bool = False
+    background_filter_us: int | None = None
+    tolerant: bool = False
+
+    def __post_init__(self) -> None:
+        if self.estimate_offset and self.time_offset_us:
+            raise ConfigError("give either a time offset or have it estimated, not both")
+        if self.background_filter_us is not None and self.background_filter_us < 1:
+            raise ConfigError(f"the background filter's time must be at least 1 µs, got {self.background_filter_us}")
+        if self.sensor_size is not None and min(self.sensor_size) < 1:
+            raise ConfigError(f"the sensor's size must be two positive integers, got {self.sensor_size}")
+
+    def for_events(
+        self, sensor_size: tuple[int, int] | None = None, *, size_is_assumed: bool = False
+    ) -> EventFileOptions:
+        """What an event file's reader needs to know.
+
+        Args:
+            sensor_size: (width, height) to take where neither the user nor the file says it.
+            size_is_assumed: that size is a guess.
+        """
+        return EventFileOptions(
+            sensor_size=self.sensor_size or sensor_size,
+            size_is_assumed=size_is_assumed and self.sensor_size is None,
+            time_unit=self.events_unit,
+            tolerant=self.tolerant,
+        )
