@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aedat4_writer import EXPOSURE_US, FRAME_STEP_US, SIZE, START_US, random_events, write_aedat4
 from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.recordings.datasets.aedat4 import Aedat4Frames
 from evfi.recordings.opening import open_recording
+from file_writers.aedat4 import EXPOSURE_US, FRAME_STEP_US, SIZE, START_US, random_events, write_aedat4
 
 GREY = np.random.default_rng(0).integers(0, 255, (4, SIZE[1], SIZE[0])).astype(np.uint8)
 

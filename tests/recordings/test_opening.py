@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aedat4_writer import random_events, write_aedat4
 from evfi.errors import ConfigError, InputError
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.plain import write_plain_recording
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
+from file_writers.aedat4 import random_events, write_aedat4
 
 
 def write_plain(folder: Path) -> Path:

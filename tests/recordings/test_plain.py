@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from aedat4_writer import START_US, random_events, write_aedat4
 from evfi.errors import InputError, OutputError, RecordingError
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.plain import write_plain_recording
 from evfi.recordings.opening import open_recording
 from evfi.video.io import VideoWriter
+from file_writers.aedat4 import START_US, random_events, write_aedat4
 
 SIZE = (16, 12)
 TIMES = [0, 1000, 2000]

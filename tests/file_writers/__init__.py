@@ -1,0 +1,1 @@
+"""Writers of event files and recordings that tests, the fuzzer and the benchmark use."""
