@@ -87,14 +87,26 @@ class TestProgram:
         assert ended.value.code == 0
         assert capsys.readouterr().out == f"evfi {evfi.__version__}\n"
 
-    @pytest.mark.parametrize("arguments", [[], ["interpolat"], ["interpolate"], ["interpolate", "a", "--wrong"]])
-    def test_wrong_usage(self, arguments, capsys):
-        with pytest.raises(SystemExit) as ended:
-            run(*arguments)
-        assert ended.value.code == 2
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "expected a command, got none; commands are interpolate, "),
+            (["interpolat"], "unknown command 'interpolat'"),
+            (["--verbose"], "unknown command '--verbose'"),
+            (["interpolate"], "missing from evfi interpolate: RECORDING; see"),
+            (["interpolate", "a", "--wrong"], "unrecognized options: --wrong"),
+            (["interpolate", "a", "--instert", "3"], "perhaps --insert"),
+            (["interpolate", "a", "--insert", "x"], "--insert"),
+            (["interpolate", "a", "--dtype", "float8"], "'float8' for argument '--dtype'"),
+        ],
+    )
+    def test_wrong_usage_is_told_in_one_line(self, arguments, message, capsys):
+        assert run(*arguments) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert captured.err
+        assert message in captured.err
+        assert captured.err.startswith("evfi: error: ")
+        assert captured.err.count("\n") == 1
 
     @pytest.mark.parametrize("command", dispatch.COMMANDS)
     def test_every_command_has_help(self, command, capsys):

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
-    command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
     try:
+        command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
         with _termination_as_interrupt():
             import_module(f"evfi.cli.{command}").run(arguments[1:])
     except EvfiError as error:
@@ -70,7 +70,14 @@ def _termination_as_interrupt() -> Iterator[None]:
 
 
 def _parse_without_command(arguments: list[str]) -> str:
-    """Handle --help, --version and mistakes; all of them end the program."""
+    """Handle --help and --version, which end the program.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if arguments not in (["--help"], ["-h"], ["--version"]):
+        problem = f"unknown command '{arguments[0]}'" if arguments else "expected a command, got none"
+        raise ConfigError(f"{problem}; commands are {', '.join(COMMANDS)}; see `evfi --help`")
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="evfi",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
@@ -22,7 +22,7 @@ _SHORT_NAMES: Final = {"num_inference_steps": "steps", "fps": "conditioning_fps"
 
 
 def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_experts: bool = False) -> Command:
-    """Parse a command's arguments; on --help and on mistakes the program ends.
+    """Parse a command's arguments; on --help the program ends.
 
     Args:
         command: Dataclass of the command's options; its docstring is the help.
@@ -31,7 +31,7 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
         for_experts: Every flag can also be given in its negative, and None for what may be absent.
 
     Raises:
-        ConfigError: A value is out of its setting's range.
+        ConfigError: The usage is wrong, or a value is out of its setting's range.
     """
     plain = () if for_experts else (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.PositionalMetavarFromFieldName)
@@ -42,9 +42,27 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
     except SystemExit as ended:
         refusal = _find_config_error(ended)
         if refusal is not None:
-            raise refusal from None  # in one line, as everywhere, instead of the parser's box
-        sys.stderr.write(complaints.getvalue())
-        raise
+            raise refusal from None
+        if ended.code == 0:  # --help
+            raise
+        raise ConfigError(f"{_first_complaint(complaints.getvalue())}; see `evfi {name} --help`") from None
+
+
+def _first_complaint(text: str) -> str:
+    """What the parser says in a box of several lines, in one: its first paragraph, and the option that it suggests."""
+    lines = [line.strip(" │╭╰╮╯") for line in text.splitlines()[1:]]  # after the title
+    text_lines = itertools.dropwhile(_is_rule, lines)
+    paragraph = list(itertools.takewhile(lambda line: not _is_rule(line), text_lines))
+    if paragraph and paragraph[0].startswith("Missing from"):  # what follows is the argument's help
+        paragraph = paragraph[:2]
+    complaint = " ".join(paragraph).rstrip(".") or "wrong usage"
+    if "Perhaps you meant:" in lines:
+        complaint += f"; perhaps {lines[lines.index('Perhaps you meant:') + 1].split(',')[0]}"
+    return complaint[0].lower() + complaint[1:]
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= set("─-")
 
 
 def _find_config_error(error: BaseException | None) -> ConfigError | None:
