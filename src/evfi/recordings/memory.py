@@ -52,4 +52,4 @@ def recording_from_memory(
     if len(source) == 0:
         raise RecordingError("expected at least two frames, found 0; there is nothing between them")
     mapping = scale_mapping(events.sensor_size, source.size)
-    return Recording(Path("<memory>"), "memory", source, MemoryEvents(events), mapping)
+    return Recording(Path("<memory>"), "memory", source, MemoryEvents(events), mapping).checked_overlap()

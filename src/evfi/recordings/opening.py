@@ -55,7 +55,12 @@ def open_recording(path: str | os.PathLike[str], options: RecordingOptions | Non
     """
     chosen = _with_settings(options or RecordingOptions(), settings)
     try:
-        return _align(_open(Path(path), chosen), chosen)
+        recording = _open(Path(path), chosen)
+        try:
+            return _align(recording, chosen).checked_overlap()
+        except BaseException:
+            recording.close()
+            raise
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 

@@ -95,7 +95,7 @@ class Recording:
         convention: in one line, what the reader takes the files to mean.
 
     Raises:
-        RecordingError: fewer than two frames, or no event between the first and the last.
+        RecordingError: fewer than two frames.
         InputError: frame times do not increase strictly, the mapping is no invertible 3×3 matrix, or the rectification
             does not fit the sensor.
     """
@@ -114,12 +114,20 @@ class Recording:
         self.sensor_to_frame = checked_mapping(self.sensor_to_frame)
         if self.rectification is not None:
             self.rectification = checked_rectification(self.rectification, self.events.sensor_size)
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *self.events.report.warnings())))  # copies bring theirs
+
+    def checked_overlap(self) -> Recording:
+        """This recording, with a warning where key frames at its ends have no event between them.
+
+        A reader does not ask for this, because the user may still say by how much the two clocks differ.
+
+        Raises:
+            RecordingError: there is no event between the first and the last frame.
+        """
         _check_overlap(self.path, self.frames.times_us, self.events.time_range_us)
-        found = (
-            *self.events.report.warnings(),
-            *_warn_of_eventless_ends(self.frames.times_us, self.events.time_range_us),
-        )
-        self.warnings = tuple(dict.fromkeys((*self.warnings, *found)))  # copies of a recording bring theirs along
+        ends = _warn_of_eventless_ends(self.frames.times_us, self.events.time_range_us)
+        self.warnings = (*self.warnings, *ends)
+        return self
 
     @property
     def is_grey(self) -> bool:
@@ -206,7 +214,7 @@ def _check_overlap(path: Path, frame_times: Times, event_range: tuple[int, int])
         return
     raise RecordingError(
         f"{path}: frames and events do not overlap in time: frames from {first} to {last} µs, events from "
-        f"{event_range[0]} to {event_range[1]} µs; check units and clocks of both"
+        f"{event_range[0]} to {event_range[1]} µs; check units and clocks of both (--events-unit, --time-offset-us)"
     )
 
 
