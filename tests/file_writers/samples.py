@@ -1,0 +1,41 @@
+"""Small event files of every format: what the fuzzer damages.
+
+Each entry of `SAMPLES` writes the files of one format into a folder and returns their paths. All hold the same few hundred
+events of a 64×48 sensor, in as many variants as the format has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+SIZE = (64, 48)
+NUM_EVENTS = 300
+
+
+def sample_events() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, y, t (µs), p (0/1) of the events that every sample holds."""
+    rng = np.random.default_rng(0)
+    t = 1000 + np.sort(rng.integers(0, 50_000, NUM_EVENTS))
+    return rng.integers(0, SIZE[0], NUM_EVENTS), rng.integers(0, SIZE[1], NUM_EVENTS), t, rng.integers(0, 2, NUM_EVENTS)
+
+
+def _aedat4(folder: Path) -> list[Path]:
+    from file_writers.aedat4 import write_aedat4
+
+    x, y, t, p = sample_events()
+    events = np.stack([t, x // 2, y // 2, p], 1)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 24, 32), np.uint8)
+    return [
+        write_aedat4(
+            folder / f"{name}.aedat4", events=events, frames=frames if name == "frames" else None, compression=how
+        )
+        for name, how in (("lz4", "LZ4"), ("zstd", "ZSTD"), ("none", "NONE"), ("frames", "LZ4"))
+    ]
+
+
+SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
+    "aedat4": _aedat4,
+}
