@@ -34,7 +34,7 @@ import numpy as np
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from file_writers.samples import SAMPLES
+from file_writers.samples import SAMPLES  # noqa: E402
 
 TIME_LIMIT_S: Final = 10.0
 MEMORY_LIMIT_BYTES: Final = 1 * 2**30
