@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evfi.errors import RecordingError
+from evfi.errors import InputError, RecordingError
 from evfi.events.report import ReadReport
 from evfi.events.stream import EventStream, PolarityConvention, check_sensor_size
 
 _MEMORY_PIECE: Final = 2**22
+_MAX_HELD_EVENTS: Final = 2**24
 
 
 class EventSource(Protocol):
@@ -133,6 +135,7 @@ class ChunkedEvents:
         load: reads chunk i; it checks that its times are within the chunk's bounds.
         num_cached: how many chunks are kept.
         report: what the reader found.
+        num_threads: how many chunks `pieces` reads at a time; more than one needs a `load` that several threads may call.
     """
 
     def __init__(
@@ -143,6 +146,7 @@ class ChunkedEvents:
         load: Callable[[int], EventChunk],
         num_cached: int = 4,
         report: ReadReport | None = None,
+        num_threads: int = 1,
     ):
         self.report = report or ReadReport("chunks")
         self.sensor_size = sensor_size
@@ -150,20 +154,25 @@ class ChunkedEvents:
         self._bounds = bounds_us
         self._load = load
         self._num_cached = num_cached
+        self._num_threads = num_threads
         self._cache: OrderedDict[int, EventChunk] = OrderedDict()
 
     def slice(self, start_us: int, end_us: int) -> EventStream:
         """The events with start_us <= t < end_us."""
         touched = np.flatnonzero((self._bounds[:, 0] < end_us) & (self._bounds[:, 1] >= start_us))
-        parts = [self._chunk(int(i)).slice(start_us, end_us) for i in touched]
+        parts = [_compact(self._chunk(int(i)).slice(start_us, end_us)) for i in touched]
         return EventStream.concatenate([EventStream.empty(self.sensor_size), *parts])
 
     def pieces(self) -> Iterator[EventStream]:
-        """All events in order of time, chunk by chunk; what reaches into later chunks is held back until those are read."""
+        """All events in order of time, chunk by chunk; what reaches into later chunks is held back until those are read.
+
+        Raises:
+            InputError: the file is so far out of order that too much would have to be held back.
+        """
         order = np.argsort(self._bounds[:, 0], kind="stable")
         held: dict[int, EventChunk] = {}
-        for position, index in enumerate(order):
-            held[int(index)] = self._load(int(index))
+        for position, (index, chunk) in enumerate(_read_ahead(self._load, order.tolist(), self._num_threads)):
+            held[index] = chunk
             start = int(min(self._bounds[i, 0] for i in held))
             is_last = position + 1 == len(order)
             end = int(self._bounds[:, 1].max()) + 1 if is_last else int(self._bounds[order[position + 1], 0])
@@ -171,6 +180,11 @@ class ChunkedEvents:
                 parts = [held[i].slice(start, end) for i in sorted(held)]
                 yield parts[0] if len(parts) == 1 else EventStream.concatenate(parts)
             held = {i: _rest(chunk, end) for i, chunk in held.items() if self._bounds[i, 1] >= end}
+            if sum(len(chunk.stream) for chunk in held.values()) > _MAX_HELD_EVENTS:
+                raise InputError(
+                    f"the events ({self.report.format}) are so far out of order that more than {_MAX_HELD_EVENTS} would "
+                    "have to be held in memory; the file is damaged, or has to be sorted by time before"
+                )
 
     def _chunk(self, index: int) -> EventChunk:
         if index not in self._cache:
@@ -187,4 +201,36 @@ def _rest(chunk: EventChunk, start_us: int) -> EventChunk:
     first = int(np.searchsorted(chunk.stream.t, start_us))
     stream = chunk.stream
     later = EventStream(stream.x[first:], stream.y[first:], stream.t[first:], stream.p[first:], stream.sensor_size)
-    return EventChunk(later, chunk.dropped_us[np.searchsorted(chunk.dropped_us, start_us) :])
+    return EventChunk(_compact(later), chunk.dropped_us[np.searchsorted(chunk.dropped_us, start_us) :])
+
+
+def _compact(stream: EventStream) -> EventStream:
+    """A copy of a small part of larger arrays, so that those can be let go; otherwise the stream itself."""
+    whole = stream.t if stream.t.base is None else stream.t.base
+    if not isinstance(whole, np.ndarray) or 2 * len(stream) > whole.size:
+        return stream
+    columns = stream.x.copy(), stream.y.copy(), stream.t.copy(), stream.p.copy()
+    return EventStream(*columns, stream.sensor_size, stream.num_dropped)
+
+
+def _read_ahead(
+    load: Callable[[int], EventChunk], numbers: Iterable[int], num_threads: int
+) -> Iterator[tuple[int, EventChunk]]:
+    """Chunks of these numbers in this order; with several threads the next ones are read meanwhile."""
+    if num_threads == 1:
+        yield from ((number, load(number)) for number in numbers)
+        return
+    waiting: deque[tuple[int, Future[EventChunk]]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for number in numbers:
+                waiting.append((number, pool.submit(load, number)))
+                if len(waiting) > num_threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
