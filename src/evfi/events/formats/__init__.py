@@ -10,7 +10,9 @@ from typing import Final
 from evfi.errors import ConfigError, InputError
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
 from evfi.events.formats.columns import EventFileOptions
+from evfi.events.formats.dat import is_dat, open_dat
 from evfi.events.formats.npz import is_npz, open_npz
+from evfi.events.formats.prophesee_raw import is_prophesee_raw, open_prophesee_raw
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.source import EventSource
 
@@ -35,6 +37,8 @@ class EventFormat:
 EVENT_FORMATS: Final = (
     EventFormat("aedat4", "AEDAT4 (.aedat4)", is_aedat4, open_aedat4),
     EventFormat("npz", "NumPy .npz with members x, y, t, p", is_npz, open_npz),
+    EventFormat("prophesee-raw", "Prophesee RAW, EVT2, EVT2.1 or EVT3 (.raw)", is_prophesee_raw, open_prophesee_raw),
+    EventFormat("dat", "Prophesee DAT (.dat)", is_dat, open_dat),
     EventFormat("text", "text lines 't x y p' (.txt, .csv)", is_text, open_text),
 )
 
