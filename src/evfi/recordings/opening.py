@@ -39,13 +39,20 @@ RECORDING_FORMATS: Final = tuple(
 )
 
 
-def open_recording(path: str | os.PathLike[str], options: RecordingOptions | None = None, **settings: Any) -> Recording:
+def open_recording(
+    path: str | os.PathLike[str],
+    options: RecordingOptions | None = None,
+    *,
+    must_overlap: bool = True,
+    **settings: Any,
+) -> Recording:
     """Open a recording: key frames and events of one scene.
 
     Args:
         path: a file or folder of any layout in `RECORDING_FORMATS`; or frames alone (a folder of pictures, a video) if
             `events` is given.
         options: what the files leave open, see `RecordingOptions`.
+        must_overlap: refuse frames and events that do not overlap in time; otherwise the recording can only be looked at.
         settings: fields of `RecordingOptions`, instead of `options` or on top of it.
 
     Raises:
@@ -57,7 +64,8 @@ def open_recording(path: str | os.PathLike[str], options: RecordingOptions | Non
     try:
         recording = _open(Path(path), chosen)
         try:
-            return _align(recording, chosen).checked_overlap()
+            aligned = _align(recording, chosen)
+            return aligned.checked_overlap() if must_overlap else aligned
         except BaseException:
             recording.close()
             raise
