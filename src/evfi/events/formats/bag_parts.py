@@ -1,0 +1,136 @@
+"""What the containers of ROS messages have in common: topics, messages, places, damage, unpacking within bounds."""
+
+from __future__ import annotations
+
+import bz2
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+MAX_BLOCK_BYTES: Final = 2**29
+"""No chunk is unpacked to more than this; recorders write chunks of about 1 MB."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A stream of messages of one type.
+
+    Attributes:
+        name: e.g. "/dvs/events".
+        type: package and name, e.g. "dvs_msgs/EventArray" (the "/msg" of ROS 2 is left out).
+        is_cdr: whether messages are serialised as ROS 2 does (CDR), not as ROS 1 does.
+    """
+
+    name: str
+    type: str
+    is_cdr: bool
+
+
+class BagMessage(NamedTuple):
+    """One message: `position` and `ordinal` (within the block there) are where reading may begin again."""
+
+    time_ns: int
+    data: memoryview
+    position: int
+    ordinal: int
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A part of a bag that cannot be read: where it begins, how many bytes are lost, and why."""
+
+    position: int
+    num_bytes: int
+    reason: str
+
+
+OnDamage = Callable[[Damage], None]
+"""Told of damage; it raises, or returns if reading shall go on behind it."""
+
+
+class BagFile(Protocol):
+    """One file of messages.
+
+    Attributes:
+        path: the file.
+        connections: topic of each connection (channel, row of topics) by its number.
+        complaint: what is wrong with the file as a whole, None where nothing is.
+    """
+
+    path: Path
+    connections: dict[int, Topic]
+    complaint: Damage | None
+
+    def messages(
+        self, numbers: frozenset[int], on_damage: OnDamage, position: int = 0, ordinal: int = 0
+    ) -> Iterator[BagMessage]:
+        """Messages of some connections in the file's order, from a place on."""
+
+
+def topic_type(name: str) -> str:
+    """A message type as package and name, whichever way ROS writes it."""
+    return name.replace("/msg/", "/")
+
+
+def shown(text: str) -> str:
+    """A name out of a file, for messages: printable and short."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:80])
+
+
+def unpack(data: bytes, compression: str, size: int) -> bytes:
+    """Unpack a block, no further than it says.
+
+    Args:
+        data: the packed bytes; where they end too early, what they hold is returned.
+        compression: "none" (or ""), "bz2", "lz4" or "zstd".
+        size: how many bytes it should give.
+
+    Raises:
+        ValueError: it is too large, corrupt, longer than `size`, or of another compression.
+    """
+    if size > MAX_BLOCK_BYTES:
+        raise ValueError(f"a block of {size} bytes is larger than the {MAX_BLOCK_BYTES} that can be read")
+    try:
+        unpacked = _UNPACKERS[compression](data, size)
+    except KeyError:
+        raise ValueError(f"compression '{shown(compression)}' is not supported") from None
+    except (OSError, RuntimeError, EOFError) as error:
+        raise ValueError(f"a block cannot be unpacked: {' '.join(str(error).split())}") from None
+    if len(unpacked) > size:
+        raise ValueError(f"a block unpacks to more than the {size} bytes that it promises")
+    return unpacked
+
+
+def _same(data: bytes, size: int) -> bytes:
+    return data
+
+
+def _unpack_bz2(data: bytes, size: int) -> bytes:
+    return bz2.BZ2Decompressor().decompress(data, size + 1)
+
+
+def _unpack_lz4(data: bytes, size: int) -> bytes:
+    import lz4.frame  # type: ignore[import-untyped]
+
+    unpacked: bytes = lz4.frame.LZ4FrameDecompressor().decompress(data, size + 1)
+    return unpacked
+
+
+def _unpack_zstd(data: bytes, size: int) -> bytes:
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            return reader.read(size + 1)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"a block cannot be unpacked: {error}") from None
+
+
+_UNPACKERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+    "": _same,
+    "none": _same,
+    "bz2": _unpack_bz2,
+    "lz4": _unpack_lz4,
+    "zstd": _unpack_zstd,
+}

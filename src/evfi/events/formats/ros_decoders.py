@@ -1,0 +1,156 @@
+"""Decoders of the encodings in which ROS messages carry events.
+
+- records: whole events with their own ROS time.
+- evt3: Prophesee's words as the camera sends them, one stream over all packets; times are the camera's clock.
+- mono: 8 bytes per event (polarity 1 bit, y 15, x 16, ns since the time base 32); times are the camera's clock.
+- libcaer: 8 bytes per event (x 15 bits, y 15, polarity, valid; µs since the time base 32); times are ROS time.
+- libcaer_cmp: 16-bit words, each packet on its own (`ros_loops.read_libcaer_words`); times are ROS time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.events.formats.ros_messages import RECORDS, EventMessage
+
+Columns = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
+NUM_STATE: Final = 8
+CAMERA_CLOCKS: Final = ("evt3", "mono")
+"""Encodings whose times begin when the camera does."""
+
+_NO_LIMIT: Final = 2**62
+
+
+class EventDecoder:
+    """Decodes messages of one encoding one after another.
+
+    Args:
+        encoding: its name.
+        state: where to go on, int64 [`NUM_STATE`]; None begins anew.
+
+    Attributes:
+        state: what it must know of earlier messages; it changes with each message.
+        num_triggers: triggers so far.
+        num_unknown: words of no known kind so far.
+        num_undated: events left out so far because no time was told yet.
+
+    Raises:
+        ValueError: the encoding is not known.
+    """
+
+    def __init__(self, encoding: str, state: NDArray[np.int64] | None = None):
+        if encoding not in _DECODERS:
+            known = ", ".join(f"'{name}'" for name in _DECODERS if name != RECORDS)
+            raise ValueError(
+                f"packets in encoding '{encoding}' cannot be read (known are {known}); "
+                "republish the events as dvs_msgs/EventArray or in evt3 and record them again"
+            )
+        self._decode = _DECODERS[encoding]
+        self.state = np.zeros(NUM_STATE, np.int64) if state is None else state.copy()
+        self.num_triggers = self.num_unknown = self.num_undated = 0
+        if encoding == "evt3":
+            self._prepare_evt3(is_new=state is None)
+
+    def decode(self, message: EventMessage) -> Columns:
+        """The events of the next message: x, y, t in µs, p (+1, -1), in its order.
+
+        Raises:
+            ValueError: the message is damaged.
+        """
+        return self._decode(self, message)
+
+    @property
+    def num_clock_wraps(self) -> int:
+        """How often the camera's clock began again (EVT3)."""
+        return int(self.state[self._loops]) if hasattr(self, "_loops") else 0
+
+    def _prepare_evt3(self, *, is_new: bool) -> None:
+        from evfi.events.formats import evt_words
+
+        self._words = evt_words
+        self._tally = evt_words.new_tally()
+        self._loops = evt_words.LOOPS
+        if is_new:
+            self.state[: evt_words.NUM_STATE] = evt_words.initial_state()
+
+    def _records(self, message: EventMessage) -> Columns:
+        from evfi.events.formats.ros_loops import read_records
+
+        columns = _room(message.count)
+        data = np.frombuffer(message.payload, np.uint8)
+        if num_wrong := read_records(data, message.is_cdr, message.is_big, *columns):
+            raise ValueError(f"{num_wrong} polarities are neither 0 nor 1")
+        return columns
+
+    def _evt3(self, message: EventMessage) -> Columns:
+        tools = self._words
+        words = _words_of(message, "<u2").astype(np.uint16, copy=False)
+        state = self.state[: tools.NUM_STATE]
+        limits = np.array([2**30, 2**30, _NO_LIMIT, _NO_LIMIT], np.int64)
+        nothing, counted = _room(0), tools.new_tally()
+        tools.decode_evt3(words, state.copy(), limits, *nothing, nothing[2], counted)
+        columns = _room(int(counted[tools.EVENTS]))
+        self._tally[tools.EVENTS] = 0
+        tools.decode_evt3(words, state, limits, *columns, nothing[2], self._tally)
+        self.num_triggers = int(self._tally[tools.TRIGGERS])
+        self.num_unknown = int(self._tally[tools.UNKNOWN])
+        self.num_undated = int(self._tally[tools.UNDATED])
+        return columns
+
+    def _mono(self, message: EventMessage) -> Columns:
+        words = _words_of(message, "<u8")
+        times = ((words & 0xFFFFFFFF).astype(np.int64) + _checked_base(message) + 500) // 1000
+        x, y = (words >> 32 & 0xFFFF).astype(np.int32), (words >> 48 & 0x7FFF).astype(np.int32)
+        return x, y, times, _signs(words >> 63)
+
+    def _libcaer(self, message: EventMessage) -> Columns:
+        pairs = _words_of(message, np.dtype([("data", "<u4"), ("time", "<u4")]))
+        data, low = pairs["data"], (pairs["time"] & 0x7FFFFFFF).astype(np.int64)
+        wraps = np.cumsum(np.diff(low, prepend=low[:1]) < -(2**30)) << 31
+        times = (_checked_base(message) + 500) // 1000 + low + wraps
+        x, y = (data >> 17 & 0x7FFF).astype(np.int32), (data >> 2 & 0x7FFF).astype(np.int32)
+        return x, y, times, _signs(data >> 1 & 1)
+
+    def _libcaer_words(self, message: EventMessage) -> Columns:
+        from evfi.events.formats.ros_loops import count_libcaer_words, read_libcaer_words
+
+        words = _words_of(message, "<u2").astype(np.uint16, copy=False)
+        count, num_unknown = count_libcaer_words(words)
+        columns = _room(count)
+        self.state[0] = read_libcaer_words(words, _checked_base(message), int(self.state[0]), *columns)
+        self.num_unknown += num_unknown
+        return columns
+
+
+_DECODERS: Final[dict[str, Callable[[EventDecoder, EventMessage], Columns]]] = {
+    RECORDS: EventDecoder._records,
+    "evt3": EventDecoder._evt3,
+    "libcaer_cmp": EventDecoder._libcaer_words,
+    "libcaer": EventDecoder._libcaer,
+    "mono": EventDecoder._mono,
+}
+
+
+def _room(count: int) -> Columns:
+    return np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int8)
+
+
+def _words_of(message: EventMessage, dtype: str | np.dtype[Any]) -> NDArray[Any]:
+    kind = np.dtype(dtype)
+    if len(message.payload) % kind.itemsize:
+        raise ValueError(f"a packet of {len(message.payload)} bytes is not made of words of {kind.itemsize}")
+    return np.frombuffer(message.payload, kind)
+
+
+def _checked_base(message: EventMessage) -> int:
+    if message.time_base_ns >= 2**62:
+        raise ValueError(f"a time base of {message.time_base_ns} ns cannot be")
+    return message.time_base_ns
+
+
+def _signs(bits: NDArray[Any]) -> NDArray[np.int8]:
+    return np.where(bits != 0, np.int8(1), np.int8(-1))
