@@ -13,6 +13,7 @@ from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.dat import is_dat, open_dat
 from evfi.events.formats.npz import is_npz, open_npz
 from evfi.events.formats.prophesee_raw import is_prophesee_raw, open_prophesee_raw
+from evfi.events.formats.rosbag import is_rosbag, open_rosbag
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.source import EventSource
 
@@ -26,12 +27,14 @@ class EventFormat:
         description: what such a file looks like.
         recognises: whether an existing, non-empty file is of this format, told from its content.
         open: opens it, given what such a file may leave open.
+        may_be_folder: whether a folder may be of this format, too; `recognises` is asked of folders then.
     """
 
     name: str
     description: str
     recognises: Callable[[Path], bool]
     open: Callable[[Path, EventFileOptions], EventSource]
+    may_be_folder: bool = False
 
 
 EVENT_FORMATS: Final = (
@@ -39,6 +42,7 @@ EVENT_FORMATS: Final = (
     EventFormat("npz", "NumPy .npz with members x, y, t, p", is_npz, open_npz),
     EventFormat("prophesee-raw", "Prophesee RAW, EVT2, EVT2.1 or EVT3 (.raw)", is_prophesee_raw, open_prophesee_raw),
     EventFormat("dat", "Prophesee DAT (.dat)", is_dat, open_dat),
+    EventFormat("rosbag", "ROS bag (.bag, .db3, .mcap, or the folder of a ROS 2 bag)", is_rosbag, open_rosbag, True),
     EventFormat("text", "text lines 't x y p' (.txt, .csv)", is_text, open_text),
 )
 
@@ -69,13 +73,13 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
     known = {event_format.name: event_format for event_format in EVENT_FORMATS}
     if format is not None and format not in known:
         raise ConfigError(f"unknown event file format '{format}'; known are {', '.join(known)}")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no such event file: {path}")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; copy or export it again")
     if format is not None:
         return known[format]
-    claims = [event_format for event_format in EVENT_FORMATS if event_format.recognises(path)]
+    claims = claims_to(path)
     if len(claims) > 1:
         names = " and ".join(event_format.name for event_format in claims)
         raise InputError(f"{path}: could be {names}; name its format")
@@ -83,3 +87,9 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
         descriptions = "; ".join(event_format.description for event_format in EVENT_FORMATS)
         raise InputError(f"{path}: unknown format of event file; known are {descriptions}")
     return claims[0]
+
+
+def claims_to(path: Path) -> list[EventFormat]:
+    """The formats that an existing file or folder could be of."""
+    asked = [event_format for event_format in EVENT_FORMATS if event_format.may_be_folder or path.is_file()]
+    return [event_format for event_format in asked if event_format.recognises(path)]

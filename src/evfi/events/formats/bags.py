@@ -16,6 +16,8 @@ from evfi.events.formats import bag_mcap, bag_ros1, bag_sqlite
 from evfi.events.formats.bag_parts import BagFile, BagMessage, Damage, OnDamage, Topic, shown
 
 _METADATA: Final = "metadata.yaml"
+_METADATA_KEY: Final = "rosbag2_bagfile_information"
+_LOOKED_AT_BYTES: Final = 65536
 _MAX_METADATA_BYTES: Final = 2**22
 _SUFFIXES: Final = (".db3", ".mcap")
 _MAX_FILES: Final = 100_000
@@ -87,7 +89,7 @@ def is_bag(path: Path) -> bool:
     """Whether the path is a bag of ROS 1 or ROS 2, told from its content."""
     try:
         if path.is_dir():
-            return (path / _METADATA).is_file() or any(_is_bag_file(file) for file in _storage_files(path)[:3])
+            return _is_bag_folder(path)
         return _is_bag_file(path)
     except OSError:
         return False
@@ -110,6 +112,16 @@ def choose_topic(
     others = ", ".join(f"'{shown(topic.name)}'" for topic in ranked[1:6])
     note = f"{what} are read from topic '{shown(chosen.name)}'; not used: {others}" if others else None
     return chosen, note
+
+
+def _is_bag_folder(path: Path) -> bool:
+    """Whether a folder has the metadata of a bag; or, where these are missing, nothing but its files."""
+    metadata = path / _METADATA
+    if metadata.is_file():
+        with metadata.open("rb") as file:
+            return _METADATA_KEY.encode() in file.read(_LOOKED_AT_BYTES)
+    found = _storage_files(path)
+    return bool(found) and len(found) == len(list(path.iterdir())) and all(_is_bag_file(file) for file in found[:3])
 
 
 def _is_bag_file(path: Path) -> bool:
@@ -166,9 +178,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a bag's metadata")
     try:
         content = yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        about = content["rosbag2_bagfile_information"]
+        about = content[_METADATA_KEY]
         if not isinstance(about, dict):
-            raise TypeError("'rosbag2_bagfile_information' holds no settings")
+            raise TypeError(f"'{_METADATA_KEY}' holds no settings")
         return about
     except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
