@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from evfi.errors import ConfigError, InputError
-from evfi.events.formats import EVENT_FORMATS
+from evfi.events.formats import claims_to
 from evfi.recordings.alignment import read_homography
-from evfi.recordings.datasets import aedat4, bsergb, ecd, plain
+from evfi.recordings.datasets import aedat4, bsergb, ecd, plain, rosbag
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
@@ -35,7 +35,7 @@ class RecordingFormat:
 
 RECORDING_FORMATS: Final = tuple(
     RecordingFormat(reader.NAME, reader.DESCRIPTION, reader.recognises, reader.open_recording)
-    for reader in (aedat4, bsergb, ecd, plain)
+    for reader in (aedat4, bsergb, ecd, plain, rosbag)
 )
 
 
@@ -119,10 +119,9 @@ def _describe_unknown(path: Path) -> str:
             return "the file is empty; copy or record it again"
         if plain.is_video(path):
             return "a video without events; name an event file besides, or make events with `evfi simulate`"
-        for event_format in EVENT_FORMATS:
-            if event_format.recognises(path):
-                return f"an event file ({event_format.name}) without frames; open the frames and name this as events"
     elif not any(path.iterdir()):
         return "the folder is empty"
+    for event_format in claims_to(path):
+        return f"an event file ({event_format.name}) without frames; open the frames and name this as events"
     known = "; ".join(layout.description for layout in RECORDING_FORMATS)
     return f"unknown format; expected {known}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,12 +213,8 @@ class _Scan:
 
     def on_damage(self, damage: Damage, path: Path | None = None) -> None:
         """Refuse damage, or count it."""
-        where = path or self.bag.path
         if not self.tolerant:
-            raise InputError(
-                f"{where}: damaged or truncated bag at byte {damage.position} ({shown_reason(damage)}); copy it again, "
-                "or read what is left of it with --tolerant"
-            )
+            refuse_damage(path or self.bag.path, damage)
         self.num_lost_bytes += damage.num_bytes
         if len(self.notes) < 20:
             self.notes.append(f"damaged at byte {damage.position}: {shown_reason(damage)}; the rest was read")
@@ -339,6 +335,18 @@ class _Scan:
             self.num_lost_bytes,
             (*self.bag.notes, *self.notes),
         )
+
+
+def refuse_damage(path: Path, damage: Damage) -> NoReturn:
+    """Refuse a damaged bag.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{path}: damaged or truncated bag at byte {damage.position} ({shown_reason(damage)}); copy it again, or read what "
+        "is left of it with --tolerant"
+    )
 
 
 def shown_reason(damage: Damage) -> str:
