@@ -23,7 +23,7 @@ from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 from evfi.events.stream import EventStream
 
-CHUNK_EVENTS: Final = 2**18
+CHUNK_EVENTS: Final = 2**17
 _MAX_CHUNK_EVENTS: Final = 2**21
 _BLOCK_BYTES: Final = 2**21
 _MAX_CHUNK_BYTES: Final = 2**24
