@@ -14,6 +14,7 @@ from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.cli.progress import ProgressReport
 from evfi.pipeline.jobs import JobConfig, JobSummary, plan_job, run_job
 from evfi.recordings.opening import open_recording
+from evfi.recordings.options import RecordingOptions
 
 if TYPE_CHECKING:
     SamplingOptions = Any
@@ -37,9 +38,7 @@ class InterpolateCommand:
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
         device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
-        format: the recording's layout, where it cannot be told from the content.
-        events: an event file, where the frames lie elsewhere.
-        timestamps: a file with one time in µs per frame, where the frames lie elsewhere.
+        opening: what the files leave open.
         job: what is made.
         sampling: how it is made.
     """
@@ -50,9 +49,7 @@ class InterpolateCommand:
     model: str = "evfi-tiny"
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
-    format: str | None = None
-    events: Path | None = None
-    timestamps: Path | None = None
+    opening: RecordingOptions = field(default_factory=RecordingOptions)
     job: JobConfig = field(default_factory=JobConfig)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
@@ -65,9 +62,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(InterpolateCommand, "interpolate", arguments)
     overrides = sampling_overrides(command.sampling)
-    with open_recording(
-        command.recording, format=command.format, events=command.events, timestamps=command.timestamps
-    ) as recording:
+    with open_recording(command.recording, command.opening) as recording:
         for warning in recording.warnings:
             _log.warning("%s", warning)
         job = plan_job(recording, command.output, frames_dir=command.frames_dir, config=command.job)
@@ -91,7 +86,9 @@ def describe(summary: JobSummary) -> str:
         f"playback  {playback.fps:.4g} fps, {playback.slowdown:.3g} times slower than life",
     ]
     if summary.num_dropped_events:
-        lines.append(f"events    {summary.num_dropped_events} left out: outside the frame or their interval")
+        lines.append(
+            f"events    {summary.num_dropped_events} left out: outside the frame or their interval, or filtered"
+        )
     if summary.video is not None:
         lines.append(f"video     {summary.video}")
     if summary.frames_dir is not None:

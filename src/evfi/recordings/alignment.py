@@ -20,12 +20,36 @@ Matrix = NDArray[np.float64]
 RectificationMap = NDArray[np.float32]
 
 _SCALE_TOLERANCE_PX: Final = 0.01  # a mapping that is off by less at every corner of the frame counts as a pure scale
+_MIN_COARSENING: Final = 1.2  # a sensor pixel that is so many frame pixels wide calls for a coarser grid
 _MAX_BYTES: Final = 2**16
 
 
 def scale_mapping(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> Matrix:
     """The mapping of a sensor that covers exactly the frame's field of view, float64 [3, 3]."""
     return np.diag([frame_size[0] / sensor_size[0], frame_size[1] / sensor_size[1], 1.0])
+
+
+def shifted_mapping(mapping: Matrix, shift_px: tuple[float, float]) -> Matrix:
+    """The mapping followed by a shift (dx, dy) in frame pixels; a shift of zero leaves it as it is."""
+    shift = np.eye(3)
+    shift[:2, 2] = shift_px
+    shifted: Matrix = shift @ mapping
+    return shifted
+
+
+def event_grid(mapping: Matrix, sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of the grid over the frame on which mapped events lie as densely as they do on the sensor.
+
+    That is the frame's own where a sensor pixel is no larger than a frame pixel (or little larger); a coarser one where it
+    is, because events that are scattered over finer pixels would leave most of them empty.
+    """
+    centre = np.array(sensor_size) / 2
+    moved = _transform(mapping, centre + np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, -0.5], [0.0, 0.5]]))
+    sides = [float(np.linalg.norm(moved[1] - moved[0])), float(np.linalg.norm(moved[3] - moved[2]))]
+    pixel = (sides[0] * sides[1]) ** 0.5  # side of a sensor pixel in frame pixels
+    if not pixel > _MIN_COARSENING:  # also where the centre lies behind the camera
+        return frame_size
+    return max(1, round(frame_size[0] / pixel)), max(1, round(frame_size[1] / pixel))
 
 
 def covers_frame(mapping: Matrix, sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> bool:

@@ -73,6 +73,24 @@ class AlignmentEstimate:
     is_reliable: bool
     note: str
 
+    def describe(self, *, offset: bool = True, shift: bool = True) -> str:
+        """The estimate in one line for people.
+
+        Args:
+            offset: tell the time offset.
+            shift: tell the shift.
+        """
+        parts = []
+        if offset:
+            parts.append(f"time offset {self.time_offset_us:+d} µs (± {self.time_offset_error_us:.0f})")
+        if shift:
+            values = (
+                f"{value:+.2f} px (± {error:.2f})"
+                for value, error in zip(self.shift_px, self.shift_error_px, strict=True)
+            )
+            parts.append(f"shift {', '.join(values)}")
+        return f"{', '.join(parts)}; correlation {self.correlation:.2f} over {self.num_windows} pairs of frames"
+
 
 def estimate_alignment(
     recording: Recording, *, offset: bool = True, shift: bool = True, max_offset_us: int = 40_000

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import ConfigError, InputError
+from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to
-from evfi.recordings.alignment import read_homography
+from evfi.recordings.alignment import read_homography, shifted_mapping
 from evfi.recordings.datasets import aedat4, bsergb, ecd, plain, rosbag
+from evfi.recordings.estimation import estimate_alignment
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
+from evfi.recordings.retiming import retimed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,10 +103,33 @@ def _open(path: Path, options: RecordingOptions) -> Recording:
 
 
 def _align(recording: Recording, options: RecordingOptions) -> Recording:
-    """Put what the user said about times and places in the place of what the reader took."""
+    """Filter events, and put what the user said about times and places in the place of what the reader took."""
+    if options.remove_hot_pixels or options.background_filter_us is not None:
+        events = FilteredEvents(recording.events, options.remove_hot_pixels, options.background_filter_us)
+        recording = replace(recording, events=events)
     if options.sensor_to_frame is not None:
-        recording = replace(recording, sensor_to_frame=read_homography(options.sensor_to_frame), rectification=None)
+        recording = replace(recording, sensor_to_frame=read_homography(options.sensor_to_frame))
+    frames = retimed(recording.path, recording.frames, options.frame_time, options.time_offset_us)
+    recording = replace(recording, frames=frames)
+    if options.estimate_offset or options.estimate_shift:
+        recording = _align_as_estimated(recording, offset=options.estimate_offset, shift=options.estimate_shift)
     return recording
+
+
+def _align_as_estimated(recording: Recording, *, offset: bool, shift: bool) -> Recording:
+    found = estimate_alignment(recording, offset=offset, shift=shift)
+    what = " and ".join(name for name, wanted in (("time offset", offset), ("shift", shift)) if wanted)
+    if not found.is_reliable:
+        raise RecordingError(
+            f"{recording.path}: the {what} cannot be estimated: {found.note}; leave the estimate out, or give "
+            f"{'a time offset' if offset else 'a homography'} yourself"
+        )
+    _log.info("%s: estimated %s", recording.path, found.describe(offset=offset, shift=shift))
+    return replace(
+        recording,
+        frames=retimed(recording.path, recording.frames, None, found.time_offset_us),
+        sensor_to_frame=shifted_mapping(recording.sensor_to_frame, found.shift_px),
+    )
 
 
 def _recognised(path: Path) -> RecordingFormat:

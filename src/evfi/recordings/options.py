@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from evfi.errors import ConfigError
-from evfi.events.formats.columns import EventFileOptions, TimeUnit
+from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
+from evfi.events.stream import MAX_ABS_TIME_US
 
 FrameTime = Literal["start", "middle", "end"]
 
@@ -23,7 +24,8 @@ class RecordingOptions:
         events_unit: unit of the event file's times, where the file leaves it open: s, ms, us or ns.
         sensor_size: width and height of the event sensor in pixels, where the files do not say them.
         sensor_to_frame: a text or JSON file of nine numbers: the homography from event to frame coordinates, row by row;
-            pixel i covers [i, i + 1). Without one, the sensor is taken to show the frame's field of view.
+            pixel i covers [i, i + 1). It comes after the rectification where the layout ships one. Without a homography
+            from either, the sensor is taken to show the frame's field of view.
         frame_time: which moment of the exposure is a frame's time: start, middle or end; by default what the layout
             says, the middle where the exposure is known.
         time_offset_us: microseconds to add to every frame's time, so that it names the same moment on the events' clock.
@@ -52,6 +54,11 @@ class RecordingOptions:
     tolerant: bool = False
 
     def __post_init__(self) -> None:
+        for name, allowed in (("frame_time", get_args(FrameTime)), ("events_unit", TIME_UNITS)):
+            if getattr(self, name) not in (None, *allowed):
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got '{getattr(self, name)}'")
+        if abs(self.time_offset_us) > MAX_ABS_TIME_US:
+            raise ConfigError(f"the time offset must lie within ±2^61 µs, got {self.time_offset_us}")
         if self.estimate_offset and self.time_offset_us:
             raise ConfigError("give either a time offset or have it estimated, not both")
         if self.background_filter_us is not None and self.background_filter_us < 1:

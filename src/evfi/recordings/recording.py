@@ -26,6 +26,8 @@ from evfi.recordings.alignment import (
     checked_mapping,
     checked_rectification,
     covers_frame,
+    event_grid,
+    scale_mapping,
     warp_events,
 )
 from evfi.recordings.planning import WindowSpec, plan_windows
@@ -166,7 +168,9 @@ class Recording:
         events = self.events.slice(start_us, end_us)
         if self.rectification is None and covers_frame(self.sensor_to_frame, events.sensor_size, self.frames.size):
             return events
-        return warp_events(events, self.sensor_to_frame, self.frames.size, self.rectification)
+        grid = event_grid(self.sensor_to_frame, events.sensor_size, self.frames.size)
+        mapping = scale_mapping(self.frames.size, grid) @ self.sensor_to_frame
+        return warp_events(events, mapping, grid, self.rectification)
 
     def windows(self, specs: list[WindowSpec]) -> Iterator[Window]:
         """Load windows one after the other."""

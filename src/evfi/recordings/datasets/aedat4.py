@@ -111,16 +111,17 @@ class Aedat4Frames:
         self._file.close()
 
     def _visit_all(self) -> None:
-        times, sizes = [], set()
+        exposures, sizes = [], set()
         for packet in self._packets:
             frame = self._stored(packet)
-            times.append(frame.start_us + frame.exposure_us // 2)
+            exposures.append((frame.start_us, frame.start_us + frame.exposure_us))
             sizes.add((frame.pixels.shape[1], frame.pixels.shape[0]))
             self.is_grey = self.is_grey and (frame.pixels.shape[2] == 1 or is_grey_frame(frame.pixels))
         with self._file.reading():
             if len(sizes) > 1:
                 raise ValueError(f"frames must have one size, found {sorted(sizes)}")
-        self.times_us: Times = np.array(times, np.int64)
+        self.exposures_us: Times = np.array(exposures, np.int64)
+        self.times_us: Times = self.exposures_us[:, 0] + (self.exposures_us[:, 1] - self.exposures_us[:, 0]) // 2
         self.size: tuple[int, int] = sizes.pop()
 
     def _stored(self, packet: Packet) -> _StoredFrame:
