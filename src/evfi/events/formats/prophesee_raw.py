@@ -7,12 +7,11 @@ runs right and y down; polarity 1 is brighter.
 EVT2.1 words come in two orders. Each word is a head (kind, time, x, y) and a mask; IMX636 and older sensors send the head
 first ("legacy"), GenX320 sends one little-endian word of 64 bits, so the mask comes first ("little"). The header tells it
 as `endianness`, or old headers by their `system_ID`. Since a wrong order gives plausible garbage, the words are looked at,
-too: if they only make sense in the other order, that one is taken, with a note.
+too: if they only make sense in the other order, that one is taken, with a note where the header says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -104,38 +103,45 @@ def _system(header: PropheseeHeader) -> int:
 
 
 def _word_file(path: Path, header: PropheseeHeader, encoding: str, size: tuple[int, int] | None) -> WordFile:
-    from evfi.events.formats.evt2_words import decode_evt2, decode_evt21_legacy, decode_evt21_little
+    from evfi.events.formats.evt2_words import decode_evt2
     from evfi.events.formats.evt_words import decode_evt3
 
-    if encoding != "EVT21":
-        dtype, decode = (np.dtype("<u4"), decode_evt2) if encoding == "EVT2" else (np.dtype("<u2"), decode_evt3)
-        name = f"prophesee-raw {encoding.lower()}"
-        return WordFile(path, name, CONVENTION, dtype, decode, header.data_start, size)
-    file = WordFile(path, "", CONVENTION, np.dtype("<u8"), decode_evt2, header.data_start, size)
-    told = _told_order(header)
-    order = _order_of_words(path, header.data_start, told)
-    notes = ()
-    if order != told:
+    start = header.data_start
+    if encoding == "EVT3":
+        return WordFile(path, "prophesee-raw evt3", CONVENTION, np.dtype("<u2"), decode_evt3, start, size)
+    if encoding == "EVT2":
+        return WordFile(path, "prophesee-raw evt2", CONVENTION, np.dtype("<u4"), decode_evt2, start, size)
+    return _evt21_file(path, header, size)
+
+
+def _evt21_file(path: Path, header: PropheseeHeader, size: tuple[int, int] | None) -> WordFile:
+    from evfi.events.formats.evt2_words import decode_evt21_legacy, decode_evt21_little
+
+    told = header.options.get("endianness") or header.fields.get("endianness")
+    expected = _expected_order(told, _system(header))
+    order = _order_of_words(path, header.data_start, expected)
+    notes: tuple[str, ...] = ()
+    if told and order != expected:
         notes = (f"the header of {path.name} tells word order '{told}', but its words only make sense as '{order}'",)
     decode = decode_evt21_little if order == "little" else decode_evt21_legacy
-    return replace(file, format=f"prophesee-raw evt2.1 {order}", decode=decode, notes=notes)
+    name = f"prophesee-raw evt2.1 {order}"
+    return WordFile(path, name, CONVENTION, np.dtype("<u8"), decode, header.data_start, size, notes)
 
 
-def _told_order(header: PropheseeHeader) -> str:
-    """Word order of EVT2.1 that the header tells: "little" or "legacy"."""
-    told = header.options.get("endianness") or header.fields.get("endianness")
+def _expected_order(told: str | None, system: int) -> str:
+    """Word order of EVT2.1, "little" or "legacy", that the header tells or the camera has."""
     if told:
         return "legacy" if told.lower() == "legacy" else "little"
-    return "legacy" if 0 < _system(header) < _FIRST_LITTLE_SYSTEM else "little"
+    return "legacy" if 0 < system < _FIRST_LITTLE_SYSTEM else "little"
 
 
-def _order_of_words(path: Path, data_start: int, told: str) -> str:
-    """The order told, unless the first words can only be of the other one."""
+def _order_of_words(path: Path, data_start: int, expected: str) -> str:
+    """The order expected, unless the first words can only be of the other one."""
     halves = np.fromfile(path, "<u4", 2 * _MAX_WORDS_LOOKED_AT, offset=data_start)
     halves = halves[: len(halves) // 2 * 2].reshape(-1, 2)
     heads = {"legacy": halves[:, 0], "little": halves[:, 1]}
-    other = "little" if told == "legacy" else "legacy"
-    return other if _makes_sense(heads[other]) and not _makes_sense(heads[told]) else told
+    other = "little" if expected == "legacy" else "legacy"
+    return other if _makes_sense(heads[other]) and not _makes_sense(heads[expected]) else expected
 
 
 def _makes_sense(heads: NDArray[np.uint32]) -> bool:
