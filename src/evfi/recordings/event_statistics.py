@@ -21,7 +21,7 @@ _MAX_PIXELS: Final = 2**23
 _MAX_BINS: Final = 2**20
 _FINEST_BIN_US: Final = 1000
 _MIN_BINS: Final = 256
-_NUM_GAPS: Final = 64
+NUM_GAPS: Final = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ def count_events(source: EventSource, marks_us: Counts | None = None) -> EventSt
     pixels = np.zeros((width * height if by_pixel else 0, 2), np.int64)
     bin_us = _bin_length(end_us - start_us + 1)
     bins = np.zeros((end_us - start_us) // bin_us + 1, np.int64)
-    gaps, state = np.zeros((_NUM_GAPS, 2), np.int64), np.zeros(loops.NUM_STATES, np.int64)
+    gaps, state = np.zeros((NUM_GAPS, 2), np.int64), np.zeros(loops.NUM_STATES, np.int64)
     marks = np.zeros(0, np.int64) if marks_us is None else marks_us
     until, after = np.zeros(len(marks), np.int64), np.zeros(len(marks), np.int64)
     num_events = num_left_out = 0

@@ -1,0 +1,67 @@
+"""`evfi inspect`: says what is in a recording, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from evfi.cli.inspection_text import describe_inspection
+from evfi.cli.options import parse
+from evfi.errors import ConfigError
+from evfi.files import check_writable
+from evfi.recordings.inspection import inspect_subject
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.subject import open_subject
+
+
+@dataclass(frozen=True)
+class InspectCommand:
+    """Say what is in a recording or an event file, and what is wrong with it.
+
+        evfi inspect street.aedat4 --picture street.png
+
+    Attributes:
+        recording: a file or folder of any layout, or an event file without frames.
+        json: print JSON instead of text; docs/inspect.md says what is in it.
+        picture: a PNG file to draw: frames with events over them, and the rate of events over time.
+        options: what the files leave open.
+    """
+
+    recording: tyro.conf.Positional[Path]
+    json: bool = False
+    picture: Path | None = None
+    options: RecordingOptions = field(default_factory=RecordingOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `inspect`.
+    """
+    command = parse(InspectCommand, "inspect", arguments)
+    if command.picture is not None:
+        if command.picture.suffix.lower() != ".png":
+            raise ConfigError(f"the picture must be a .png file, got '{command.picture}'")
+        check_writable(command.picture)
+    with open_subject(command.recording, command.options) as subject:
+        inspection = inspect_subject(subject)
+        if command.picture is not None:
+            from evfi.recordings.inspection_picture import write_picture
+
+            write_picture(command.picture, subject, inspection)
+    if command.json:
+        print(json.dumps(inspection.as_json(), indent=2))
+    else:
+        _print_text(describe_inspection(inspection))
+
+
+def _print_text(text: str) -> None:
+    """Print; a terminal that lacks a character shows a question mark."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))

@@ -1,0 +1,118 @@
+"""What is inspected: a recording, or the events alone where there are no frames that can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.filters import FilteredEvents
+from evfi.events.formats import claims_to, open_event_file
+from evfi.events.source import EventSource
+from evfi.recordings.opening import open_recording
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Recording
+
+_EVENT_FOLDERS: Final = ("", "events")
+_MAX_CANDIDATES: Final = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A path, opened as far as it can be.
+
+    Attributes:
+        path: what was opened.
+        recording: frames and events; None where the frames are missing or cannot be read.
+        events: the events.
+        problem: why there is no recording; None where there is one.
+        options: what the user said.
+    """
+
+    path: Path
+    recording: Recording | None
+    events: EventSource
+    problem: str | None
+    options: RecordingOptions
+
+    def close(self) -> None:
+        """Close the files."""
+        if self.recording is not None:
+            self.recording.close()
+        elif hasattr(self.events, "close"):
+            self.events.close()
+
+    def __enter__(self) -> Subject:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_subject(path: Path, options: RecordingOptions) -> Subject:
+    """Open a recording of any layout, or the events of one whose frames are missing or damaged, or an event file.
+
+    Args:
+        path: a file or folder.
+        options: what the files leave open.
+
+    Raises:
+        InputError: neither frames nor events can be read.
+        RecordingError: there are no events.
+        ConfigError: a setting is unknown, out of range, or contradicts another.
+    """
+    try:
+        recording = open_recording(path, options, must_overlap=False)
+    except ConfigError:
+        raise
+    except (InputError, RecordingError) as problem:
+        return Subject(path, None, _events_alone(path, options, problem), str(problem), options)
+    return Subject(path, recording, recording.events, None, options)
+
+
+def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> EventSource:
+    """The events of a path that is no recording.
+
+    Raises:
+        EvfiError: the given problem, where it is not clear which file they are in; or they cannot be read either.
+    """
+    try:
+        candidates = _event_files(path, options)
+        if len(candidates) != 1:
+            raise problem
+        try:
+            return _filtered(open_event_file(candidates[0], options.for_events()), options)
+        except (InputError, RecordingError) as error:
+            if candidates[0] == path:
+                raise
+            raise InputError(f"{problem}; nor can the events alone be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
+def _event_files(path: Path, options: RecordingOptions) -> list[Path]:
+    if options.events is not None:
+        return [options.events] if options.events.exists() else []
+    if _is_event_file(path):
+        return [path]
+    if not path.is_dir():
+        return []
+    folders = [path / name for name in _EVENT_FOLDERS if (path / name).is_dir()]
+    found = [file for folder in folders for file in sorted(folder.iterdir())]
+    return [file for file in found[:_MAX_CANDIDATES] if file.is_file() and _is_event_file(file)]
+
+
+def _is_event_file(path: Path) -> bool:
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return False
+    return bool(claims_to(path))
+
+
+def _filtered(events: EventSource, options: RecordingOptions) -> EventSource:
+    if not options.remove_hot_pixels and options.background_filter_us is None:
+        return events
+    return FilteredEvents(events, options.remove_hot_pixels, options.background_filter_us)
