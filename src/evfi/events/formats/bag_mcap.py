@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from evfi.errors import InputError
-from evfi.events.formats.bag_parts import BagMessage, Damage, OnDamage, Topic, topic_type, unpack
+from evfi.events.formats.bag_parts import BagMessage, Damage, OnDamage, Topic, topic_type, unpack, unpack_message
 
 MAGIC: Final = b"\x89MCAP0\r\n"
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 2, 3, 4, 5, 6, 15
@@ -29,15 +29,20 @@ _WIRES: Final = {"cdr": True, "ros1": False}
 class McapFile:
     """An MCAP file of ROS messages; see `BagFile`.
 
+    Args:
+        path: the file.
+        message_compression: "zstd" where each message is compressed on its own, else "".
+
     Raises:
         InputError: it is no MCAP file.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, message_compression: str = ""):
         self.path = path
         self.complaint: Damage | None = None
         self.connections: dict[int, Topic] = {}
         self._size = path.stat().st_size
+        self._compression = message_compression
         self._schemas: dict[int, str] = {}
         self._kept: tuple[int, bytes] = (-1, b"")
         with path.open("rb") as file:
@@ -57,8 +62,14 @@ class McapFile:
                 if number < skip or kind != _MESSAGE or len(content) < _MESSAGE_HEAD.size:
                     continue
                 channel, _, log_time, _ = _MESSAGE_HEAD.unpack_from(content)
-                if channel in numbers:
-                    yield BagMessage(log_time, content[_MESSAGE_HEAD.size :], start, number)
+                if channel not in numbers:
+                    continue
+                try:
+                    data = unpack_message(content[_MESSAGE_HEAD.size :], self._compression)
+                except ValueError as error:
+                    on_damage(Damage(start, len(content), str(error)))
+                    data = content[:0]
+                yield BagMessage(log_time, data, start, number)
 
     def _read_summary(self, file: IO[bytes]) -> None:
         """Schemas and channels from the end of the file."""
@@ -83,8 +94,8 @@ class McapFile:
                 continue
             try:
                 if kind == _SCHEMA:
-                    number, name = _number_and_name(content, "<H")
-                    self._schemas[number] = name
+                    (number,) = struct.unpack_from("<H", content)
+                    self._schemas[number] = _text(content, 2)[0]
                 else:
                     self._add_channel(content)
             except (ValueError, struct.error):
@@ -138,7 +149,9 @@ class McapFile:
         elif checksum and zlib.crc32(block) != checksum:
             on_damage(Damage(position, end - position, "a chunk does not fit its checksum"))
             return b""
-        if len(block) <= _MAX_KEPT_BLOCK_BYTES:
+        elif broken := size - _whole_length(block):
+            on_damage(Damage(position, broken, "a chunk holds a broken record"))
+        elif len(block) <= _MAX_KEPT_BLOCK_BYTES:
             self._kept = (position, block)
         return block
 
@@ -167,9 +180,15 @@ def _records_of(block: bytes) -> Iterator[tuple[int, memoryview]]:
         yield kind, view[position - length : position]
 
 
-def _number_and_name(content: memoryview, layout: str) -> tuple[int, str]:
-    (number,) = struct.unpack_from(layout, content)
-    return number, _text(content, struct.calcsize(layout))[0]
+def _whole_length(block: bytes) -> int:
+    """How many bytes of a chunk its whole records take."""
+    position = 0
+    while position + _RECORD.size <= len(block):
+        behind = position + _RECORD.size + int(_RECORD.unpack_from(block, position)[1])
+        if behind > len(block):
+            break
+        position = behind
+    return position
 
 
 def _text(content: memoryview, position: int) -> tuple[str, int]:

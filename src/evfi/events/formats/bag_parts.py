@@ -11,6 +11,8 @@ from typing import Final, NamedTuple, Protocol
 MAX_BLOCK_BYTES: Final = 2**29
 """No chunk is unpacked to more than this; recorders write chunks of about 1 MB."""
 
+_PIECE_BYTES: Final = 2**22
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -73,9 +75,9 @@ def topic_type(name: str) -> str:
     return name.replace("/msg/", "/")
 
 
-def shown(text: str) -> str:
-    """A name out of a file, for messages: printable and short."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:80])
+def shown(text: str, max_letters: int = 80) -> str:
+    """Text out of a file, for messages: printable, on one line, and short."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())[:max_letters])
 
 
 def unpack(data: bytes, compression: str, size: int) -> bytes:
@@ -96,10 +98,19 @@ def unpack(data: bytes, compression: str, size: int) -> bytes:
     except KeyError:
         raise ValueError(f"compression '{shown(compression)}' is not supported") from None
     except (OSError, RuntimeError, EOFError) as error:
-        raise ValueError(f"a block cannot be unpacked: {' '.join(str(error).split())}") from None
+        raise ValueError(f"a block cannot be unpacked: {shown(str(error), 200)}") from None
     if len(unpacked) > size:
         raise ValueError(f"a block unpacks to more than the {size} bytes that it promises")
     return unpacked
+
+
+def unpack_message(data: bytes | memoryview, compression: str) -> memoryview:
+    """Unpack a message that is compressed on its own; "" means that it is not.
+
+    Raises:
+        ValueError: it is too large or corrupt.
+    """
+    return memoryview(unpack(bytes(data), compression, MAX_BLOCK_BYTES) if compression else data)
 
 
 def _same(data: bytes, size: int) -> bytes:
@@ -113,18 +124,32 @@ def _unpack_bz2(data: bytes, size: int) -> bytes:
 def _unpack_lz4(data: bytes, size: int) -> bytes:
     import lz4.frame  # type: ignore[import-untyped]
 
-    unpacked: bytes = lz4.frame.LZ4FrameDecompressor().decompress(data, size + 1)
-    return unpacked
+    decompressor = lz4.frame.LZ4FrameDecompressor()
+    parts: list[bytes] = []
+    length = 0
+    while length <= size and not decompressor.eof:
+        part = decompressor.decompress(data, max_length=min(size + 1 - length, _PIECE_BYTES))
+        data = b""
+        if not part and decompressor.needs_input:
+            break  # it was cut
+        parts.append(part)
+        length += len(part)
+    return b"".join(parts)
 
 
 def _unpack_zstd(data: bytes, size: int) -> bytes:
     import zstandard
 
+    parts: list[bytes] = []
+    length = 0
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
-            return reader.read(size + 1)
+            while length <= size and (part := reader.read(min(size + 1 - length, _PIECE_BYTES))):
+                parts.append(part)
+                length += len(part)
     except zstandard.ZstdError as error:
         raise ValueError(f"a block cannot be unpacked: {error}") from None
+    return b"".join(parts)
 
 
 _UNPACKERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {

@@ -148,7 +148,7 @@ class Ros1File:
             on_damage(Damage(position, size - len(block), "a chunk ends too early"))
         elif broken := size - _whole_length(block):
             on_damage(Damage(position, broken, "a chunk holds a broken record"))
-        if len(block) <= _MAX_KEPT_BLOCK_BYTES:
+        elif len(block) <= _MAX_KEPT_BLOCK_BYTES:
             self._kept = (position, block)
         return block
 

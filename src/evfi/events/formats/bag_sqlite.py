@@ -14,7 +14,16 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from evfi.errors import InputError
-from evfi.events.formats.bag_parts import MAX_BLOCK_BYTES, BagMessage, Damage, OnDamage, Topic, topic_type, unpack
+from evfi.events.formats.bag_parts import (
+    MAX_BLOCK_BYTES,
+    BagMessage,
+    Damage,
+    OnDamage,
+    Topic,
+    shown,
+    topic_type,
+    unpack_message,
+)
 
 MAGIC: Final = b"SQLite format 3\0"
 _LOOKED_AT_BYTES: Final = 65536
@@ -56,7 +65,7 @@ class SqliteFile:
                 self.connections = _read_topics(database)
                 self._complain_of_size(database)
         except (sqlite3.Error, ValueError) as error:
-            raise InputError(f"{path}: damaged ROS 2 bag ({_reason(error)}); copy the file again") from None
+            raise InputError(f"{path}: damaged ROS 2 bag ({shown(str(error), 200)}); copy the file again") from None
 
     def messages(
         self, numbers: frozenset[int], on_damage: OnDamage, position: int = 0, ordinal: int = 0
@@ -73,14 +82,12 @@ class SqliteFile:
                     last = number
                     yield BagMessage(*self._checked(time_ns, data), number, 0)
         except (sqlite3.Error, ValueError) as error:
-            on_damage(Damage(last, 0, f"after row {last}: {_reason(error)}"))
+            on_damage(Damage(last, 0, f"after row {last}: {shown(str(error), 200)}"))
 
     def _checked(self, time_ns: object, data: object) -> tuple[int, memoryview]:
         if type(time_ns) is not int or not isinstance(data, bytes):
             raise ValueError("a message has no time or no content")
-        if self._compression:
-            data = unpack(data, self._compression, min(len(data) * 1000, MAX_BLOCK_BYTES))
-        return time_ns, memoryview(data)
+        return time_ns, unpack_message(data, self._compression)
 
     def _connect(self) -> sqlite3.Connection:
         address = f"file:{quote(str(self.path.absolute()))}?mode=ro&immutable=1"
@@ -119,7 +126,3 @@ def _read_topics(database: sqlite3.Connection) -> dict[int, Topic]:
         for number, name, kind, wire in rows
         if type(number) is int and isinstance(name, str) and isinstance(kind, str) and wire == "cdr"
     }
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())

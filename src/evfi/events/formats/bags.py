@@ -138,7 +138,7 @@ def _open_file(path: Path, message_compression: str) -> BagFile:
     if start.startswith(bag_ros1.MAGIC):
         return bag_ros1.Ros1File(path)
     if start.startswith(bag_mcap.MAGIC):
-        return bag_mcap.McapFile(path)
+        return bag_mcap.McapFile(path, message_compression)
     if start == bag_sqlite.MAGIC:
         return bag_sqlite.SqliteFile(path, message_compression)
     raise InputError(f"{path}: expected a ROS bag (.bag, .db3, .mcap), found something else; copy the file again")
@@ -183,7 +183,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             raise TypeError(f"'{_METADATA_KEY}' holds no settings")
         return about
     except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(str(error), 200)
         raise InputError(f"{path}: no valid metadata of a ROS 2 bag ({reason}); run `ros2 bag reindex`") from None
 
 

@@ -42,6 +42,7 @@ USUAL_TOPICS: Final = (
 _READER: Final = "rosbag 1"
 _STRETCH_EVENTS: Final = 2**19
 _NUM_CACHED: Final = 4
+_NUM_THREADS: Final = 2
 _MAX_SAMPLES: Final = 100_000
 _NUM_PLACE: Final = (
     7  # columns of an index before the decoder's state: place (3), messages, offset, largest x, largest y
@@ -123,7 +124,9 @@ class RosbagEvents(ChunkedEvents):
                 f"{bag.path}: events lie outside {size[0]}×{size[1]}, the size of the frames; "
                 f"give the sensor's size (--sensor-size), at least {needed[0]} {needed[1]}"
             )
-        super().__init__(size, index.time_range_us, index.bounds_us, self._load_stretch, _NUM_CACHED, index.report)
+        super().__init__(
+            size, index.time_range_us, index.bounds_us, self._load_stretch, _NUM_CACHED, index.report, _NUM_THREADS
+        )
 
     def _load_stretch(self, number: int) -> EventChunk:
         row = self._index.states[number]
@@ -217,7 +220,7 @@ class _Scan:
             refuse_damage(path or self.bag.path, damage)
         self.num_lost_bytes += damage.num_bytes
         if len(self.notes) < 20:
-            self.notes.append(f"damaged at byte {damage.position}: {shown_reason(damage)}; the rest was read")
+            self.notes.append(f"damaged at byte {damage.position}: {shown(damage.reason, 300)}; the rest was read")
 
     def add(self, message: BagMessage, place: Place) -> None:
         """Note what a message holds."""
@@ -344,11 +347,6 @@ def refuse_damage(path: Path, damage: Damage) -> NoReturn:
         InputError: always.
     """
     raise InputError(
-        f"{path}: damaged or truncated bag at byte {damage.position} ({shown_reason(damage)}); copy it again, or read what "
-        "is left of it with --tolerant"
+        f"{path}: damaged or truncated bag at byte {damage.position} ({shown(damage.reason, 300)}); copy it again, or read "
+        "what is left of it with --tolerant"
     )
-
-
-def shown_reason(damage: Damage) -> str:
-    """Why something is damaged, printable."""
-    return "".join(letter if letter.isprintable() else "?" for letter in damage.reason)

@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import EvfiError, InputError, RecordingError
-from evfi.events.formats.bag_parts import BagMessage, Damage, Topic
+from evfi.events.formats.bag_parts import BagMessage, Damage, Topic, shown
 from evfi.events.formats.bags import Bag, Place, choose_topic, is_bag
-from evfi.events.formats.rosbag import event_topic, open_bag_events, refuse_damage, shown_reason
+from evfi.events.formats.rosbag import event_topic, open_bag_events, refuse_damage
 from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.recordings.alignment import scale_mapping
@@ -130,7 +130,7 @@ class RosbagFrames:
 
 
 def _raise_damage(damage: Damage) -> None:
-    raise ValueError(shown_reason(damage))
+    raise ValueError(shown(damage.reason, 300))
 
 
 def _picture_topics(bag: Bag) -> list[Topic]:
@@ -188,7 +188,9 @@ class _FrameScan:
         if not self.tolerant:
             refuse_damage(path or self.bag.path, damage)
         if len(self.notes) < _MAX_NOTES:
-            self.notes.append(f"frames: damaged at byte {damage.position}: {shown_reason(damage)}; the rest was read")
+            self.notes.append(
+                f"frames: damaged at byte {damage.position}: {shown(damage.reason, 300)}; the rest was read"
+            )
 
     def add(self, message: BagMessage, place: Place) -> None:
         """Note a frame."""
@@ -210,7 +212,7 @@ class _FrameScan:
         """The index: one frame per chunk."""
         if not self.found or self.size is None:
             raise RecordingError(
-                f"{self.bag.path}: topic '{self.topic.name}' holds no picture; there is nothing between"
+                f"{self.bag.path}: topic '{shown(self.topic.name)}' holds no picture; there is nothing between"
             )
         if self.is_deep:
             self.notes.append("frames of 16 bits are scaled to 8 bits; they are dark if the camera does not use all 16")
