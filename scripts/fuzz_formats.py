@@ -41,6 +41,8 @@ MEMORY_LIMIT_BYTES: Final = 1 * 2**30
 """On top of what an idle worker has mapped."""
 
 MAX_SHOWN: Final = 20
+MAX_FAILURES: Final = 200
+"""Of one format; after that the rest of its cases are left out, which the table shows."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,11 @@ def _span(data: bytearray, rng: np.random.Generator, longest: int) -> tuple[int,
 class Workshop:
     """Makes a format's damaged files in a folder of its own, and reads them."""
 
-    def __init__(self, name: str, folder: Path):
+    def __init__(self, name: str, samples: Path, folder: Path):
         self._name = name
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._samples = [(path.name, path.read_bytes()) for path in SAMPLES[name](folder)]
+        self._samples = [(path.name, path.read_bytes()) for path in sorted(samples.iterdir())]
 
     def try_case(self, number: int) -> Outcome:
         """Damage a sample and read it, strictly and tolerantly."""
@@ -245,7 +247,7 @@ def work(connection: Connection, folder: Path) -> None:
         name, number = case
         if name not in workshops:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            workshops[name] = Workshop(name, folder / name)
+            workshops[name] = Workshop(name, folder.parent / "samples" / name, folder / name)
             workshops[name].try_case(number)  # compiles, imports
             is_limited = False
         if not is_limited:
@@ -328,11 +330,20 @@ def main() -> int:
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else sorted(SAMPLES)
     per_format = -(-arguments.cases // len(names))
-    cases = ((name, arguments.first + number) for name in names for number in range(per_format))
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
+    cases = (
+        (name, arguments.first + number)
+        for name in names
+        for number in range(per_format)
+        if counts[name].total() - counts[name]["read"] - counts[name]["refused"] < MAX_FAILURES
+    )
     num_shown = 0
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            samples = Path(folder) / "samples" / name
+            samples.mkdir(parents=True)
+            SAMPLES[name](samples)
         pool = Pool(arguments.workers, Path(folder))
         try:
             for (name, number), outcome in pool.run(cases):

@@ -36,6 +36,24 @@ def _aedat4(folder: Path) -> list[Path]:
     ]
 
 
+def _prophesee_raw(folder: Path) -> list[Path]:
+    from file_writers.prophesee import write_raw
+
+    kinds = (("EVT2", "little"), ("EVT21", "little"), ("EVT21", "legacy"), ("EVT3", "little"))
+    return [
+        write_raw(folder / f"{encoding}-{order}.raw", encoding, *sample_events(), SIZE, order=order)  # type: ignore[arg-type]
+        for encoding, order in kinds
+    ]
+
+
+def _prophesee_dat(folder: Path) -> list[Path]:
+    from file_writers.prophesee import write_dat
+
+    return [write_dat(folder / "events.dat", *sample_events(), size=SIZE)]
+
+
 SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
     "aedat4": _aedat4,
+    "prophesee-dat": _prophesee_dat,
+    "prophesee-raw": _prophesee_raw,
 }
