@@ -121,3 +121,25 @@ def read_libcaer_words(
                     n += 1
             row += 8
     return column
+
+
+@compiled
+def survey_events(
+    x: NDArray[np.int32], y: NDArray[np.int32], t: NDArray[np.int64], last_t: int
+) -> tuple[int, int, int, int, int]:
+    """Earliest and latest time, largest x and y, and how many events are earlier than the one before them.
+
+    Args:
+        x, y, t: at least one event.
+        last_t: time of the event before the first.
+    """
+    min_t = max_t = t[0]
+    max_x, max_y = x[0], y[0]
+    num_unsorted = 0
+    for i in range(len(t)):
+        now = t[i]
+        num_unsorted += now < last_t
+        last_t = now
+        min_t, max_t = min(min_t, now), max(max_t, now)
+        max_x, max_y = max(max_x, x[i]), max(max_y, y[i])
+    return min_t, max_t, max_x, max_y, num_unsorted

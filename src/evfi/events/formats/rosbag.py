@@ -28,7 +28,7 @@ from evfi.events.formats.ros_messages import EVENT_TYPES, EventMessage, parse_ev
 from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
-from evfi.events.stream import MAX_ABS_TIME_US, EventStream
+from evfi.events.stream import EventStream
 
 USUAL_TOPICS: Final = (
     "/dvs/events",
@@ -42,7 +42,6 @@ USUAL_TOPICS: Final = (
 _READER: Final = "rosbag 1"
 _STRETCH_EVENTS: Final = 2**19
 _NUM_CACHED: Final = 4
-_NUM_THREADS: Final = 2
 _MAX_SAMPLES: Final = 100_000
 _NUM_PLACE: Final = (
     7  # columns of an index before the decoder's state: place (3), messages, offset, largest x, largest y
@@ -124,9 +123,7 @@ class RosbagEvents(ChunkedEvents):
                 f"{bag.path}: events lie outside {size[0]}×{size[1]}, the size of the frames; "
                 f"give the sensor's size (--sensor-size), at least {needed[0]} {needed[1]}"
             )
-        super().__init__(
-            size, index.time_range_us, index.bounds_us, self._load_stretch, _NUM_CACHED, index.report, _NUM_THREADS
-        )
+        super().__init__(size, index.time_range_us, index.bounds_us, self._load_stretch, _NUM_CACHED, index.report)
 
     def _load_stretch(self, number: int) -> EventChunk:
         row = self._index.states[number]
@@ -135,7 +132,9 @@ class RosbagEvents(ChunkedEvents):
         parts = []
         for message, _ in islice(self._bag.messages(self._topic, _pass_over, start), num_messages):
             try:
-                parts.append(decoder.decode(parse_event_message(message, self._topic)))
+                parsed = parse_event_message(message, self._topic)
+                _check_agreement(parsed, self._encoding, self._index.sensor_size)
+                parts.append(decoder.decode(parsed))
             except ValueError:
                 continue  # counted when the index was made
         count = sum(len(part[2]) for part in parts)
@@ -147,6 +146,18 @@ class RosbagEvents(ChunkedEvents):
 
 def _pass_over(damage: Damage) -> None:
     """Damage was told when the index was made."""
+
+
+def _check_agreement(message: EventMessage, encoding: str, size: tuple[int, int] | None) -> None:
+    """Make sure that a message is of the same encoding and sensor as the first one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if message.encoding != encoding:
+        raise ValueError(f"the encoding changes from '{encoding}' to '{message.encoding}'")
+    if min(message.size) > 0 and message.size != size:
+        raise ValueError(f"the sensor's size changes from {size} to {message.size}")
 
 
 def _chunk_of(
@@ -232,13 +243,9 @@ class _Scan:
             parsed = parse_event_message(message, self.topic)
             self._agree(parsed)
             assert self.decoder is not None
-            columns = self.decoder.decode(parsed)
-            if len(columns[2]) and max(abs(int(columns[2].min())), abs(int(columns[2].max()))) > MAX_ABS_TIME_US // 2:
-                raise ValueError("a message has impossible times")
+            self._count(parsed, self.decoder.decode(parsed))
         except ValueError as error:
             self.on_damage(Damage(message.position, len(message.data), str(error)))
-            return
-        self._count(parsed, columns)
 
     def _agree(self, message: EventMessage) -> None:
         """Take sensor size and encoding from the first message; all others must agree."""
@@ -249,16 +256,13 @@ class _Scan:
                 raise InputError(f"{self.bag.path}: {error}") from None
             self.encoding = message.encoding
             self.stretches[-1].state = self.decoder.state.copy()
-        if message.encoding != self.encoding:
-            raise ValueError(f"the encoding changes from '{self.encoding}' to '{message.encoding}'")
-        if min(message.size) < 1:
-            return
-        if self.size is None:
+        if self.size is None and min(message.size) > 0:
             self.size = message.size
-        elif message.size != self.size:
-            raise ValueError(f"the sensor's size changes from {self.size} to {message.size}")
+        _check_agreement(message, self.encoding, self.size)
 
     def _count(self, message: EventMessage, columns: Columns) -> None:
+        from evfi.events.formats.ros_loops import survey_events
+
         x, y, t, _ = columns
         if message.sequence >= 0:
             step = message.sequence - self.last_sequence
@@ -268,10 +272,11 @@ class _Scan:
         if not len(t):
             return
         stretch = self.stretches[-1]
+        min_t, max_t, max_x, max_y, num_unsorted = survey_events(x, y, t, self.last_t)
         stretch.count += len(t)
-        stretch.min_t, stretch.max_t = min(stretch.min_t, int(t.min())), max(stretch.max_t, int(t.max()))
-        stretch.max_x, stretch.max_y = max(stretch.max_x, int(x.max())), max(stretch.max_y, int(y.max()))
-        self.num_unsorted += int(np.count_nonzero(t[1:] < t[:-1])) + int(t[0] < self.last_t)
+        stretch.min_t, stretch.max_t = min(stretch.min_t, min_t), max(stretch.max_t, max_t)
+        stretch.max_x, stretch.max_y = max(stretch.max_x, max_x), max(stretch.max_y, max_y)
+        self.num_unsorted += num_unsorted
         self.last_t = int(t[-1])
         if len(self.offsets) < _MAX_SAMPLES and message.stamp_ns:
             self.offsets.append((message.stamp_ns + 500) // 1000 - int(t[0]))
