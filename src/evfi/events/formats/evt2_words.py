@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.events.compiled import compiled
-from evfi.events.formats.evt_words import (
-    BIT_FACTOR,
-    BIT_OF_PRODUCT,
+from evfi.events.formats.evt_words import BIT_FACTOR, BIT_OF_PRODUCT, loops_after
+from evfi.events.formats.word_state import (
     EVENTS,
     HIGH,
     LAST_T,
@@ -27,7 +26,6 @@ from evfi.events.formats.evt_words import (
     UNDATED,
     UNKNOWN,
     UNSORTED,
-    loops_after,
 )
 
 _HIGH_STEPS = 2**28  # of EVT2's and EVT2.1's high time

@@ -3,7 +3,7 @@
 A decoder is a compiled function over an array of words that carries its state from call to call, so that a stream may be
 cut into blocks at any word:
 
-- `state` (int64, made by `initial_state`) is what it must know from earlier words; it is changed in place.
+- `state` (int64, made by `word_state.initial_state`) is what it must know from earlier words; it is changed in place.
 - `tally` (int64, made by `new_tally`) collects counts and extremes.
 - `limits` (int64) are the sensor's width and height, and two numbers of events: after the first the decoder stops before
   a word that moves the clock, and it never goes beyond the second.
@@ -24,71 +24,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.events.compiled import compiled
+from evfi.events.formats.word_state import (
+    BASE_X,
+    EVENTS,
+    HIGH,
+    LAST_T,
+    LOOPS,
+    LOW,
+    MAX_T,
+    MAX_X,
+    MAX_Y,
+    MIN_T,
+    NO_LIMIT,
+    NO_SIZE,
+    NUM_STATE,
+    OUTSIDE,
+    ROW,
+    TRIGGERS,
+    UNDATED,
+    UNKNOWN,
+    UNSORTED,
+    VECTOR_P,
+    Columns,
+    empty_columns,
+    initial_state,
+    new_tally,
+)
 
-EVENTS, OUTSIDE, TRIGGERS, UNKNOWN, UNDATED, UNSORTED, MIN_T, MAX_T, MAX_X, MAX_Y = range(10)
-HIGH, LOW, LOOPS, ROW, BASE_X, VECTOR_P, LAST_T = range(7)
-NUM_STATE: Final = 7
-NO_TIME: Final = -(2**62)
-NO_LIMIT: Final = 2**30
+__all__ = [  # for decoders of streams that are cut in other ways than files
+    "EVENTS",
+    "LOOPS",
+    "NUM_STATE",
+    "TRIGGERS",
+    "UNDATED",
+    "UNKNOWN",
+    "Evt3Decoder",
+    "decode_evt3",
+    "empty_columns",
+    "initial_state",
+    "new_tally",
+]
+
 MAX_LOOPS: Final = 2**24  # more wraps than any recording has; keeps times of garbage within 2^58 µs
-BIT_OF_PRODUCT: Final = np.array(
-    [
-        0,
-        1,
-        28,
-        2,
-        29,
-        14,
-        24,
-        3,
-        30,
-        22,
-        20,
-        15,
-        25,
-        17,
-        4,
-        8,
-        31,
-        27,
-        13,
-        23,
-        21,
-        19,
-        16,
-        7,
-        26,
-        12,
-        18,
-        6,
-        11,
-        5,
-        10,
-        9,
-    ],
-    np.int32,
-)  # the position of a single bit b below 2^32 is BIT_OF_PRODUCT[(b * BIT_FACTOR >> 27) & 31]
 BIT_FACTOR: Final = 0x077CB531
+BIT_OF_PRODUCT: Final = np.argsort([(BIT_FACTOR << k >> 27) & 31 for k in range(32)]).astype(np.int32)
+"""The position of a single bit b below 2^32 is `BIT_OF_PRODUCT[(b * BIT_FACTOR >> 27) & 31]` (de Bruijn)."""
 _NOT_CONTRAST: Final = -2  # the row while the stream tells other things than contrast events
 _MAX_BASE_X: Final = 4096
 _JITTER: Final = 16
-
-Columns = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
-
-
-def initial_state() -> NDArray[np.int64]:
-    """The state of a decoder that has seen nothing yet."""
-    return np.array([-1, 0, 0, -1, -1, -1, NO_TIME], np.int64)
-
-
-def new_tally() -> NDArray[np.int64]:
-    """A tally without any count."""
-    return np.array([0, 0, 0, 0, 0, 0, -NO_TIME, NO_TIME, -1, -1], np.int64)
-
-
-def empty_columns(count: int) -> Columns:
-    """Room for x, y, t and p of so many events."""
-    return np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int8)
 
 
 class Evt3Decoder:
@@ -108,7 +91,7 @@ class Evt3Decoder:
             x, y, t in µs and p (+1, -1) of the events that they hold, in the stream's order.
         """
         words = np.ascontiguousarray(words, np.uint16)
-        limits = np.array([NO_LIMIT, NO_LIMIT, 2**62, 2**62], np.int64)
+        limits = np.array([NO_SIZE, NO_SIZE, NO_LIMIT, NO_LIMIT], np.int64)
         counted = new_tally()
         decode_evt3(words, self._state.copy(), limits, None, None, None, None, None, counted)
         x, y, t, p = empty_columns(int(counted[EVENTS]))

@@ -18,6 +18,25 @@ from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.formats.columns import EventFileOptions
+from evfi.events.formats.word_state import (
+    EVENTS,
+    LOOPS,
+    MAX_T,
+    MAX_X,
+    MAX_Y,
+    MIN_T,
+    NO_LIMIT,
+    NO_SIZE,
+    NUM_STATE,
+    OUTSIDE,
+    TRIGGERS,
+    UNDATED,
+    UNKNOWN,
+    UNSORTED,
+    empty_columns,
+    initial_state,
+    new_tally,
+)
 from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
@@ -31,6 +50,7 @@ _MAX_UNKNOWN_SHARE: Final = 0.1
 _NUM_THREADS: Final = 2
 _KNOWN_SIZES: Final = ((304, 240), (320, 320), (640, 480), (1280, 720))
 _INDEX_VERSION: Final = 1
+_END, _NUM_OUTSIDE = -2, -1  # the last columns of the index's states, which begin with the decoder's state
 
 Decoder = Callable[..., int]
 
@@ -114,21 +134,14 @@ def _check_content(file: WordFile, options: EventFileOptions, index: ChunkIndex,
         raise RecordingError(f"{file.path}: all {num_outside} events lie outside the {width}×{height} sensor")
 
 
-_END, _NUM_OUTSIDE, _NUM_STATE = -2, -1, 7  # columns of the index's states: the decoder's state, end of chunk, outside
-
-
 class _IndexBuilder:
     """Goes through the words of a file and collects its chunks."""
 
     def __init__(self, file: WordFile, size: tuple[int, int] | None, chunk_events: int):
-        from evfi.events.formats.evt_words import NO_LIMIT, initial_state, new_tally
-
         self._file = file
-        self._limits = np.array([*(size or (NO_LIMIT, NO_LIMIT)), chunk_events, _MAX_CHUNK_EVENTS], np.int64)
-        self._new_tally = new_tally
+        self._limits = np.array([*(size or (NO_SIZE, NO_SIZE)), chunk_events, _MAX_CHUNK_EVENTS], np.int64)
         self.state = initial_state()
-        self.totals = np.zeros(len(new_tally()), np.int64)
-        self.max_x = self.max_y = -1
+        self.totals = new_tally()
         self.rows: list[tuple[int, NDArray[np.int64], int, NDArray[np.int64]]] = []
         self._start, self._start_state, self._tally = 0, self.state.copy(), new_tally()
 
@@ -143,25 +156,21 @@ class _IndexBuilder:
 
     def finish_chunk(self, end: int) -> None:
         """Keep the chunk that ends before this word if it holds events, and begin another."""
-        from evfi.events.formats.evt_words import EVENTS, MAX_X, MAX_Y, OUTSIDE
-
         if self._tally[EVENTS] + self._tally[OUTSIDE]:
             self.rows.append((self._start, self._start_state, end, self._tally))
-        self.totals += self._tally
-        self.max_x, self.max_y = max(self.max_x, int(self._tally[MAX_X])), max(self.max_y, int(self._tally[MAX_Y]))
-        self._start, self._start_state, self._tally = end, self.state.copy(), self._new_tally()
+        self.totals[:MIN_T] += self._tally[:MIN_T]
+        self.totals[[MAX_X, MAX_Y]] = np.maximum(self.totals[[MAX_X, MAX_Y]], self._tally[[MAX_X, MAX_Y]])
+        self._start, self._start_state, self._tally = end, self.state.copy(), new_tally()
 
 
 def _build_index(file: WordFile, size: tuple[int, int] | None, num_words: int, chunk_events: int) -> ChunkIndex:
-    from evfi.events.formats.evt_words import EVENTS, LOOPS, MAX_T, MIN_T, OUTSIDE, TRIGGERS, UNDATED, UNKNOWN, UNSORTED
-
     builder = _IndexBuilder(file, size, chunk_events)
     block = _BLOCK_BYTES // file.word_dtype.itemsize
     for first in range(0, num_words, block):
         builder.add(_read_words(file, first, min(first + block, num_words)), first)
     builder.finish_chunk(num_words)
     totals, rows = builder.totals, builder.rows
-    content_size = None if size else _known_size(builder.max_x, builder.max_y)
+    content_size = None if size else _known_size(int(totals[MAX_X]), int(totals[MAX_Y]))
     report = ReadReport(
         file.format,
         file.convention,
@@ -176,7 +185,7 @@ def _build_index(file: WordFile, size: tuple[int, int] | None, num_words: int, c
         starts=np.array([row[0] for row in rows] + [num_words], np.int64),
         bounds_us=np.array([row[3][[MIN_T, MAX_T]] for row in rows], np.int64).reshape(-1, 2),
         counts=np.array([row[3][EVENTS] for row in rows], np.int64),
-        states=np.array([[*row[1], row[2], row[3][OUTSIDE]] for row in rows], np.int64).reshape(len(rows), -1),
+        states=np.array([[*row[1], row[2], row[3][OUTSIDE]] for row in rows], np.int64).reshape(-1, NUM_STATE + 2),
         sensor_size=content_size,
         report=report,
     )
@@ -235,16 +244,14 @@ class _WordEvents(ChunkedEvents):
         )
 
     def _decode_chunk(self, number: int) -> EventChunk:
-        from evfi.events.formats.evt_words import EVENTS, OUTSIDE, UNSORTED, empty_columns, new_tally
-
         index, (width, height) = self._index, self.sensor_size
         row = index.states[number]
         words = _read_words(self._file, int(index.starts[number]), int(row[_END]))
-        limits = np.array([width, height, 2**62, 2**62], np.int64)
+        limits = np.array([width, height, NO_LIMIT, NO_LIMIT], np.int64)
         x, y, t, p = empty_columns(int(index.counts[number]))
         outside_t = np.empty(int(row[_NUM_OUTSIDE]), np.int64)
         tally = new_tally()
-        self._file.decode(words, row[:_NUM_STATE].copy(), limits, x, y, t, p, outside_t, tally)
+        self._file.decode(words, row[:NUM_STATE].copy(), limits, x, y, t, p, outside_t, tally)
         if tally[EVENTS] != len(t) or tally[OUTSIDE] != len(outside_t):
             raise InputError(f"{self._file.path}: changed while it was read; open it again")
         stream = EventStream(x, y, t, p, self.sensor_size)
