@@ -11,7 +11,8 @@ import pytest
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.formats import open_event_file
-from evfi.events.formats.aedat4 import Aedat4File, open_aedat4
+from evfi.events.formats.aedat4 import open_aedat4
+from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.events.formats.columns import EventFileOptions
 from file_writers.aedat4 import SIZE, START_US, random_events, write_aedat4
 

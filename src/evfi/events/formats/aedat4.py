@@ -1,182 +1,48 @@
 """AEDAT 4: recordings of DV and dv-processing (https://docs.inivation.com, file format 4.0).
 
-A file is a line, a header (FlatBuffers, with an XML description of its streams) and packets of one stream each,
-compressed with LZ4 or Zstandard, each holding one FlatBuffers table. A packet of events is a vector of 16-byte
-records: time in µs, x, y, polarity as a bit.
+The container is in `aedat4_container`. A packet of events, compressed with LZ4 or Zstandard, holds one FlatBuffers table
+with a vector of 16-byte records: time in µs, x, y, polarity as a bit. Packets are small, so they are joined into chunks.
 
 Files are decoded here rather than by dv-processing 2.0.4, because on damaged packets that never returns, crashes the
-interpreter, or leaves out events in silence; its tests compare both. Opening walks through the whole file, so that
-what is truncated or damaged is found before any work is done.
+interpreter, or leaves out events in silence; its tests compare both.
+
+What is checked when: opening finds a truncated file and broken packet headers or table. Files below 64 MiB, files
+without a table that fits, and all files read tolerantly are decoded once at opening, so that every damaged packet of
+events is found then; for larger ones without table what that found is kept as an index. In a large file with a table the
+times and counts of packets are the table's, and each packet is checked against it when it is read.
 """
 
 from __future__ import annotations
 
-import io
-import struct
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final, Literal
-from xml.etree import ElementTree
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.formats.aedat4_container import MAGIC, Aedat4File, Aedat4Stream, Packet, Packets
+from evfi.events.formats.aedat4_unpacking import unpack
 from evfi.events.formats.columns import EventFileOptions
-from evfi.events.formats.flatbuffers import Table
+from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
+from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
+from evfi.events.stream import MAX_ABS_TIME_US, EventStream
 
-MAGIC: Final = b"#!AER-DAT4.0\r\n"
-EVENT_DTYPE: Final = np.dtype(
-    {"names": ["t", "x", "y", "p"], "formats": ["<i8", "<i2", "<i2", "u1"], "offsets": [0, 8, 10, 12], "itemsize": 16}
-)
-_COMPRESSIONS: Final = ("none", "lz4", "lz4", "zstd", "zstd")
-_MAX_UNPACKED_BYTES: Final = 2**30
-_UNPACK_BYTES: Final = 2**22
-_NUM_CACHED_PACKETS: Final = 256
-_PACKET_HEADER: Final = struct.Struct("<ii")
+CONVENTION: Final = "time in µs since 1970, polarity 0/1 as -1/+1, origin at the top left, whole pixels"
+_READER: Final = "aedat4 1"
+_CHUNK_EVENTS: Final = 2**17
+_NUM_CACHED_CHUNKS: Final = 16
+_NUM_THREADS: Final = 2
+_GROUP_BYTES: Final = 2**21
+_GAP_BYTES: Final = 2**16
 
-
-@dataclass(frozen=True)
-class Aedat4Stream:
-    """One stream of a file.
-
-    Attributes:
-        number: its number in packet headers.
-        kind: FlatBuffers identifier of its packets: "EVTS", "FRME", "IMUS", …
-        name: its name, usually "events" or "frames".
-        size: (width, height), (0, 0) where it has none.
-    """
-
-    number: int
-    kind: str
-    name: str
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Packet:
-    """Where a packet's content lies in the file."""
-
-    start: int
-    length: int
-
-
-class Aedat4File:
-    """An open AEDAT 4 file whose packets follow one another up to its end.
-
-    Attributes:
-        path: the file.
-        streams: its streams.
-        warnings: what the user should know.
-
-    Raises:
-        InputError: the file is missing, damaged or truncated.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.warnings: list[str] = []
-        try:
-            self._file: IO[bytes] = path.open("rb")
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}") from None
-        try:
-            with self.reading():
-                self._walk(path.stat().st_size)
-        except BaseException:
-            self.close()
-            raise
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turn whatever a damaged file causes into one line.
-
-        Raises:
-            InputError: something came up.
-        """
-        try:
-            yield
-        except (ValueError, struct.error, RuntimeError, OSError, OverflowError, ElementTree.ParseError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{self.path}: damaged or truncated AEDAT4 file ({reason}); copy the file again or record again"
-            ) from None
-
-    def stream(self, kind: str, usual_name: Literal["events", "frames"]) -> Aedat4Stream | None:
-        """The stream of this kind to read: the only one, or the one with the usual name; others give a warning."""
-        found = [stream for stream in self.streams if stream.kind == kind]
-        if len(found) <= 1:
-            return found[0] if found else None
-        chosen = next((stream for stream in found if stream.name == usual_name), found[0])
-        others = ", ".join(f"'{stream.name}'" for stream in found if stream is not chosen)
-        self.warnings.append(f"{self.path}: {usual_name} are read from stream '{chosen.name}'; not used: {others}")
-        return chosen
-
-    def packets(self, stream: Aedat4Stream) -> list[Packet]:
-        """The packets of a stream in the file's order."""
-        return self._packets.get(stream.number, [])
-
-    def table(self, packet: Packet, kind: str) -> Table:
-        """Read and unpack a packet; call it inside `reading()`."""
-        if self._file.closed:
-            raise InputError(f"{self.path}: the file was closed; open it again")
-        self._file.seek(packet.start)
-        data = self._unpack(self._file.read(packet.length), packet.start)
-        if len(data) < 12 or struct.unpack_from("<I", data)[0] != len(data) - 4:
-            raise ValueError(f"the packet at byte {packet.start} has a wrong length")
-        return Table.root(memoryview(data)[4:], kind.encode())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _walk(self, size: int) -> None:
-        if self._file.read(len(MAGIC)) != MAGIC:
-            raise ValueError("it does not begin with #!AER-DAT4.0")
-        table_start = self._read_header(size)
-        end = size if table_start < 0 else table_start
-        if not self._file.tell() <= end < size + (table_start < 0):
-            raise ValueError(f"its data table should be at byte {table_start}, but it has {size} bytes")
-        self._packets: dict[int, list[Packet]] = {}
-        position = self._file.tell()
-        while position < end:
-            header = self._file.read(_PACKET_HEADER.size)
-            if len(header) < _PACKET_HEADER.size:
-                raise ValueError(f"the packet at byte {position} is cut off")
-            number, length = _PACKET_HEADER.unpack(header)
-            start = position + _PACKET_HEADER.size
-            if not 0 <= length <= end - start:
-                raise ValueError(f"the packet at byte {position} is cut off or damaged")
-            self._packets.setdefault(number, []).append(Packet(start, length))
-            position = self._file.seek(start + length)
-        if table_start >= 0:
-            self.table(Packet(table_start, size - table_start), "FTAB")
-
-    def _read_header(self, size: int) -> int:
-        """Read the header; return where the data table begins, -1 if there is none."""
-        (length,) = struct.unpack("<I", self._file.read(4))
-        if length > size - self._file.tell():
-            raise ValueError("its header is cut off")
-        header = Table.root(memoryview(self._file.read(length)), b"IOHE")
-        compression = header.number(0, "i")
-        if not 0 <= compression < len(_COMPRESSIONS):
-            raise ValueError(f"unknown compression {compression}")
-        self._compression = _COMPRESSIONS[compression]
-        self.streams = _parse_streams(header.text(2))
-        return header.number(1, "q", -1)
-
-    def _unpack(self, data: bytes, start: int) -> bytes:
-        if self._compression == "none":
-            return data
-        parts, total = [], 0
-        for part in _lz4_parts(data) if self._compression == "lz4" else _zstd_parts(data):
-            total += len(part)
-            if total > _MAX_UNPACKED_BYTES:
-                raise ValueError(f"the packet at byte {start} unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
-            parts.append(part)
-        return b"".join(parts)
+Words = NDArray[np.int64]
+"""Records as two 64-bit words each [N, 2]: time; x, y and polarity."""
 
 
 def is_aedat4(path: Path) -> bool:
@@ -186,108 +52,280 @@ def is_aedat4(path: Path) -> bool:
 
 
 def open_aedat4(path: Path, options: EventFileOptions) -> EventSource:
-    """Open the events of an AEDAT 4 file, which leaves nothing open.
+    """Open the events of an AEDAT 4 file.
 
     Raises:
         InputError: the file is missing, damaged or truncated.
         RecordingError: it holds no events.
         ConfigError: another unit of time than its own is declared.
     """
-    if options.time_unit not in (None, "us"):
-        raise ConfigError(f"{path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that")
-    file = Aedat4File(path)
+    file = Aedat4File(path, tolerant=options.tolerant)
     try:
-        return Aedat4Events(file)
+        return Aedat4Events(file, options)
     except BaseException:
         file.close()
         raise
 
 
 class Aedat4Events(ChunkedEvents):
-    """The events of an AEDAT 4 file, read packet by packet.
+    """The events of an AEDAT 4 file; packets are joined into chunks of some 100,000 events.
+
+    Args:
+        file: the open file.
+        options: what the file leaves open: the sensor's size, if its header does not say it.
+        min_indexed_bytes: files below this size are decoded once at opening.
 
     Raises:
         RecordingError: the file holds no events.
         InputError: a packet is damaged.
+        ConfigError: another unit of time than its own is declared.
     """
 
-    def __init__(self, file: Aedat4File):
+    def __init__(
+        self,
+        file: Aedat4File,
+        options: EventFileOptions | None = None,
+        *,
+        min_indexed_bytes: int = MIN_INDEXED_BYTES,
+    ):
+        options = options or EventFileOptions()
+        if options.time_unit not in (None, "us"):
+            raise ConfigError(
+                f"{file.path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that"
+            )
         self._aedat4 = file
         stream = file.stream("EVTS", "events")
         if stream is None:
             raise RecordingError(f"{file.path}: holds no event stream; give an event file besides")
-        if min(stream.size) < 1:
-            raise InputError(f"{file.path}: the event stream '{stream.name}' does not say its sensor size")
-        self._filled: list[Packet] = []
-        bounds = []
-        for packet in file.packets(stream):
-            times = self._records(packet)["t"]
-            if len(times):
-                self._filled.append(packet)
-                bounds.append((times.min(), times.max()))
-        if not bounds:
+        packets = file.packets(stream)
+        is_large = file.path.stat().st_size >= min_indexed_bytes
+        self._is_from_table = is_large and packets.elements is not None and not file.tolerant
+        if self._is_from_table:
+            index = _index_of_table(file, packets)
+        else:
+            reader = f"{_READER} stream={stream.number} tolerant={file.tolerant}"
+            index = load_or_build(
+                file.path, reader, lambda: _index_of_content(file, packets), min_bytes=min_indexed_bytes
+            )
+        if not len(index.counts):
             raise RecordingError(f"{file.path}: the event stream is empty; give an event file besides")
-        bounds_us = np.array(bounds, np.int64)
-        time_range = int(bounds_us.min()), int(bounds_us.max())
-        super().__init__(stream.size, time_range, bounds_us, self._load_packet, _NUM_CACHED_PACKETS)
+        self._index = index
+        self._chunks = _joined_packets(index.counts)
+        bounds = np.array([_bounds(index.bounds_us[a:b]) for a, b in self._chunks], np.int64)
+        self._unsorted_in_chunk = np.zeros(len(bounds), np.int64)
+        self._lock = threading.Lock()
+        size = _sensor_size(file, stream, options)
+        super().__init__(
+            size, index.time_range_us, bounds, self._load_chunk, _NUM_CACHED_CHUNKS, index.report, _NUM_THREADS
+        )
 
     def close(self) -> None:
         """Close the file."""
         self._aedat4.close()
 
-    def _records(self, packet: Packet) -> np.ndarray[tuple[int], np.dtype[np.void]]:
-        with self._aedat4.reading():
-            elements = self._aedat4.table(packet, "EVTS").vector(0, EVENT_DTYPE.itemsize)
-            return np.frombuffer(elements, EVENT_DTYPE)
+    def _load_chunk(self, number: int) -> EventChunk:
+        from evfi.events.formats import aedat4_loops
 
-    def _load_packet(self, index: int) -> EventChunk:
-        records = self._records(self._filled[index])
-        x, y, t, p = (records[name] for name in "xytp")
-        try:
-            return EventChunk.from_arrays(x, y, t, p, self.sensor_size, polarity="binary")
-        except InputError as error:
-            raise InputError(f"{self._aedat4.path}: damaged events: {error}") from None
-
-
-def _parse_streams(description: str) -> tuple[Aedat4Stream, ...]:
-    """Streams of the header's XML: dv/outInfo/<number>, attributes as `attr` elements with a `key`."""
-    if "<!" in description:
-        raise ValueError("its header declares XML entities")
-    root = ElementTree.fromstring(description.strip("\0 \r\n"))
-    streams = []
-    for node in root.findall("./node[@name='outInfo']/node"):
-        number = int(node.get("name", ""))
-        width, height = (int(node.findtext(f"./node[@name='info']/attr[@key='size{axis}']") or 0) for axis in "XY")
-        streams.append(
-            Aedat4Stream(
-                number, _attribute(node, "typeIdentifier"), _attribute(node, "originalOutputName"), (width, height)
+        first, last = self._chunks[number]
+        starts, lengths = self._index.states[first:last].T
+        words, counts = _read_words(self._aedat4, starts, lengths)
+        facts = np.zeros((len(counts), aedat4_loops.NUM_FACTS), np.int64)
+        aedat4_loops.measure(words, counts, facts)
+        expected = self._index.bounds_us[first:last]
+        outside = (facts[:, 0] < expected[:, 0]) | (facts[:, 1] > expected[:, 1])
+        if (outside | (counts != self._index.counts[first:last])).any():
+            start = starts[np.argmax(outside | (counts != self._index.counts[first:last]))]
+            raise InputError(
+                f"{self._aedat4.path}: the packet at byte {start} holds other times or numbers of events than the file's "
+                "data table says; read it with --tolerant, which does not rely on that table"
             )
+        self._count_unsorted(number, int(facts[:, aedat4_loops.NUM_UNSORTED].sum()))
+        return _chunk_of_words(words, self.sensor_size, self._aedat4.path)
+
+    def _count_unsorted(self, number: int, num_unsorted: int) -> None:
+        """The data table does not tell the order within packets: events out of order are counted as they are met."""
+        if not num_unsorted or not self._is_from_table:
+            return
+        with self._lock:
+            self._unsorted_in_chunk[number] = num_unsorted
+            total = self._index.report.num_unsorted + int(self._unsorted_in_chunk.sum())
+            self.report = replace(self.report, num_unsorted=total)
+
+
+def _sensor_size(file: Aedat4File, stream: Aedat4Stream, options: EventFileOptions) -> tuple[int, int]:
+    if min(stream.size) >= 1:
+        return stream.size
+    if options.sensor_size is None or options.size_is_assumed:
+        raise InputError(
+            f"{file.path}: the event stream '{stream.name}' does not say its sensor size; give it (--sensor-size)"
         )
-    return tuple(streams)
+    return options.sensor_size
 
 
-def _attribute(node: ElementTree.Element, key: str) -> str:
-    return node.findtext(f"./attr[@key='{key}']") or ""
+def _index_of_table(file: Aedat4File, packets: Packets) -> ChunkIndex:
+    """One entry per packet that holds events, as the file's table says; `states` are the packet's place and length."""
+    assert packets.elements is not None
+    filled = packets.where(packets.elements[:, 0] > 0)
+    assert filled.elements is not None
+    counts, times = filled.elements[:, 0], filled.elements[:, 1:]
+    with file.reading():
+        if len(times) and ((times[:, 0] > times[:, 1]).any() or np.abs(times).max() > MAX_ABS_TIME_US):
+            raise ValueError("its data table holds impossible times")
+    num_unsorted = int(np.count_nonzero(times[1:, 0] < times[:-1, 1]))
+    report = _report(file, int(counts.sum()), num_unsorted)
+    return _index(filled, counts, times, report)
 
 
-def _lz4_parts(data: bytes) -> Iterator[bytes]:
-    import lz4.frame  # type: ignore[import-untyped]
+def _index_of_content(file: Aedat4File, packets: Packets) -> ChunkIndex:
+    """The same, from the packets themselves."""
+    from evfi.events.formats.aedat4_loops import FIRST_US, LAST_US, MAX_US, MIN_US, NUM_UNSORTED
 
-    decompressor = lz4.frame.LZ4FrameDecompressor()
-    while not decompressor.eof:
-        part = decompressor.decompress(data, max_length=_UNPACK_BYTES)
-        if not part and decompressor.needs_input:
-            raise ValueError("a packet ends too early")
-        data = b""
-        yield part
+    groups = list(_groups(packets.lengths))
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        parts = list(pool.map(lambda group: _measured(file, packets, group), groups))
+    counts = np.concatenate([counts for counts, _ in parts]) if parts else np.zeros(0, np.int64)
+    facts = np.concatenate([facts for _, facts in parts]) if parts else np.zeros((0, NUM_UNSORTED + 1), np.int64)
+    damaged, filled = counts < 0, counts > 0
+    facts, times = facts[filled], facts[filled][:, [MIN_US, MAX_US]]
+    between = np.count_nonzero(facts[1:, FIRST_US] < facts[:-1, LAST_US])
+    report = _report(file, int(counts[filled].sum()), int(facts[:, NUM_UNSORTED].sum() + between))
+    if damaged.any():
+        lost = report.num_lost_bytes + int(packets.lengths[damaged].sum())
+        note = f"{file.path}: {np.count_nonzero(damaged)} damaged packets of events were left out"
+        report = replace(report, num_lost_bytes=lost, notes=(*report.notes, note))
+    return _index(packets.where(filled), counts[filled], times, report)
 
 
-def _zstd_parts(data: bytes) -> Iterator[bytes]:
-    import zstandard
+def _index(packets: Packets, counts: NDArray[np.int64], bounds_us: NDArray[np.int64], report: ReadReport) -> ChunkIndex:
+    places = np.stack([packets.starts, packets.lengths], axis=1)
+    starts = np.append(packets.starts, packets.starts[-1:] + packets.lengths[-1:])
+    return ChunkIndex(starts, np.ascontiguousarray(bounds_us), counts, report, places)
 
+
+def _report(file: Aedat4File, num_events: int, num_unsorted: int) -> ReadReport:
+    return ReadReport(
+        f"aedat4 {file.compression}",
+        CONVENTION,
+        num_events=num_events,
+        num_triggers=file.num_elements("TRIG"),
+        num_unknown=file.num_unknown,
+        num_unsorted=num_unsorted,
+        num_lost_bytes=file.num_lost_bytes,
+        notes=tuple(file.warnings),
+    )
+
+
+def _measured(file: Aedat4File, packets: Packets, group: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Events per packet, -1 where it is damaged (tolerant only), and the facts of `aedat4_loops.measure`."""
+    from evfi.events.formats import aedat4_loops
+
+    starts, lengths = packets.starts[group], packets.lengths[group]
+    facts = np.zeros((len(starts), aedat4_loops.NUM_FACTS), np.int64)
     try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)) as reader:
-            while part := reader.read(_UNPACK_BYTES):
-                yield part
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
+        words, counts = _read_words(file, starts, lengths)
+        aedat4_loops.measure(words, counts, facts)
+        with file.reading():
+            _check_records(words, counts, starts)
+    except InputError:
+        if not file.tolerant:
+            raise
+        if len(starts) == 1:
+            return np.full(1, -1), np.zeros_like(facts)
+        ones = [_measured(file, packets, slice(i, i + 1)) for i in range(group.start, group.stop)]
+        return np.concatenate([counts for counts, _ in ones]), np.concatenate([facts for _, facts in ones])
+    return counts, facts
+
+
+def _check_records(words: Words, counts: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+    """Raise ValueError where a time or a polarity is impossible."""
+    wrong = (np.abs(words[:, 0]) > MAX_ABS_TIME_US) | ((words[:, 1] >> 32) & 0xFE != 0)
+    if wrong.any():
+        packet = int(np.searchsorted(np.cumsum(counts), np.argmax(wrong), side="right"))
+        raise ValueError(f"the packet at byte {starts[packet]} holds an impossible time or polarity")
+
+
+def _read_words(
+    file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[Words, NDArray[np.int64]]:
+    """Records of neighbouring packets, and how many each holds.
+
+    Raises:
+        InputError: a packet is damaged.
+    """
+    from evfi.events.formats import aedat4_loops
+
+    with file.reading():
+        unpacked = [
+            unpack(data, file.compression, start)
+            for data, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True)
+        ]
+        data = np.frombuffer(b"".join(unpacked), np.uint8)
+        ends = np.cumsum([len(part) for part in unpacked], dtype=np.int64)
+        positions, counts = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
+        if (damaged := aedat4_loops.locate(data, ends, positions, counts)) >= 0:
+            file.table(Packet(int(starts[damaged]), int(lengths[damaged])), "EVTS").vector(0, 16)
+            raise ValueError(f"the packet at byte {starts[damaged]} holds no events that can be read")
+    records = np.empty(16 * int(counts.sum()), np.uint8)
+    aedat4_loops.gather(data, positions, counts, records)
+    return records.view("<i8").reshape(-1, 2), counts
+
+
+def _read_packets(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[bytes]:
+    """The bytes of each packet; those that lie close together are read at once."""
+    begin, end = int(starts[0]), int(starts[-1] + lengths[-1])
+    if end - begin <= 2 * int(lengths.sum()) + _GAP_BYTES:
+        block = file.read(begin, end - begin)
+        for start, length in zip((starts - begin).tolist(), lengths.tolist(), strict=True):
+            yield block[start : start + length]
+    else:
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            yield file.read(start, length)
+
+
+def _chunk_of_words(words: Words, size: tuple[int, int], path: Path) -> EventChunk:
+    from evfi.events.formats import aedat4_loops
+
+    num = len(words)
+    x, y, t, p = np.empty(num, np.int32), np.empty(num, np.int32), np.empty(num, np.int64), np.empty(num, np.int8)
+    none = np.empty(0, np.int64)
+    count, is_ordered, wrong = aedat4_loops.decode(words, *size, x, y, t, p, none)
+    if wrong >= 0:
+        raise InputError(f"{path}: damaged events: a polarity is neither 0 nor 1; copy the file again or record again")
+    dropped = none
+    if count < num:
+        dropped = np.empty(num - count, np.int64)
+        aedat4_loops.decode(words, *size, x, y, t, p, dropped)
+        dropped.sort()
+    inside: NDArray[np.int64] | slice = slice(count)
+    if not is_ordered:
+        inside = np.argsort(t[:count], kind="stable")
+    return EventChunk(EventStream(x[inside], y[inside], t[inside], p[inside], size), dropped)
+
+
+def _groups(lengths: NDArray[np.int64]) -> Iterator[slice]:
+    """Runs of packets of about `_GROUP_BYTES`."""
+    first, total = 0, 0
+    for i, length in enumerate(lengths.tolist()):
+        total += length
+        if total >= _GROUP_BYTES:
+            yield slice(first, i + 1)
+            first, total = i + 1, 0
+    if first < len(lengths):
+        yield slice(first, len(lengths))
+
+
+def _joined_packets(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """First and last (exclusive) packet of each chunk."""
+    chunks, first, total = [], 0, 0
+    for i, count in enumerate(counts.tolist()):
+        total += count
+        if total >= _CHUNK_EVENTS:
+            chunks.append((first, i + 1))
+            first, total = i + 1, 0
+    if first < len(counts):
+        chunks.append((first, len(counts)))
+    return chunks
+
+
+def _bounds(bounds_us: NDArray[np.int64]) -> tuple[int, int]:
+    return int(bounds_us[:, 0].min()), int(bounds_us[:, 1].max())

@@ -1,11 +1,13 @@
 """A recording in one AEDAT 4 file: frames and events of one camera, as DV and dv-processing write them.
 
 Convention: a frame's time is the middle of its exposure. Sensor and frame are the same pixels (DAVIS); a frame stream
-of another size is taken to show the same field of view.
+of another size is taken to show the same field of view. Opening reads the beginning of every frame's packet, which tells
+its exposure and size; damaged pixels are found when the frame is read, or at opening if the file is read tolerantly.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,9 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.errors import RecordingError
-from evfi.events.formats.aedat4 import Aedat4Events, Aedat4File, Packet, is_aedat4
+from evfi.errors import InputError, RecordingError
+from evfi.events.formats.aedat4 import Aedat4Events, is_aedat4
+from evfi.events.formats.aedat4_container import Aedat4File, Packet, Packets
 from evfi.events.formats.flatbuffers import Table
+from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Image, Recording, Times
@@ -25,6 +29,7 @@ NAME: Final = "aedat4"
 DESCRIPTION: Final = "an AEDAT4 file with frames and events"
 
 _CHANNELS_OF_FORMAT: Final = {0: 1, 16: 3, 24: 4}  # OpenCV's codes of 8-bit grey, BGR and BGRA
+_PIXELS: Final = 10
 
 
 def recognises(path: Path) -> bool:
@@ -39,49 +44,54 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
         InputError: the file is damaged or truncated.
         RecordingError: it lacks frames or events.
     """
-    file = Aedat4File(path)
+    file = Aedat4File(path, tolerant=options.tolerant)
     try:
         frames = Aedat4Frames(file)
-        events = Aedat4Events(file)
+        events = Aedat4Events(file, options.for_events(frames.size, size_is_assumed=True))
         mapping = scale_mapping(events.sensor_size, frames.size)
-        return Recording(path, NAME, frames, events, mapping, tuple(file.warnings))
+        convention = "a frame's time is the middle of its exposure; sensor and frames show the same field of view"
+        return Recording(path, NAME, frames, events, mapping, tuple(file.warnings), convention=convention)
     except BaseException:
         file.close()
         raise
 
 
-@dataclass(frozen=True, eq=False)
-class _StoredFrame:
-    """A frame packet: exposure in µs, pixels uint8 [H, W, C] in OpenCV's order of channels."""
+@dataclass(frozen=True)
+class _FrameFields:
+    """What a frame packet says of its frame: exposure in µs, size in px, channels in OpenCV's order."""
 
     start_us: int
     exposure_us: int
-    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    channels: int
 
     @classmethod
-    def from_table(cls, table: Table) -> _StoredFrame:
+    def from_table(cls, table: Table) -> _FrameFields:
         """Read the fields of table `Frame`; older files stamp start and end of the exposure, newer its length."""
         start, end = table.number(3, "q"), table.number(4, "q")
         if not start:
             start = table.number(0, "q")
             end = start + max(table.number(11, "q"), 0)
+        if max(abs(start), abs(end)) > MAX_ABS_TIME_US:
+            raise ValueError(f"a frame is exposed from {start} to {end} µs")
         code = table.number(5, "b")
         if code not in _CHANNELS_OF_FORMAT:
             raise ValueError(f"frames must be 8-bit grey, BGR or BGRA, found OpenCV format {code}")
-        width, height = table.number(6, "h"), table.number(7, "h")
-        data = table.vector(10, 1)
-        shape = (height, width, _CHANNELS_OF_FORMAT[code])
-        if min(shape) < 1 or len(data) != height * width * shape[2]:
-            raise ValueError(f"a frame of {width}×{height} with {shape[2]} channels holds {len(data)} bytes")
-        return cls(start, max(end - start, 0), np.frombuffer(data, np.uint8).reshape(shape))
-
-    def as_rgb(self) -> Image:
-        channels = [0, 0, 0] if self.pixels.shape[2] == 1 else [2, 1, 0]
-        return np.ascontiguousarray(self.pixels[..., channels])
+        width, height, channels = table.number(6, "h"), table.number(7, "h"), _CHANNELS_OF_FORMAT[code]
+        num_bytes = table.vector_place(_PIXELS)[1]
+        if min(width, height) < 1 or num_bytes != height * width * channels:
+            raise ValueError(f"a frame of {width}×{height} with {channels} channels holds {num_bytes} bytes")
+        return cls(start, max(end - start, 0), (width, height), channels)
 
 
 class Aedat4Frames:
-    """The frames of an AEDAT 4 file; all are visited once for their times, then read one by one.
+    """The frames of an AEDAT 4 file; the beginning of each is read for its exposure, then they are read one by one.
+
+    Attributes:
+        times_us: the middle of each exposure, int64 [N].
+        exposures_us: its start and end, int64 [N, 2].
+        size: (width, height).
+        is_grey: whether the camera is monochrome.
 
     Raises:
         RecordingError: the file holds no frames.
@@ -93,37 +103,70 @@ class Aedat4Frames:
         stream = file.stream("FRME", "frames")
         if stream is None:
             raise RecordingError(f"{file.path}: holds no frame stream; give a folder or video of frames besides")
-        self._packets = file.packets(stream)
-        if not self._packets:
+        fields = self._visit_all(file.packets(stream))
+        if not fields:
             raise RecordingError(f"{file.path}: the frame stream is empty; give a folder or video of frames besides")
-        self.is_grey = True
-        self._visit_all()
+        exposures = [(frame.start_us, frame.start_us + frame.exposure_us) for frame in fields]
+        self.exposures_us: Times = np.array(exposures, np.int64)
+        self.times_us: Times = self.exposures_us[:, 0] + (self.exposures_us[:, 1] - self.exposures_us[:, 0]) // 2
+        self.size: tuple[int, int] = fields[0].size
+        coloured = (i for i, frame in enumerate(fields) if frame.channels > 1)
+        self.is_grey = all(is_grey_frame(self._pixels(self._packets[i])) for i in coloured)
 
     def __len__(self) -> int:
         return len(self._packets)
 
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3] RGB."""
-        return self._stored(self._packets[index]).as_rgb()
+        pixels = self._pixels(self._packets[index])
+        channels = [0, 0, 0] if pixels.shape[2] == 1 else [2, 1, 0]
+        return np.ascontiguousarray(pixels[..., channels])
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
-    def _visit_all(self) -> None:
-        exposures, sizes = [], set()
-        for packet in self._packets:
-            frame = self._stored(packet)
-            exposures.append((frame.start_us, frame.start_us + frame.exposure_us))
-            sizes.add((frame.pixels.shape[1], frame.pixels.shape[0]))
-            self.is_grey = self.is_grey and (frame.pixels.shape[2] == 1 or is_grey_frame(frame.pixels))
-        with self._file.reading():
-            if len(sizes) > 1:
-                raise ValueError(f"frames must have one size, found {sorted(sizes)}")
-        self.exposures_us: Times = np.array(exposures, np.int64)
-        self.times_us: Times = self.exposures_us[:, 0] + (self.exposures_us[:, 1] - self.exposures_us[:, 0]) // 2
-        self.size: tuple[int, int] = sizes.pop()
+    def _visit_all(self, packets: Packets) -> list[_FrameFields]:
+        self._packets: list[Packet] = []
+        fields: list[_FrameFields] = []
+        for packet in (packets[i] for i in range(len(packets))):
+            try:
+                found = self._fields(packet, fields[0].size if fields else None)
+            except InputError:
+                if not self._file.tolerant:
+                    raise
+                continue
+            fields.append(found)
+            self._packets.append(packet)
+        if num_lost := len(packets) - len(fields):
+            self._file.warnings.append(f"{self._file.path}: {num_lost} damaged frames were left out")
+        return fields
 
-    def _stored(self, packet: Packet) -> _StoredFrame:
+    def _fields(self, packet: Packet, size: tuple[int, int] | None) -> _FrameFields:
+        """What a frame's packet says of it.
+
+        Raises:
+            InputError: it is damaged, or of another size than the first.
+        """
+        if self._file.tolerant:
+            self._pixels(packet)
         with self._file.reading():
-            return _StoredFrame.from_table(self._file.table(packet, "FRME"))
+            try:
+                table, num_bytes = self._file.table_of_beginning(packet, "FRME")
+                fields = _FrameFields.from_table(table)
+            except struct.error:  # the fields lie behind the pixels
+                table = self._file.table(packet, "FRME")
+                fields, num_bytes = _FrameFields.from_table(table), len(table.buffer)
+            if num_bytes < fields.size[0] * fields.size[1] * fields.channels:
+                raise ValueError(f"the packet at byte {packet.start} has a wrong length")
+            if size not in (None, fields.size):
+                raise ValueError(f"frames must have one size, found {sorted([size, fields.size])}")
+        return fields
+
+    def _pixels(self, packet: Packet) -> NDArray[np.uint8]:
+        """A frame's pixels, uint8 [H, W, C] in OpenCV's order of channels."""
+        with self._file.reading():
+            table = self._file.table(packet, "FRME")
+            fields = _FrameFields.from_table(table)
+            shape = (fields.size[1], fields.size[0], fields.channels)
+            return np.frombuffer(table.vector(_PIXELS, 1), np.uint8).reshape(shape)
