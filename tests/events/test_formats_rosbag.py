@@ -76,9 +76,9 @@ def test_a_file_of_a_ros2_bag_opens_alone(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ros1", "ros2", "mcap"])
-@pytest.mark.parametrize("encoding", ["evt3", "mono", "libcaer", "libcaer_cmp"])
+@pytest.mark.parametrize("encoding", ["evt2", "evt3", "mono", "libcaer", "libcaer_cmp"])
 def test_packets_come_back_in_every_encoding(tmp_path: Path, kind: str, encoding: str) -> None:
-    is_camera_clock = encoding in ("evt3", "mono")
+    is_camera_clock = encoding in ("evt2", "evt3", "mono")
     offset = START_US if is_camera_clock else 0
     x, y, t, p = events(start=5000 if is_camera_clock else START_US)
     messages = list(event_packets(x, y, t, p, SIZE, encoding, ros_minus_camera_us=offset))

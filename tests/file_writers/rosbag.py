@@ -140,6 +140,11 @@ def _evt3(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray, base: int)
     return words.astype("<u2").tobytes()
 
 
+def _evt2(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray, base: int) -> bytes:
+    words = np.stack([8 << 28 | t >> 6, p << 28 | (t & 63) << 22 | x << 11 | y], 1)
+    return words.astype("<u4").tobytes()
+
+
 def _mono(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray, base: int) -> bytes:
     words = (p << 63).astype(np.uint64) | (y << 48 | x << 32 | (t - base) * 1000).astype(np.uint64)
     return words.astype("<u8").tobytes()
@@ -162,7 +167,7 @@ def _libcaer_cmp(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray, bas
     return np.array(words, "<u2").tobytes()
 
 
-_ENCODERS = {"evt3": _evt3, "mono": _mono, "libcaer": _libcaer, "libcaer_cmp": _libcaer_cmp}
+_ENCODERS = {"evt2": _evt2, "evt3": _evt3, "mono": _mono, "libcaer": _libcaer, "libcaer_cmp": _libcaer_cmp}
 
 
 def _write_ros1(path: Path, messages: list[Message], compression: str | None) -> Path:

@@ -1,7 +1,7 @@
 """Decoders of the encodings in which ROS messages carry events.
 
 - records: whole events with their own ROS time.
-- evt3: Prophesee's words as the camera sends them, one stream over all packets; times are the camera's clock.
+- evt2, evt3: Prophesee's words as the camera sends them, one stream over all packets; times are the camera's clock.
 - mono: 8 bytes per event (polarity 1 bit, y 15, x 16, ns since the time base 32); times are the camera's clock.
 - libcaer: 8 bytes per event (x 15 bits, y 15, polarity, valid; µs since the time base 32); times are ROS time.
 - libcaer_cmp: 16-bit words, each packet on its own (`ros_loops.read_libcaer_words`); times are ROS time.
@@ -15,14 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evfi.events.formats import word_state
 from evfi.events.formats.ros_messages import RECORDS, EventMessage
+from evfi.events.formats.word_state import Columns
 
-Columns = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
-NUM_STATE: Final = 8
-CAMERA_CLOCKS: Final = ("evt3", "mono")
+NUM_STATE: Final = word_state.NUM_STATE
+CAMERA_CLOCKS: Final = ("evt2", "evt3", "mono")
 """Encodings whose times begin when the camera does."""
-
-_NO_LIMIT: Final = 2**62
 
 
 class EventDecoder:
@@ -50,10 +49,10 @@ class EventDecoder:
                 "republish the events as dvs_msgs/EventArray or in evt3 and record them again"
             )
         self._decode = _DECODERS[encoding]
-        self.state = np.zeros(NUM_STATE, np.int64) if state is None else state.copy()
+        self._has_words = encoding in ("evt2", "evt3")
+        fresh = word_state.initial_state() if self._has_words else np.zeros(NUM_STATE, np.int64)
+        self.state = fresh if state is None else state.copy()
         self.num_triggers = self.num_unknown = self.num_undated = 0
-        if encoding == "evt3":
-            self._prepare_evt3(is_new=state is None)
 
     def decode(self, message: EventMessage) -> Columns:
         """The events of the next message: x, y, t in µs, p (+1, -1), in its order.
@@ -65,41 +64,40 @@ class EventDecoder:
 
     @property
     def num_clock_wraps(self) -> int:
-        """How often the camera's clock began again (EVT3)."""
-        return int(self.state[self._loops]) if hasattr(self, "_loops") else 0
-
-    def _prepare_evt3(self, *, is_new: bool) -> None:
-        from evfi.events.formats import evt_words
-
-        self._words = evt_words
-        self._tally = evt_words.new_tally()
-        self._loops = evt_words.LOOPS
-        if is_new:
-            self.state[: evt_words.NUM_STATE] = evt_words.initial_state()
+        """How often the camera's clock began again."""
+        return int(self.state[word_state.LOOPS]) if self._has_words else 0
 
     def _records(self, message: EventMessage) -> Columns:
         from evfi.events.formats.ros_loops import read_records
 
-        columns = _room(message.count)
+        columns = word_state.empty_columns(message.count)
         data = np.frombuffer(message.payload, np.uint8)
         if num_wrong := read_records(data, message.is_cdr, message.is_big, *columns):
             raise ValueError(f"{num_wrong} polarities are neither 0 nor 1")
         return columns
 
+    def _evt2(self, message: EventMessage) -> Columns:
+        from evfi.events.formats.evt2_words import decode_evt2
+
+        return self._prophesee_words(decode_evt2, _words_of(message, "<u4").astype(np.uint32, copy=False))
+
     def _evt3(self, message: EventMessage) -> Columns:
-        tools = self._words
-        words = _words_of(message, "<u2").astype(np.uint16, copy=False)
-        state = self.state[: tools.NUM_STATE]
-        limits = np.array([2**30, 2**30, _NO_LIMIT, _NO_LIMIT], np.int64)
-        nothing, counted = _room(0), tools.new_tally()
-        tools.decode_evt3(words, state.copy(), limits, *nothing, nothing[2], counted)
-        columns = _room(int(counted[tools.EVENTS]))
-        self._tally[tools.EVENTS] = 0
-        tools.decode_evt3(words, state, limits, *columns, nothing[2], self._tally)
-        self.num_triggers = int(self._tally[tools.TRIGGERS])
-        self.num_unknown = int(self._tally[tools.UNKNOWN])
-        self.num_undated = int(self._tally[tools.UNDATED])
-        return columns
+        from evfi.events.formats.evt_words import decode_evt3
+
+        return self._prophesee_words(decode_evt3, _words_of(message, "<u2").astype(np.uint16, copy=False))
+
+    def _prophesee_words(self, decode: Callable[..., int], words: NDArray[Any]) -> Columns:
+        """Count the events, make room, and decode."""
+        limits = np.array([word_state.NO_SIZE, word_state.NO_SIZE, word_state.NO_LIMIT, word_state.NO_LIMIT], np.int64)
+        counted = word_state.new_tally()
+        decode(words, self.state.copy(), limits, None, None, None, None, None, counted)
+        x, y, t, p = word_state.empty_columns(int(counted[word_state.EVENTS]))
+        tally = word_state.new_tally()
+        decode(words, self.state, limits, x, y, t, p, t[:0], tally)
+        self.num_triggers += int(tally[word_state.TRIGGERS])
+        self.num_unknown += int(tally[word_state.UNKNOWN])
+        self.num_undated += int(tally[word_state.UNDATED])
+        return x, y, t, p
 
     def _mono(self, message: EventMessage) -> Columns:
         words = _words_of(message, "<u8")
@@ -120,7 +118,7 @@ class EventDecoder:
 
         words = _words_of(message, "<u2").astype(np.uint16, copy=False)
         count, num_unknown = count_libcaer_words(words)
-        columns = _room(count)
+        columns = word_state.empty_columns(count)
         self.state[0] = read_libcaer_words(words, _checked_base(message), int(self.state[0]), *columns)
         self.num_unknown += num_unknown
         return columns
@@ -129,14 +127,11 @@ class EventDecoder:
 _DECODERS: Final[dict[str, Callable[[EventDecoder, EventMessage], Columns]]] = {
     RECORDS: EventDecoder._records,
     "evt3": EventDecoder._evt3,
+    "evt2": EventDecoder._evt2,
     "libcaer_cmp": EventDecoder._libcaer_words,
     "libcaer": EventDecoder._libcaer,
     "mono": EventDecoder._mono,
 }
-
-
-def _room(count: int) -> Columns:
-    return np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int8)
 
 
 def _words_of(message: EventMessage, dtype: str | np.dtype[Any]) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Events in bags of ROS 1 and ROS 2, in the messages that `ros_messages` and `ros_decoders` name.
 
 Conventions: times are ROS time (µs since 1970 on a real robot), as those of the images in the bag are. Where events carry
-the camera's clock (evt3, mono), all times are shifted by one offset: the median over the packets of the header's
+the camera's clock (evt2, evt3, mono), all times are shifted by one offset: the median over the packets of the header's
 stamp minus the time of the packet's first event. Headers are stamped when a packet reaches the computer, so events are late by
 that delay, some milliseconds. Polarity is 1 for brighter; x runs right, y down.
 
@@ -23,8 +23,9 @@ from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.formats.bag_parts import BagMessage, Damage, Topic, shown
 from evfi.events.formats.bags import Bag, Place, choose_topic, is_bag
 from evfi.events.formats.columns import EventFileOptions
-from evfi.events.formats.ros_decoders import CAMERA_CLOCKS, NUM_STATE, Columns, EventDecoder
+from evfi.events.formats.ros_decoders import CAMERA_CLOCKS, NUM_STATE, EventDecoder
 from evfi.events.formats.ros_messages import EVENT_TYPES, EventMessage, parse_event_message
+from evfi.events.formats.word_state import Columns
 from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource

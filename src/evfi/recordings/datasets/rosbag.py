@@ -116,7 +116,7 @@ class RosbagFrames:
         """
         place = Place(*self._places[index].tolist())
         try:
-            message, _ = next(self._bag.messages(self._topic, _raise_damage, place))
+            message, _ = next(self._bag.messages(self._topic, _pass_over, place))
             return to_rgb(parse_image(message, self._topic))
         except (ValueError, StopIteration) as error:
             reason = str(error) or "it is gone"
@@ -129,8 +129,8 @@ class RosbagFrames:
         return all(is_grey_frame(self.read(i)) for i in probes)
 
 
-def _raise_damage(damage: Damage) -> None:
-    raise ValueError(shown(damage.reason, 300))
+def _pass_over(damage: Damage) -> None:
+    """Damage was told when the frames were found."""
 
 
 def _picture_topics(bag: Bag) -> list[Topic]:
