@@ -52,8 +52,29 @@ def _prophesee_dat(folder: Path) -> list[Path]:
     return [write_dat(folder / "events.dat", *sample_events(), size=SIZE)]
 
 
+def _rosbag(folder: Path) -> list[Path]:
+    from file_writers.rosbag import event_arrays, event_packets, image, write_bag
+
+    columns = sample_events()
+    arrays = list(event_arrays(*columns, SIZE, per_message=50))
+    frames = [image(np.full((24, 32), 60 * i, np.uint8), "mono8", 1000 + 20_000 * i) for i in range(3)]
+    paths = [
+        write_bag(folder / "none.bag", "ros1", arrays),
+        write_bag(folder / "bz2.bag", "ros1", arrays, "bz2"),
+        write_bag(folder / "frames.bag", "ros1", arrays + frames, "lz4"),
+    ]
+    for encoding in ("evt3", "libcaer", "libcaer_cmp", "mono"):
+        packets = list(event_packets(*columns, SIZE, encoding, per_message=50, ros_minus_camera_us=10**9))
+        paths.append(write_bag(folder / f"{encoding}.bag", "ros1", packets))
+    for kind, compression in (("ros2", None), ("ros2", "message"), ("mcap", None), ("mcap", "storage")):
+        written = write_bag(folder / f"{kind}-{compression}", kind, arrays + frames, compression)  # type: ignore[arg-type]
+        paths += [file for file in written.iterdir() if file.suffix != ".yaml"]
+    return paths
+
+
 SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
     "aedat4": _aedat4,
     "prophesee-dat": _prophesee_dat,
     "prophesee-raw": _prophesee_raw,
+    "rosbag": _rosbag,
 }
