@@ -125,7 +125,8 @@ def test_whole_pixels_are_another_convention(sequence: Path) -> None:
         columns = {name: np.random.default_rng(0).integers(0, 30, NUM_EVENTS).astype(np.uint16) for name in "xy"}
         write_events(sequence / f"events/{i:06d}.npz", TIMES[i], TIMES[i + 1], **columns)
     with pytest.raises(InputError, match="seem to be whole pixels"):
-        open_recording(sequence)
+        open_recording(sequence, format=bsergb.NAME)
+    assert open_recording(sequence).format == "clear-motion"
 
 
 def test_larger_scale_is_another_convention(sequence: Path) -> None:

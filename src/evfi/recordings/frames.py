@@ -25,11 +25,13 @@ class PictureFrames:
     Args:
         paths: one file per frame, in order.
         times_us: time of each frame in whole µs.
+        exposures_us: start and end of each frame's exposure in whole µs [N, 2], where they are known.
     """
 
-    def __init__(self, paths: Sequence[Path], times_us: ArrayLike):
+    def __init__(self, paths: Sequence[Path], times_us: ArrayLike, exposures_us: ArrayLike | None = None):
         self.paths = tuple(paths)
         self.times_us: Times = np.asarray(times_us, np.int64)
+        self.exposures_us: Times | None = None if exposures_us is None else np.asarray(exposures_us, np.int64)
 
     def __len__(self) -> int:
         return len(self.paths)

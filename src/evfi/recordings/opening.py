@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to
 from evfi.recordings.alignment import read_homography, shifted_mapping
-from evfi.recordings.datasets import aedat4, bsergb, ecd, plain, rosbag
+from evfi.recordings.datasets import (
+    aedat4,
+    bsergb,
+    clear_motion,
+    ecd,
+    erf_x170,
+    evdi,
+    eventaid,
+    hq_evfi,
+    hsergb,
+    plain,
+    refid,
+    rosbag,
+    timelens,
+    vid2e,
+)
 from evfi.recordings.estimation import estimate_alignment
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 from evfi.recordings.retiming import retimed
 
 _log = logging.getLogger(__name__)
+
+_MAX_SEARCH_DEPTH: Final = 3
+_MAX_SEARCHED_FOLDERS: Final = 200
+_MAX_SEARCHED_ENTRIES: Final = 1000
+_MAX_NAMED_RECORDINGS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,22 @@ class RecordingFormat:
 
 RECORDING_FORMATS: Final = tuple(
     RecordingFormat(reader.NAME, reader.DESCRIPTION, reader.recognises, reader.open_recording)
-    for reader in (aedat4, bsergb, ecd, plain, rosbag)
+    for reader in (
+        aedat4,
+        bsergb,
+        clear_motion,
+        ecd,
+        erf_x170,
+        evdi,
+        eventaid,
+        hq_evfi,
+        hsergb,
+        plain,
+        refid,
+        rosbag,
+        timelens,
+        vid2e,
+    )
 )
 
 
@@ -150,7 +188,34 @@ def _describe_unknown(path: Path) -> str:
             return "a video without events; name an event file besides, or make events with `evfi simulate`"
     elif not any(path.iterdir()):
         return "the folder is empty"
+    elif found := _recordings_within(path):
+        return f"a folder of recordings, none itself; give one of them, e.g. {' or '.join(map(str, found))}"
     for event_format in claims_to(path):
         return f"an event file ({event_format.name}) without frames; open the frames and name this as events"
     known = "; ".join(layout.description for layout in RECORDING_FORMATS)
     return f"unknown format; expected {known}"
+
+
+def _recordings_within(path: Path) -> list[Path]:
+    """Some recordings in folders below a folder, looking neither far nor long."""
+    found: list[Path] = []
+    waiting = deque([(path, 0)])
+    for _ in range(_MAX_SEARCHED_FOLDERS):
+        if not waiting or len(found) >= _MAX_NAMED_RECORDINGS:
+            break
+        folder, depth = waiting.popleft()
+        if depth and any(_claims_quietly(layout, folder) for layout in RECORDING_FORMATS):
+            found.append(folder)
+        elif depth < _MAX_SEARCH_DEPTH:
+            with suppress(OSError), os.scandir(folder) as entries:
+                some = list(islice(entries, _MAX_SEARCHED_ENTRIES))
+                below = sorted(Path(entry.path) for entry in some if entry.is_dir(follow_symlinks=False))
+                waiting.extend((inner, depth + 1) for inner in below)
+    return found
+
+
+def _claims_quietly(layout: RecordingFormat, folder: Path) -> bool:
+    try:
+        return layout.recognises(folder)
+    except (OSError, EvfiError):
+        return False

@@ -14,16 +14,16 @@ from evfi.recordings.recording import Times
 _MAX_BYTES: Final = 64 * 2**20
 
 
-def read_timestamps(path: Path, unit: TimeUnit, *, num_frames: int) -> Times:
+def read_timestamps(path: Path, unit: TimeUnit, *, num_frames: int | None) -> Times:
     """Read a text file of one time per line; blank lines and lines that begin with `#` are skipped.
 
     Args:
         path: the file.
         unit: unit of its times; microseconds must be whole numbers.
-        num_frames: how many times are expected.
+        num_frames: how many times are expected; None takes as many as there are.
 
     Returns:
-        int64 [num_frames] in µs, in the file's order.
+        int64 [N] in µs, in the file's order.
 
     Raises:
         InputError: the file is missing, a line is no number, or there are more or fewer than frames.
@@ -39,7 +39,7 @@ def read_timestamps(path: Path, unit: TimeUnit, *, num_frames: int) -> Times:
         text = line.strip()
         if text and not text.startswith("#"):
             values.append(_number(text, path, number))
-    if len(values) != num_frames:
+    if num_frames is not None and len(values) != num_frames:
         raise InputError(f"{path}: expected one time per frame, found {len(values)} times for {num_frames} frames")
     return to_microseconds(np.asarray(values), unit, str(path)) if values else np.zeros(0, np.int64)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,15 +71,23 @@ def open_npz(path: Path, options: EventFileOptions) -> EventSource:
     return MemoryEvents(chunk.stream, chunk.dropped_us)
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all members of an .npz of plain numbers, each checked before memory is taken for it.
+def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the members of an .npz of plain numbers, each checked before memory is taken for it.
+
+    Args:
+        path: the file.
+        names: the members to read, where the file has them; None reads all.
 
     Raises:
         InputError: there is no such file, it is damaged, or a member holds something else than numbers.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            members = [
+                member
+                for member in archive.infolist()
+                if member.filename.endswith(".npy") and (names is None or member.filename.removesuffix(".npy") in names)
+            ]
             total = sum(member.file_size for member in members)
             if total > MAX_LOADED_BYTES:
                 raise InputError(f"{path}: unpacks to {total / 2**30:.0f} GiB, more than can be read; split the file")

@@ -25,6 +25,11 @@ from evfi.recordings.recording import Recording, Times
 NAME: Final = "ecd"
 DESCRIPTION: Final = "a folder in ECD layout (events.txt, images.txt, pictures)"
 
+CONVENTION: Final = (
+    "x, y in whole px of the frames; time in s, on the frames' clock, rounded to the nearest µs; polarity 0/1; events.txt "
+    "holds the whole sequence; frame times: images.txt, s"
+)
+
 _MAX_INDEX_BYTES: Final = 64 * 2**20
 
 
@@ -45,7 +50,8 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
         raise RecordingError(f"{path}: expected at least two frames in images.txt, found {len(pictures)}")
     frames = PictureFrames(pictures, times)
     events = open_text(path / "events.txt", EventFileOptions(frames.size, time_unit="s", tolerant=options.tolerant))
-    return Recording(path, NAME, frames, events, scale_mapping(events.sensor_size, frames.size))
+    mapping = scale_mapping(events.sensor_size, frames.size)
+    return Recording(path, NAME, frames, events, mapping, convention=CONVENTION)
 
 
 def _read_index(folder: Path) -> tuple[Times, list[Path]]:

@@ -1,0 +1,128 @@
+"""HQ-EVFI's layout (Ma et al., TimeLens-XL, ECCV 2024): one sequence per folder.
+
+    visual_RGB/<number>_<time>.png …     one per frame
+    RGB-EVS*/<number>_<time>.npz …       x, y (the frame's pixels), t, p (-1/+1), start_t, end_t, sync_rgb
+
+Conventions, checked on reading: event file n holds the interval from frame n - 1 to frame n, so a file of the first
+frame's number lies before the recording; numbers begin anywhere. Frame times are `start_t` and `end_t` of the event
+files where they have these, on the events' own clock; otherwise the times in the pictures' names, in ns. The unit of the
+event times is told from how long an interval then lasts. `sync_rgb` is not read. Not compared with published files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import InputError
+from evfi.events.formats.columns import TimeUnit, to_microseconds
+from evfi.events.formats.npz import read_arrays
+from evfi.recordings.datasets.interval_convention import IntervalConvention
+from evfi.recordings.datasets.interval_files import open_intervals
+from evfi.recordings.datasets.interval_layout import (
+    Layout,
+    number_of,
+    numbered_files,
+    pair_up,
+    tell_unit_of_durations,
+)
+from evfi.recordings.frames import PictureFrames, find_pictures
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Recording, Times
+
+NAME: Final = "hq-evfi"
+DESCRIPTION: Final = "a folder in HQ-EVFI layout (visual_RGB/<number>_<time>.png, RGB-EVS/<number>_<time>.npz)"
+CONVENTION: Final = IntervalConvention(
+    format=NAME,
+    images="visual_RGB/<n>_<time>.png",
+    events="RGB-EVS/<n>_<time>.npz",
+    frame_times="start_t and end_t of the event files, else the pictures' names in ns",
+    are_floats=True,
+    time_unit=None,
+    polarity="-1/+1",
+    covers="previous",
+    first_file=None,
+)
+
+_PATTERN: Final = r"\d+_\d+"
+
+
+def recognises(path: Path) -> bool:
+    """Whether the folder holds both of the layout's folders, with event files."""
+    return (path / "visual_RGB").is_dir() and _event_folder(path) is not None
+
+
+def open_recording(path: Path, options: RecordingOptions) -> Recording:
+    """Open one sequence.
+
+    Raises:
+        InputError: files are missing, damaged, or break the convention.
+        RecordingError: there is nothing to interpolate.
+    """
+    folder = _event_folder(path)
+    if folder is None or not (path / "visual_RGB").is_dir():
+        raise InputError(f"{path}: expected the folders visual_RGB and RGB-EVS with <number>_<time> files; found none")
+    layout = _pair(path, folder)
+    unit, raw = _clock_of_events(layout, options.events_unit)
+    if raw is None:
+        times, frame_times = _times_of_names(layout), "the pictures' names, in ns"
+    else:
+        times, frame_times = to_microseconds(raw, unit, str(folder)), "start_t and end_t of the event files"
+    convention = replace(CONVENTION, frame_times=frame_times)
+    frames = PictureFrames(layout.pictures, times)
+    return open_intervals(path, convention, frames, layout.files, options, unit=unit, warnings=layout.warnings)
+
+
+def _event_folder(path: Path) -> Path | None:
+    if not path.is_dir():
+        return None
+    folders = sorted(folder for folder in path.glob("RGB-EVS*") if folder.is_dir())
+    return next((folder for folder in folders if numbered_files(folder, pattern=_PATTERN)), None)
+
+
+def _pair(path: Path, folder: Path) -> Layout:
+    pictures = [file for file in find_pictures(path / "visual_RGB") if re.fullmatch(_PATTERN, file.stem)]
+    if not pictures:
+        raise InputError(f"{path}: expected pictures visual_RGB/<number>_<time>.png, found none")
+    first, last = number_of(pictures[0]) or 0, number_of(pictures[-1]) or 0
+    found = numbered_files(folder, pattern=_PATTERN)
+    files = [file for file in found if first < (number_of(file) or 0) <= last]
+    layout = pair_up(path, replace(CONVENTION, first_file=first + 1), pictures, files)
+    if len(files) == len(found):
+        return layout
+    spare = f"{len(found) - len(files)} event files before the first or after the last frame were left out"
+    return replace(layout, warnings=(*layout.warnings, spare))
+
+
+def _clock_of_events(layout: Layout, unit: TimeUnit | None) -> tuple[TimeUnit, NDArray[Any] | None]:
+    """The unit of event times, and the frames' times in that unit if the event files say them."""
+    spans = [_span(file) for file in layout.files]
+    if all(span is not None for span in spans):
+        bounds = np.array(spans)  # [N, 2]
+        chosen = unit or tell_unit_of_durations(bounds[:, 1] - bounds[:, 0], str(layout.files[0].parent))
+        return chosen, np.array([bounds[0, 0], *bounds[:, 1]])
+    if unit is not None:
+        return unit, None
+    durations = [np.ptp(times) for file in layout.files[:20] if len(times := _times(file)) > 1]
+    return tell_unit_of_durations(np.array(durations or [0]), str(layout.files[0].parent)), None
+
+
+def _span(file: Path) -> tuple[Any, Any] | None:
+    arrays = read_arrays(file, ("start_t", "end_t"))
+    if len(arrays) < 2 or any(array.size != 1 for array in arrays.values()):
+        return None
+    return arrays["start_t"].ravel()[0], arrays["end_t"].ravel()[0]
+
+
+def _times(file: Path) -> NDArray[Any]:
+    return read_arrays(file, ("t",)).get("t", np.zeros(0))
+
+
+def _times_of_names(layout: Layout) -> Times:
+    stamps = np.array([int(picture.stem.split("_")[1]) for picture in layout.pictures], np.int64)
+    return to_microseconds(stamps, "ns", str(layout.pictures[0].parent))
