@@ -6,6 +6,7 @@ events of a 64×48 sensor, in as many variants as the format has.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def _rosbag(folder: Path) -> list[Path]:
         paths.append(write_bag(folder / f"{encoding}.bag", "ros1", packets))
     for kind, compression in (("ros2", None), ("ros2", "message"), ("mcap", None), ("mcap", "storage")):
         written = write_bag(folder / f"{kind}-{compression}", kind, arrays + frames, compression)  # type: ignore[arg-type]
-        paths += [file for file in written.iterdir() if file.suffix != ".yaml"]
+        (file,) = (file for file in written.iterdir() if file.suffix != ".yaml")
+        paths.append(file.rename(folder / f"frames-{written.name}{file.suffix}"))
+        shutil.rmtree(written)
     return paths
 
 
