@@ -25,7 +25,7 @@ def describe_inspection(inspection: Inspection) -> str:
         lines += _overlap_lines(inspection.overlap)
     lines += _alignment_lines(inspection.alignment, inspection.no_alignment)
     text = [f"{label:{_LABEL}} {value}".rstrip() for label, value in lines]
-    text += ["", f"{len(inspection.warnings)} warnings" if len(inspection.warnings) != 1 else "1 warning"]
+    text += ["", _count_of_warnings(len(inspection.warnings))]
     text += [f"  - {warning}" for warning in inspection.warnings]
     return "\n".join(text)
 
@@ -143,11 +143,17 @@ def _overlap_lines(overlap: OverlapFacts) -> list[tuple[str, str]]:
 def _alignment_lines(alignment: AlignmentFacts | None, why_none: str | None) -> list[tuple[str, str]]:
     if alignment is None:
         return [] if why_none is None else [("alignment", f"not estimated: {why_none}")]
+    if not alignment.is_reliable:
+        return [("alignment", f"not known: {alignment.note}")]
     (right, down), (right_error, down_error) = alignment.shift_px, alignment.shift_error_px
     offset = f"time offset {alignment.time_offset_us / 1e3:+.2f} ms (± {alignment.time_offset_error_us / 1e3:.2f})"
     shift = f"shift {right:+.2f} (± {right_error:.2f}), {down:+.2f} (± {down_error:.2f}) px"
     certainty = f"correlation {alignment.correlation:.2f}, confidence {alignment.confidence:.2f}"
     return [("alignment", f"{offset}, {shift}; {certainty}"), ("", alignment.note)]
+
+
+def _count_of_warnings(count: int) -> str:
+    return "1 warning" if count == 1 else f"{count or 'no'} warnings"
 
 
 def _time_range(first_us: int, last_us: int) -> str:

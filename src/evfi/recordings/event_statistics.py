@@ -70,12 +70,12 @@ class EventStatistics:
         return self.last_us - self.first_us
 
     def peak(self, window_us: int) -> tuple[float, int, int]:
-        """The highest rate over a window: events per second, the window's start, and its length in whole bins, µs."""
+        """The highest rate over a window, at most the whole: events per second, the window's start and length in µs."""
         num_bins = min(len(self.per_bin), max(1, round(window_us / self.bin_us)))
         total = np.concatenate([[0], np.cumsum(self.per_bin)])
         sums = total[num_bins:] - total[:-num_bins]
         at = int(np.argmax(sums))
-        length_us = num_bins * self.bin_us
+        length_us = num_bins * self.bin_us if num_bins < len(self.per_bin) else max(self.span_us, 1)
         return float(sums[at]) * 1e6 / length_us, self.first_us + at * self.bin_us, length_us
 
     def rate(self, num_columns: int) -> tuple[int, NDArray[np.float64]]:

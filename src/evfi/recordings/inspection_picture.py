@@ -15,7 +15,16 @@ from evfi.events.render import NEGATIVE_COLOUR, POSITIVE_COLOUR, render_events
 from evfi.events.stream import EventStream
 from evfi.files import written_whole
 from evfi.recordings.inspection_facts import Inspection
-from evfi.recordings.inspection_plots import FAINT_INK, INK, PAPER, draw_offsets, draw_rate, text_size
+from evfi.recordings.inspection_plots import (
+    FAINT_INK,
+    INK,
+    PAPER,
+    WINDOW_INK,
+    draw_offsets,
+    draw_rate,
+    text_size,
+    time_unit,
+)
 from evfi.recordings.recording import Recording
 from evfi.recordings.subject import Subject
 
@@ -30,6 +39,9 @@ _NUM_WINDOWS: Final = 6
 _SHARE_OF_PIXELS: Final = 0.12  # so many events per pixel are shown: more would hide the frame
 _SLICE_US: Final = 40_000
 _MIN_SLICE_US: Final = 100
+_DARK_BELOW: Final = 60  # mean level of frames that are made brighter
+_WANTED_LEVEL: Final = 100.0
+_MAX_GAIN: Final = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +81,11 @@ def draw_picture(subject: Subject, inspection: Inspection) -> Image.Image:
     sheet = Image.new("RGB", (_WIDTH, _HEADER + rows * panel_height + _PLOT_HEIGHT + _MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
     _head(draw, subject.path, inspection)
-    origin_us = _span(inspection)[0]
+    span_us = _span(inspection)
     for number, (moment, panel) in enumerate(zip(moments, panels, strict=True)):
         left = _MARGIN + number % columns * (panel.width + _GAP)
         top = _HEADER + number // columns * panel_height
-        _caption(draw, (left, top), f"{number + 1}", moment, origin_us)
+        _caption(draw, (left, top), f"{number + 1}", moment, span_us)
         sheet.paste(panel, (left, top + _CAPTION))
     _plots(sheet, _HEADER + rows * panel_height, subject, inspection, moments)
     return sheet
@@ -81,12 +93,14 @@ def draw_picture(subject: Subject, inspection: Inspection) -> Image.Image:
 
 def _head(draw: ImageDraw.ImageDraw, path: Path, inspection: Inspection) -> None:
     events, frames = inspection.events, inspection.frames
-    parts = [f"{events.num_events:,} events in {events.duration_us / 1e6:.4g} s, {events.width_px}×{events.height_px}"]
+    parts = [f"{events.num_events:,} events in {events.duration_us / 1e6:.4g} s, {events.width_px}x{events.height_px}"]
     if frames is not None:
         parts.insert(
-            0, f"{frames.num_frames:,} frames, {frames.width_px}×{frames.height_px}, {frames.rate_fps:.4g} fps"
+            0, f"{frames.num_frames:,} frames, {frames.width_px}x{frames.height_px}, {frames.rate_fps:.4g} fps"
         )
     draw.text((_MARGIN, 16), path.name.encode("utf-8", "replace").decode(), INK, text_size(27))
+    if _gain(inspection) > 1:
+        parts.append("dark frames are shown brighter")
     draw.text((_MARGIN, 54), "   ·   ".join([*parts, inspection.format]), FAINT_INK, text_size(17))
     right = _WIDTH - _MARGIN
     for colour, text in ((NEGATIVE_COLOUR, "darker"), (POSITIVE_COLOUR, "brighter")):
@@ -96,12 +110,15 @@ def _head(draw: ImageDraw.ImageDraw, path: Path, inspection: Inspection) -> None
         right -= round(width) + 42
 
 
-def _caption(draw: ImageDraw.ImageDraw, place: tuple[int, int], number: str, moment: _Moment, origin_us: int) -> None:
+def _caption(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], number: str, moment: _Moment, span_us: tuple[int, int]
+) -> None:
     left, top = place
     frame = "" if moment.frame is None else f"frame {moment.frame}, "
-    length = f"{(moment.end_us - moment.start_us) / 1e3:.3g} ms"
-    text = f"{frame}{(moment.start_us - origin_us) / 1e6:.3f} s, {len(moment.events):,} events of {length}"
-    draw.text((left + 1, top + 4), number, (150, 96, 0), text_size(17))
+    factor, unit = time_unit(span_us[1] - span_us[0])
+    at = f"{(moment.start_us - span_us[0]) / factor:.2f} {unit}"
+    text = f"{frame}{at}: {len(moment.events):,} events in {(moment.end_us - moment.start_us) / 1e3:.3g} ms"
+    draw.text((left + 1, top + 4), number, WINDOW_INK, text_size(17))
     draw.text((left + 20, top + 5), text, INK, text_size(15))
 
 
@@ -159,7 +176,7 @@ def _moments(subject: Subject, inspection: Inspection) -> list[_Moment]:
                 moments.append(_moment_of_frame(subject.recording, index, inspection))
         else:
             first, length = inspection.events.first_us, inspection.events.duration_us + 1
-            slice_us = _slice_length(inspection, min(_SLICE_US, max(length // _NUM_WINDOWS, 1)))
+            slice_us = _slice_length(inspection, min(_SLICE_US, max(length // (2 * _NUM_WINDOWS), 1)))
             for number in range(_NUM_WINDOWS):
                 start = first + (length - slice_us) * number // (_NUM_WINDOWS - 1)
                 events = subject.events.slice(start, start + slice_us)
@@ -172,11 +189,20 @@ def _moments(subject: Subject, inspection: Inspection) -> list[_Moment]:
 def _moment_of_frame(recording: Recording, index: int, inspection: Inspection) -> _Moment:
     start, end = (int(time) for time in recording.frames.times_us[index : index + 2])
     end = min(end, start + _slice_length(inspection, end - start))
+    image: NDArray[np.uint8] | None
     try:
-        image = recording.frames.read(index)
+        image = np.minimum(recording.frames.read(index) * _gain(inspection), 255).astype(np.uint8)
     except (EvfiError, OSError):
         image = None
     return _Moment(image, recording.read_events(start, end), start, end, index)
+
+
+def _gain(inspection: Inspection) -> float:
+    """By how much frames are made brighter, so that something can be seen of dark ones."""
+    level = inspection.frames.mean_level if inspection.frames is not None else None
+    if level is None or level >= _DARK_BELOW:
+        return 1.0
+    return min(_WANTED_LEVEL / max(level, 1.0), _MAX_GAIN)
 
 
 def _slice_length(inspection: Inspection, longest_us: int) -> int:

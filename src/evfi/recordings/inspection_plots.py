@@ -21,7 +21,7 @@ _GRID: Final = (226, 226, 224)
 _CURVE: Final = (52, 73, 94)
 _AREA: Final = (199, 209, 220)
 _WINDOW: Final = (246, 222, 170)
-_WINDOW_INK: Final = (150, 96, 0)
+WINDOW_INK: Final = (150, 96, 0)
 _GAP: Final = (245, 183, 177)
 _FRAME_MARK: Final = (60, 140, 90)
 _SCALE: Final = 2  # drawn larger, then shrunk: smooth lines
@@ -52,19 +52,21 @@ def draw_rate(
         gaps: stretches without events.
     """
     origin = span_us[0]
+    factor, time_name = time_unit(span_us[1] - origin)
     top = max(*rate.events_per_s, 1e-9)
-    plot = _Plot(size, (0.0, (span_us[1] - origin) / 1e6), (0.0, top), bottom_px=62)
+    bottom_px = 40 if frame_times_us is None else 62
+    plot = _Plot(size, (0.0, (span_us[1] - origin) / factor), (0.0, top), bottom_px)
     for gap in gaps:
-        plot.band((gap.start_us - origin) / 1e6, (gap.end_us - origin) / 1e6, _GAP, "")
+        plot.band((gap.start_us - origin) / factor, (gap.end_us - origin) / factor, _GAP, "")
     for number, (start, end) in enumerate(windows_us, start=1):
-        plot.band((start - origin) / 1e6, (end - origin) / 1e6, _WINDOW, str(number))
+        plot.band((start - origin) / factor, (end - origin) / factor, _WINDOW, str(number))
     edges = np.arange(len(rate.events_per_s) + 1) * rate.step_us + rate.start_us - origin
     edges = np.minimum(edges, span_us[1] - origin)
     steps = np.repeat(np.array(rate.events_per_s), 2)
-    plot.area(np.repeat(edges, 2)[1:-1] / 1e6, steps)
+    plot.area(np.repeat(edges, 2)[1:-1] / factor, steps)
     if frame_times_us is not None:
-        plot.marks((frame_times_us - origin) / 1e6)
-    unit = "events per second over time in s" + ("; green: frames" if frame_times_us is not None else "")
+        plot.marks((frame_times_us - origin) / factor)
+    unit = f"events per second over time in {time_name}" + ("; green: frames" if frame_times_us is not None else "")
     plot.label(unit + ("; yellow: the windows above" if windows_us else "") + ("; red: gaps" if gaps else ""))
     return plot.finish()
 
@@ -78,6 +80,11 @@ def draw_offsets(size: tuple[int, int], alignment: AlignmentFacts) -> Image.Imag
     plot.point(alignment.time_offset_us / 1e3, alignment.correlation)
     plot.label(f"agreement of frames and events by time offset in ms: best at {alignment.time_offset_us / 1e3:+.1f}")
     return plot.finish()
+
+
+def time_unit(span_us: int) -> tuple[float, str]:
+    """The unit in which to tell times of a span: µs in one, and its name."""
+    return (1e6, "s") if span_us >= 1_000_000 else (1e3, "ms")
 
 
 def short_number(value: float) -> str:
@@ -142,7 +149,7 @@ class _Plot:
         right = max(right, left + 2 * _SCALE)
         self._draw.rectangle((left, self._y.end, right, self._y.start - _SCALE), fill=colour)
         if name:
-            self._draw.text(((left + right) / 2, self._y.end + 9 * _SCALE), name, _WINDOW_INK, self._font, anchor="mm")
+            self._draw.text(((left + right) / 2, self._y.end + 9 * _SCALE), name, WINDOW_INK, self._font, anchor="mm")
 
     def area(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
         """Fill below a curve; what was drawn before shines through."""
