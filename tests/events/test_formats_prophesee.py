@@ -80,6 +80,25 @@ def test_chunks_hold_the_same_events_and_slices_partition(
     assert_same(EventStream.concatenate(source.slice(a, b) for a, b in pairwise(edges)), events)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_reach_over_blocks_and_end_in_long_silence(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_file, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(word_file, "_MAX_CHUNK_BYTES", 1000)
+    events = random_events(600)
+    path = write(tmp_path / "a", kind, events)
+    if kind == "EVT3":  # words of time only, before, between and after events
+        silence = np.tile(np.array([0x8000, 0x6000], np.uint16), 2000).tobytes()
+        content = path.read_bytes()
+        start = content.index(b"% end\n") + 6
+        path.write_bytes(content[:start] + silence + content[start:] + silence.replace(b"\x00\x80", b"\x0c\x80"))
+    source = open_event_file(path)
+    assert len(list(source.pieces())) > 1
+    assert_same(EventStream.concatenate(source.pieces()), events)
+    assert_same(read_all(source), events)
+
+
 def test_chunks_of_a_file_out_of_order_are_merged(tmp_path: Path) -> None:
     x, y, t, p = random_events(2000, duration_us=4000)
     late = np.concatenate([t[:1500], t[1500:] - 1500])
