@@ -146,6 +146,21 @@ def test_a_missing_sensor_size_is_asked_for(tmp_path: Path) -> None:
         open_event_file(path, EventFileOptions(sensor_size=(20, 20), size_is_assumed=True))
 
 
+def test_files_of_a_split_bag_follow_one_another(tmp_path: Path) -> None:
+    """The decoder's state goes on from file to file; ids of rows begin anew in each."""
+    x, y, t, p = events(start=0)
+    t = t * 40  # 36 s: the clock wraps twice
+    messages = list(event_packets(x, y, t, p, SIZE, "evt3", per_message=70, ros_minus_camera_us=START_US))
+    folder = write_bag(tmp_path / "bag", "ros2", messages[:11])
+    other = write_bag(tmp_path / "bag2", "ros2", messages[11:])
+    (other / "bag2.db3").rename(folder / "bag2.db3")
+    metadata = folder / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("  - bag.db3", "  - bag.db3\n  - bag2.db3"))
+    source = open_event_file(folder)
+    assert_same(all_events(source), x, y, t + START_US, p)
+    assert source.report.num_clock_wraps == 2
+
+
 def test_the_usual_topic_is_taken_and_others_are_named(tmp_path: Path) -> None:
     columns = events()
     right = list(event_arrays(*events(500), SIZE, topic="/davis/right/events"))
