@@ -145,8 +145,9 @@ def test_headers_without_geometry_take_the_sensor_of_the_camera(tmp_path: Path) 
         (49, b"2.1", evt21_words(*events, order="legacy"), (1280, 720)),
     ):
         path.write_bytes(OLD_HEADER % (system, version) + words.tobytes())
-        source = open_event_file(path, EventFileOptions(sensor_size=(800, 800)))
+        source = open_event_file(path, EventFileOptions(sensor_size=(800, 800), size_is_assumed=True))
         assert source.sensor_size == size and not source.report.notes
+        assert open_event_file(path, EventFileOptions(sensor_size=(800, 800))).sensor_size == (800, 800)
         assert_same(read_all(source), events)
     path.write_bytes(OLD_HEADER.replace(b"%% evt %s\n", b"") % 40 + evt3_words(*events).tobytes())
     assert_same(read_all(open_event_file(path)), events)

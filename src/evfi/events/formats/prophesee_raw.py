@@ -56,7 +56,8 @@ def open_prophesee_raw(path: Path, options: EventFileOptions, *, chunk_events: i
 
     Args:
         path: the file.
-        options: what the header leaves open: the sensor's size.
+        options: what the header leaves open: the sensor's size. A declared one goes before that of the camera's number,
+            an assumed one does not.
         chunk_events: about how many events are decoded and kept as one chunk.
 
     Raises:
@@ -68,7 +69,10 @@ def open_prophesee_raw(path: Path, options: EventFileOptions, *, chunk_events: i
     if header is None or not _is_raw(header):
         raise InputError(f"{path}: expected a Prophesee RAW header ('% evt 3.0', '% format EVT3;…'), found none")
     encoding = _encoding(header, path)
-    size = header.sensor_size(path) or (_SYSTEMS[_system(header)][0] if _system(header) in _SYSTEMS else None)
+    size = header.sensor_size(path)
+    is_declared = options.sensor_size is not None and not options.size_is_assumed
+    if size is None and not is_declared:
+        size = _SYSTEMS.get(_system(header), (None, ""))[0]
     return open_words(_word_file(path, header, encoding, size), options, chunk_events=chunk_events)
 
 

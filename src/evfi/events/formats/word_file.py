@@ -48,6 +48,7 @@ _BLOCK_BYTES: Final = 2**21
 _MAX_CHUNK_BYTES: Final = 2**24
 _MAX_UNKNOWN_SHARE: Final = 0.1
 _NUM_THREADS: Final = 2
+_NUM_CACHED: Final = 16  # chunks, of about 2 MB each
 _KNOWN_SIZES: Final = ((304, 240), (320, 320), (640, 480), (1280, 720))
 _INDEX_VERSION: Final = 1
 _END, _NUM_OUTSIDE = -2, -1  # the last columns of the index's states, which begin with the decoder's state
@@ -108,8 +109,10 @@ def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int =
     reader = f"{file.format} {_INDEX_VERSION} {file.data_start} {size} {chunk_events}"
     index = load_or_build(file.path, reader, lambda: _build_index(file, size, num_words, chunk_events))
     _check_content(file, options, index, num_words)
-    report = replace(index.report, num_lost_bytes=num_lost, notes=index.report.notes)
-    return _WordEvents(file, size or _size_of_content(index), index, report)
+    report = replace(index.report, num_lost_bytes=num_lost)
+    size = size or index.sensor_size
+    assert size is not None  # a file with events has a size
+    return _WordEvents(file, size, index, report)
 
 
 def _check_content(file: WordFile, options: EventFileOptions, index: ChunkIndex, num_words: int) -> None:
@@ -211,12 +214,6 @@ def _known_size(max_x: int, max_y: int) -> tuple[int, int] | None:
     return next(fitting, (max_x + 1, max_y + 1))
 
 
-def _size_of_content(index: ChunkIndex) -> tuple[int, int]:
-    if index.sensor_size is None:
-        raise RecordingError("a file without events has no size")
-    return index.sensor_size
-
-
 def _read_words(file: WordFile, start: int, end: int) -> NDArray[Any]:
     """The words from one number to another.
 
@@ -240,7 +237,7 @@ class _WordEvents(ChunkedEvents):
         self._file = file
         self._index = index
         super().__init__(
-            size, index.time_range_us, index.bounds_us, self._decode_chunk, report=report, num_threads=_NUM_THREADS
+            size, index.time_range_us, index.bounds_us, self._decode_chunk, _NUM_CACHED, report, _NUM_THREADS
         )
 
     def _decode_chunk(self, number: int) -> EventChunk:
