@@ -73,7 +73,7 @@ def pair_up(
         RecordingError: there are fewer than two frames.
     """
     _check_gaps(path, pictures)
-    used, warnings = _without_leading(path, convention, list(files))
+    used, warnings = _without_leading(path, convention, list(files), len(pictures))
     _check_numbers(path, convention, used)
     counts = {
         "images": (len(pictures), convention.may_have_spare_images),
@@ -113,11 +113,18 @@ def _check_gaps(path: Path, pictures: Sequence[Path]) -> None:
             )
 
 
-def _without_leading(path: Path, convention: IntervalConvention, files: list[Path]) -> tuple[list[Path], list[str]]:
+def _without_leading(
+    path: Path, convention: IntervalConvention, files: list[Path], num_pictures: int
+) -> tuple[list[Path], list[str]]:
     """Leave out the file before the first frame, where files are numbered by their end."""
-    if convention.covers == "previous" and convention.first_file == 1 and files and number_of(files[0]) == 0:
-        return files[1:], [f"{files[0].name} lies before the first frame and was left out"]
-    return files, []
+    if convention.covers != "previous" or convention.first_file != 1 or not files or number_of(files[0]) != 0:
+        return files, []
+    if len(files) == num_pictures - 1 and not convention.may_have_spare_images:
+        raise InputError(
+            f"{path}: expected event files from number 1 on, found {files[0].name} to {files[-1].name} for {num_pictures} "
+            f"images: files seem to be numbered by their start frame; file n must hold {convention.interval}"
+        )
+    return files[1:], [f"{files[0].name} lies before the first frame and was left out"]
 
 
 def _check_numbers(path: Path, convention: IntervalConvention, files: list[Path]) -> None:
