@@ -179,6 +179,22 @@ def test_a_bag_without_events_says_so(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match=r"no topic of events .*/dvs/image_raw"):
         open_recording(path)
 
+    events = write(tmp_path / "b.bag", [])
+    with open_recording(path, events=events) as recording:
+        assert recording.events.report.num_events == 500
+        assert len(recording.frames) == NUM_FRAMES
+
+
+def test_other_versions_and_damaged_headers_are_named(tmp_path: Path) -> None:
+    for content, expected in (
+        (b"#ROSBAG V1.2\n" + bytes(5000), "found 'ROSBAG V1.2'"),
+        (b"#ROSBAG V2.0\n" + bytes(5000), "its header"),
+        (b"\x89MCAP0\r\n" + bytes(5000), "no topic"),
+    ):
+        (tmp_path / "a.bag").write_bytes(content)
+        with pytest.raises((InputError, RecordingError), match=expected):
+            open_recording(tmp_path / "a.bag", tolerant=True, format="rosbag")
+
 
 @pytest.mark.parametrize(
     ("problem", "expected"),

@@ -133,6 +133,9 @@ def _open(path: Path, options: RecordingOptions) -> Recording:
         raise ConfigError(f"unknown recording format '{options.format}'; known are {', '.join(known)}")
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
+    is_bag_asked = options.format in (None, rosbag.NAME) and options.timestamps is None
+    if options.events is not None and is_bag_asked and rosbag.recognises(path):
+        return rosbag.open_recording(path, options)  # frames of a bag, events from elsewhere
     if options.events is not None or options.timestamps is not None:
         if options.format not in (None, plain.NAME):
             raise ConfigError(f"format '{options.format}' finds its files itself; leave out events and timestamps")

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.formats import open_event_file
 from evfi.events.formats.bag_parts import BagMessage, Damage, Topic, shown
 from evfi.events.formats.bags import Bag, Place, choose_topic, is_bag
 from evfi.events.formats.rosbag import event_topic, open_bag_events, refuse_damage
@@ -47,27 +48,32 @@ _MAX_NOTES: Final = 20
 
 
 def recognises(path: Path) -> bool:
-    """Whether the path is a bag with a topic of pictures; one without is an event file."""
+    """Whether the path is a bag with a topic of pictures (or one that is damaged); one without is an event file."""
     if not is_bag(path):
         return False
     try:
         return bool(_picture_topics(Bag(path)))
-    except (EvfiError, OSError):
-        return False
+    except EvfiError:
+        return True  # opening it says what is wrong
 
 
 def open_recording(path: Path, options: RecordingOptions) -> Recording:
     """Open a bag.
+
+    Args:
+        path: the bag.
+        options: `events` names an event file to read instead of the bag's own events.
 
     Raises:
         InputError: the bag is damaged or truncated, or holds messages that cannot be read.
         RecordingError: it lacks frames or events.
     """
     bag = Bag(path)
-    events = event_topic(bag)[0]
+    events = event_topic(bag)[0] if options.events is None else None
     topic, note = _frame_topic(bag, events)
     frames = RosbagFrames(bag, topic, tolerant=options.tolerant)
-    source = open_bag_events(bag, options.for_events(frames.size, size_is_assumed=True))
+    how = options.for_events(frames.size, size_is_assumed=True)
+    source = open_bag_events(bag, how) if options.events is None else open_event_file(options.events, how)
     warnings = [*([note] if note else []), *frames.notes, *_warn_of_aspect(source.sensor_size, frames.size)]
     mapping = scale_mapping(source.sensor_size, frames.size)
     convention = "frame time: stamp of the header; events: " + source.report.convention
@@ -137,7 +143,7 @@ def _picture_topics(bag: Bag) -> list[Topic]:
     return [topic for topic in bag.topics if topic.type in IMAGE_TYPES]
 
 
-def _frame_topic(bag: Bag, events: Topic) -> tuple[Topic, str | None]:
+def _frame_topic(bag: Bag, events: Topic | None) -> tuple[Topic, str | None]:
     """The topic of frames: the one beside the events, or a usual one."""
     found = _picture_topics(bag)
     if not found:
@@ -146,8 +152,9 @@ def _frame_topic(bag: Bag, events: Topic) -> tuple[Topic, str | None]:
             "as events (--events)"
         )
     likely = [topic for topic in found if not any(word in topic.name.lower() for word in _NOT_PICTURES)] or found
-    beside = events.name.rsplit("/", 1)[0] + "/image_raw"
-    usual = [beside, f"{beside}/compressed", *USUAL_TOPICS, *(f"{name}/compressed" for name in USUAL_TOPICS)]
+    names = [events.name.rsplit("/", 1)[0] + "/image_raw"] if events else []
+    names += USUAL_TOPICS
+    usual = [spelling for name in names for spelling in (name, f"{name}/compressed")]
     return choose_topic(likely, tuple(dict.fromkeys(usual)), "frames")
 
 
