@@ -29,13 +29,13 @@ class InspectCommand:
         recording: a file or folder of any layout, or an event file without frames.
         json: print JSON instead of text; docs/inspect.md says what is in it.
         picture: a PNG file to draw: frames with events over them, and the rate of events over time.
-        options: what the files leave open.
+        reading: how the files are to be read, and what they leave open.
     """
 
     recording: tyro.conf.Positional[Path]
     json: bool = False
     picture: Path | None = None
-    options: RecordingOptions = field(default_factory=RecordingOptions)
+    reading: RecordingOptions = field(default_factory=RecordingOptions)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
         if command.picture.suffix.lower() != ".png":
             raise ConfigError(f"the picture must be a .png file, got '{command.picture}'")
         check_writable(command.picture)
-    with open_subject(command.recording, command.options) as subject:
+    with open_subject(command.recording, command.reading) as subject:
         inspection = inspect_subject(subject)
         if command.picture is not None:
             from evfi.recordings.inspection_picture import write_picture

@@ -19,7 +19,7 @@ def describe_inspection(inspection: Inspection) -> str:
     lines = [("path", inspection.path), ("format", inspection.format)]
     if inspection.convention:
         lines.append(("convention", inspection.convention))
-    lines += _frame_lines(inspection.frames, inspection.no_frames)
+    lines += _frame_lines(inspection.frames, (inspection.no_frames or "").removeprefix(f"{inspection.path}: "))
     lines += _event_lines(inspection.events, inspection.format)
     if inspection.overlap is not None:
         lines += _overlap_lines(inspection.overlap)
@@ -38,7 +38,7 @@ def sparkline(rates: Sequence[float], num_columns: int = _SPARKLINE_COLUMNS) -> 
     return "".join(_BARS[height - 1] if height else " " for height in heights)
 
 
-def _frame_lines(frames: FrameFacts | None, why_none: str | None) -> list[tuple[str, str]]:
+def _frame_lines(frames: FrameFacts | None, why_none: str) -> list[tuple[str, str]]:
     if frames is None:
         return [("frames", f"none: {why_none}")]
     colour = "" if frames.is_grey is None else ", grey" if frames.is_grey else ", colour"

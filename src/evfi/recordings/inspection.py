@@ -66,7 +66,7 @@ def inspect_subject(subject: Subject) -> Inspection:
         overlap=_overlap_facts(recording, statistics) if recording else None,
         alignment=alignment,
         no_alignment=no_alignment,
-        warnings=tuple(dict.fromkeys((*said, *report.warnings()))),
+        warnings=tuple(dict.fromkeys((*subject.notes, *said, *report.warnings()))),
     )
     return advise(inspection, subject.options.time_offset_us)
 

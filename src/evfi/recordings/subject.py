@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to, open_event_file
 from evfi.events.source import EventSource
@@ -28,6 +28,7 @@ class Subject:
         recording: frames and events; None where the frames are missing or cannot be read.
         events: the events.
         problem: why there is no recording; None where there is one.
+        notes: what the user asked for and did not get, one line each.
         options: what the user said.
     """
 
@@ -35,6 +36,7 @@ class Subject:
     recording: Recording | None
     events: EventSource
     problem: str | None
+    notes: tuple[str, ...]
     options: RecordingOptions
 
     def close(self) -> None:
@@ -66,12 +68,21 @@ def open_subject(path: Path, options: RecordingOptions) -> Subject:
         ConfigError: a setting is unknown, out of range, or contradicts another.
     """
     try:
-        recording = open_recording(path, options, must_overlap=False)
-    except ConfigError:
-        raise
+        recording, notes = _recording(path, options)
     except (InputError, RecordingError) as problem:
-        return Subject(path, None, _events_alone(path, options, problem), str(problem), options)
-    return Subject(path, recording, recording.events, None, options)
+        return Subject(path, None, _events_alone(path, options, problem), str(problem), (), options)
+    return Subject(path, recording, recording.events, None, notes, options)
+
+
+def _recording(path: Path, options: RecordingOptions) -> tuple[Recording, tuple[str, ...]]:
+    """The recording, and why it is not aligned as asked for."""
+    try:
+        return open_recording(path, options, must_overlap=False), ()
+    except RecordingError as problem:
+        if not (options.estimate_offset or options.estimate_shift):
+            raise
+        as_it_is = replace(options, estimate_offset=False, estimate_shift=False)
+        return open_recording(path, as_it_is, must_overlap=False), (str(problem),)
 
 
 def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> EventSource:
