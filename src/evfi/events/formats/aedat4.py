@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,8 +41,45 @@ _NUM_THREADS: Final = 2
 _GROUP_BYTES: Final = 2**21
 _GAP_BYTES: Final = 2**16
 
-Words = NDArray[np.int64]
-"""Records as two 64-bit words each [N, 2]: time; x, y and polarity."""
+
+@dataclass(frozen=True, eq=False)
+class _Records:
+    """Records of some packets.
+
+    Attributes:
+        words: the packets as 64-bit words; a record is two of them: time; x, y and polarity.
+        firsts: word at which each packet's records begin, int64 [P].
+        counts: records per packet, int64 [P].
+    """
+
+    words: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    def facts(self) -> NDArray[np.int64]:
+        """What `aedat4_loops.measure` finds, int64 [P, F]."""
+        from evfi.events.formats import aedat4_loops
+
+        facts = np.zeros((len(self.counts), aedat4_loops.NUM_FACTS), np.int64)
+        aedat4_loops.measure(self.words, self.firsts, self.counts, facts)
+        return facts
+
+    def chunk(self, size: tuple[int, int]) -> EventChunk:
+        """The events of a sensor of this size."""
+        from evfi.events.formats import aedat4_loops
+
+        num, none = int(self.counts.sum()), np.empty(0, np.int64)
+        x, y, t, p = np.empty(num, np.int32), np.empty(num, np.int32), np.empty(num, np.int64), np.empty(num, np.int8)
+        source = self.words, self.firsts, self.counts, *size
+        count, is_ordered = aedat4_loops.decode(*source, x, y, t, p, none)
+        dropped = np.empty(num - count, np.int64)
+        if count < num:
+            aedat4_loops.decode(*source, x, y, t, p, dropped)
+            dropped.sort()
+        inside: NDArray[np.int64] | slice = slice(count)
+        if not is_ordered:
+            inside = np.argsort(t[:count], kind="stable")
+        return EventChunk(EventStream(x[inside], y[inside], t[inside], p[inside], size), dropped)
 
 
 def is_aedat4(path: Path) -> bool:
@@ -124,23 +161,21 @@ class Aedat4Events(ChunkedEvents):
         self._aedat4.close()
 
     def _load_chunk(self, number: int) -> EventChunk:
-        from evfi.events.formats import aedat4_loops
+        from evfi.events.formats.aedat4_loops import IMPOSSIBLE, MAX_US, MIN_US, NUM_UNSORTED
 
         first, last = self._chunks[number]
         starts, lengths = self._index.states[first:last].T
-        words, counts = _read_words(self._aedat4, starts, lengths)
-        facts = np.zeros((len(counts), aedat4_loops.NUM_FACTS), np.int64)
-        aedat4_loops.measure(words, counts, facts)
-        expected = self._index.bounds_us[first:last]
-        outside = (facts[:, 0] < expected[:, 0]) | (facts[:, 1] > expected[:, 1])
-        if (outside | (counts != self._index.counts[first:last])).any():
-            start = starts[np.argmax(outside | (counts != self._index.counts[first:last]))]
+        records = _read_records(self._aedat4, starts, lengths)
+        facts, expected = records.facts(), self._index.bounds_us[first:last]
+        wrong = (facts[:, MIN_US] < expected[:, 0]) | (facts[:, MAX_US] > expected[:, 1]) | (facts[:, IMPOSSIBLE] > 0)
+        wrong |= records.counts != self._index.counts[first:last]
+        if wrong.any():
             raise InputError(
-                f"{self._aedat4.path}: the packet at byte {start} holds other times or numbers of events than the file's "
-                "data table says; read it with --tolerant, which does not rely on that table"
+                f"{self._aedat4.path}: the packet at byte {starts[np.argmax(wrong)]} holds other events than the file's "
+                "data table says; copy the file again, or read it with --tolerant, which does not rely on that table"
             )
-        self._count_unsorted(number, int(facts[:, aedat4_loops.NUM_UNSORTED].sum()))
-        return _chunk_of_words(words, self.sensor_size, self._aedat4.path)
+        self._count_unsorted(number, int(facts[:, NUM_UNSORTED].sum()))
+        return records.chunk(self.sensor_size)
 
     def _count_unsorted(self, number: int, num_unsorted: int) -> None:
         """The data table does not tell the order within packets: events out of order are counted as they are met."""
@@ -178,13 +213,13 @@ def _index_of_table(file: Aedat4File, packets: Packets) -> ChunkIndex:
 
 def _index_of_content(file: Aedat4File, packets: Packets) -> ChunkIndex:
     """The same, from the packets themselves."""
-    from evfi.events.formats.aedat4_loops import FIRST_US, LAST_US, MAX_US, MIN_US, NUM_UNSORTED
+    from evfi.events.formats.aedat4_loops import FIRST_US, LAST_US, MAX_US, MIN_US, NUM_FACTS, NUM_UNSORTED
 
     groups = list(_groups(packets.lengths))
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         parts = list(pool.map(lambda group: _measured(file, packets, group), groups))
     counts = np.concatenate([counts for counts, _ in parts]) if parts else np.zeros(0, np.int64)
-    facts = np.concatenate([facts for _, facts in parts]) if parts else np.zeros((0, NUM_UNSORTED + 1), np.int64)
+    facts = np.concatenate([facts for _, facts in parts]) if parts else np.zeros((0, NUM_FACTS), np.int64)
     damaged, filled = counts < 0, counts > 0
     facts, times = facts[filled], facts[filled][:, [MIN_US, MAX_US]]
     between = np.count_nonzero(facts[1:, FIRST_US] < facts[:-1, LAST_US])
@@ -217,37 +252,28 @@ def _report(file: Aedat4File, num_events: int, num_unsorted: int) -> ReadReport:
 
 def _measured(file: Aedat4File, packets: Packets, group: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Events per packet, -1 where it is damaged (tolerant only), and the facts of `aedat4_loops.measure`."""
-    from evfi.events.formats import aedat4_loops
+    from evfi.events.formats.aedat4_loops import IMPOSSIBLE, NUM_FACTS
 
     starts, lengths = packets.starts[group], packets.lengths[group]
-    facts = np.zeros((len(starts), aedat4_loops.NUM_FACTS), np.int64)
     try:
-        words, counts = _read_words(file, starts, lengths)
-        aedat4_loops.measure(words, counts, facts)
+        records = _read_records(file, starts, lengths)
+        facts = records.facts()
         with file.reading():
-            _check_records(words, counts, starts)
+            if (impossible := facts[:, IMPOSSIBLE] > 0).any():
+                start = starts[np.argmax(impossible)]
+                raise ValueError(f"the packet at byte {start} holds an impossible time or polarity")
     except InputError:
         if not file.tolerant:
             raise
         if len(starts) == 1:
-            return np.full(1, -1), np.zeros_like(facts)
+            return np.full(1, -1), np.zeros((1, NUM_FACTS), np.int64)
         ones = [_measured(file, packets, slice(i, i + 1)) for i in range(group.start, group.stop)]
         return np.concatenate([counts for counts, _ in ones]), np.concatenate([facts for _, facts in ones])
-    return counts, facts
+    return records.counts, facts
 
 
-def _check_records(words: Words, counts: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-    """Raise ValueError where a time or a polarity is impossible."""
-    wrong = (np.abs(words[:, 0]) > MAX_ABS_TIME_US) | ((words[:, 1] >> 32) & 0xFE != 0)
-    if wrong.any():
-        packet = int(np.searchsorted(np.cumsum(counts), np.argmax(wrong), side="right"))
-        raise ValueError(f"the packet at byte {starts[packet]} holds an impossible time or polarity")
-
-
-def _read_words(
-    file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[Words, NDArray[np.int64]]:
-    """Records of neighbouring packets, and how many each holds.
+def _read_records(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> _Records:
+    """Records of neighbouring packets.
 
     Raises:
         InputError: a packet is damaged.
@@ -259,15 +285,18 @@ def _read_words(
             unpack(data, file.compression, start)
             for data, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True)
         ]
-        data = np.frombuffer(b"".join(unpacked), np.uint8)
-        ends = np.cumsum([len(part) for part in unpacked], dtype=np.int64)
+        padded = [part if len(part) % 8 == 0 else part + bytes(-len(part) % 8) for part in unpacked]
+        data = np.frombuffer(b"".join(padded), np.uint8)
+        ends = np.cumsum([len(part) for part in padded], dtype=np.int64)
+        ends -= np.array([-len(part) % 8 for part in unpacked], np.int64)
         positions, counts = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
         if (damaged := aedat4_loops.locate(data, ends, positions, counts)) >= 0:
             file.table(Packet(int(starts[damaged]), int(lengths[damaged])), "EVTS").vector(0, 16)
             raise ValueError(f"the packet at byte {starts[damaged]} holds no events that can be read")
-    records = np.empty(16 * int(counts.sum()), np.uint8)
-    aedat4_loops.gather(data, positions, counts, records)
-    return records.view("<i8").reshape(-1, 2), counts
+    if (positions % 8).any():  # no known writer does so
+        parts = [data[at : at + 16 * count] for at, count in zip(positions, counts, strict=True)]
+        data, positions = np.concatenate(parts), 16 * (np.cumsum(counts) - counts)
+    return _Records(data.view(np.int64), positions // 8, counts)
 
 
 def _read_packets(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Iterator[bytes]:
@@ -280,26 +309,6 @@ def _read_packets(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[
     else:
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             yield file.read(start, length)
-
-
-def _chunk_of_words(words: Words, size: tuple[int, int], path: Path) -> EventChunk:
-    from evfi.events.formats import aedat4_loops
-
-    num = len(words)
-    x, y, t, p = np.empty(num, np.int32), np.empty(num, np.int32), np.empty(num, np.int64), np.empty(num, np.int8)
-    none = np.empty(0, np.int64)
-    count, is_ordered, wrong = aedat4_loops.decode(words, *size, x, y, t, p, none)
-    if wrong >= 0:
-        raise InputError(f"{path}: damaged events: a polarity is neither 0 nor 1; copy the file again or record again")
-    dropped = none
-    if count < num:
-        dropped = np.empty(num - count, np.int64)
-        aedat4_loops.decode(words, *size, x, y, t, p, dropped)
-        dropped.sort()
-    inside: NDArray[np.int64] | slice = slice(count)
-    if not is_ordered:
-        inside = np.argsort(t[:count], kind="stable")
-    return EventChunk(EventStream(x[inside], y[inside], t[inside], p[inside], size), dropped)
 
 
 def _groups(lengths: NDArray[np.int64]) -> Iterator[slice]:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.events.compiled import compiled
+from evfi.events.stream import MAX_ABS_TIME_US
 
-MIN_US, MAX_US, FIRST_US, LAST_US, NUM_UNSORTED = range(5)
-NUM_FACTS: Final = 5
+MIN_US, MAX_US, FIRST_US, LAST_US, NUM_UNSORTED, IMPOSSIBLE = range(6)
+NUM_FACTS: Final = 6
+_MAX_TIME: Final = MAX_ABS_TIME_US
 _EVTS: Final = 0x53545645
 
 
@@ -60,7 +62,7 @@ def _locate_one(data: NDArray[np.uint8], start: int, end: int) -> Any:
 def locate(
     data: NDArray[np.uint8], ends: NDArray[np.int64], positions: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> int:
-    """Find the records of packets that follow one another.
+    """Find the records of packets, each of which begins at the next multiple of 8 behind the one before.
 
     Args:
         data: the packets.
@@ -77,51 +79,47 @@ def locate(
         if position < 0:
             return i
         positions[i], counts[i] = position, count
-        start = ends[i]
+        start = (ends[i] + 7) // 8 * 8
     return -1
 
 
 @compiled
-def gather(
-    data: NDArray[np.uint8], positions: NDArray[np.int64], counts: NDArray[np.int64], records: NDArray[np.uint8]
+def measure(
+    words: NDArray[np.int64], firsts: NDArray[np.int64], counts: NDArray[np.int64], facts: NDArray[np.int64]
 ) -> None:
-    """Copy the records of all packets behind one another, so that they are aligned."""
-    end = 0
-    for i in range(len(counts)):
-        size = 16 * counts[i]
-        records[end : end + size] = data[positions[i] : positions[i] + size]
-        end += size
-
-
-@compiled
-def measure(words: NDArray[np.int64], counts: NDArray[np.int64], facts: NDArray[np.int64]) -> None:
     """Times of packets.
 
     Args:
-        words: records as two 64-bit words, the first of which is the time [N, 2].
+        words: the packets as 64-bit words; a record is two of them, the first of which is the time.
+        firsts: word at which each packet's records begin [P].
         counts: records per packet [P].
-        facts: receives per packet the earliest, latest, first and last time, and how many records are earlier than the
-            one before them in the packet [P, 5]; zeros for a packet without records.
+        facts: receives per packet the earliest, latest, first and last time, how many records are earlier than the one
+            before them in the packet, and how many have an impossible time or polarity [P, 6]; zeros for a packet without
+            records.
     """
-    at = 0
     for i in range(len(counts)):
         if counts[i] == 0:
             continue
-        first = words[at, 0]
-        low, high, last, unsorted = first, first, first, 0
-        for k in range(at + 1, at + counts[i]):
-            t = words[k, 0]
+        start = firsts[i]
+        low = high = last = words[start]
+        unsorted, impossible = 0, 0
+        for k in range(start, start + 2 * counts[i], 2):
+            t = words[k]
             low = min(low, t)
             high = max(high, t)
             unsorted += t < last
+            impossible += words[k + 1] & 0xFE00000000 != 0
             last = t
-        facts[i, 0], facts[i, 1], facts[i, 2], facts[i, 3], facts[i, 4] = low, high, first, last, unsorted
-        at += counts[i]
+        impossible += low < -_MAX_TIME or high > _MAX_TIME
+        facts[i, :4] = low, high, words[start], last
+        facts[i, 4], facts[i, 5] = unsorted, impossible
 
 
 @compiled
 def decode(
     words: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    counts: NDArray[np.int64],
     width: int,
     height: int,
     x: NDArray[np.int32],
@@ -133,7 +131,9 @@ def decode(
     """Records to columns.
 
     Args:
-        words: records as two 64-bit words [N, 2].
+        words: the packets as 64-bit words, as for `measure`.
+        firsts: word at which each packet's records begin [P].
+        counts: records per packet [P], N in all.
         width: of the sensor.
         height: of the sensor.
         x: receives columns [N]; records outside the sensor are left out, here and below.
@@ -143,23 +143,21 @@ def decode(
         dropped: receives the times of records outside the sensor, as many as it has room for.
 
     Returns:
-        How many records are inside the sensor; whether those are in the order of time; the first record whose polarity
-        is neither 0 nor 1, -1 if there is none.
+        How many records are inside the sensor, and whether those are in the order of time.
     """
-    count, outside, ordered, wrong = 0, 0, True, -1
-    previous = words[0, 0] if len(words) else 0
-    for i in range(len(words)):
-        time, rest = words[i, 0], words[i, 1]
-        column, row, sign = np.int16(rest & 0xFFFF), np.int16((rest >> 16) & 0xFFFF), (rest >> 32) & 0xFF
-        if sign > 1 and wrong < 0:
-            wrong = i
-        if column < 0 or column >= width or row < 0 or row >= height:
-            if outside < len(dropped):
-                dropped[outside] = time
-            outside += 1
-            continue
-        x[count], y[count], t[count], p[count] = column, row, time, 2 * sign - 1
-        ordered = ordered and time >= previous
-        previous = time
-        count += 1
-    return count, ordered, wrong
+    count, outside, ordered = 0, 0, True
+    previous = -_MAX_TIME - 1
+    for i in range(len(counts)):
+        for k in range(firsts[i], firsts[i] + 2 * counts[i], 2):
+            time, rest = words[k], words[k + 1]
+            column, row = np.int16(rest & 0xFFFF), np.int16((rest >> 16) & 0xFFFF)
+            if column < 0 or column >= width or row < 0 or row >= height:
+                if outside < len(dropped):
+                    dropped[outside] = time
+                outside += 1
+                continue
+            x[count], y[count], t[count], p[count] = column, row, time, 2 * ((rest >> 32) & 1) - 1
+            ordered = ordered and time >= previous
+            previous = time
+            count += 1
+    return count, ordered
