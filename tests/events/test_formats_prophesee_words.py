@@ -115,6 +115,9 @@ def test_any_bytes_give_events_within_bounds_however_cut(name: str, data: bytes,
     assert (times >= 0).all() and (times < 2**61).all()
     if len(times):
         assert (tally[word_state.MIN_T], tally[word_state.MAX_T]) == (times.min(), times.max())
+    whole, _, largest = decode(name, words)
+    if len(whole[0]):
+        assert (largest[word_state.MAX_X], largest[word_state.MAX_Y]) == (whole[0].max(), whole[1].max())
     state, cut = initial_state(), seed % (len(words) + 1)
     parts = [decode(name, part, state, (640, 480)) for part in (words[:cut], words[cut:])]
     for column, expected in enumerate((x, y, t, p)):

@@ -156,6 +156,7 @@ def decode_evt3(
     high, low, loops, row = int(state[HIGH]), int(state[LOW]), int(state[LOOPS]), int(state[ROW])
     base_x, vector_p, last_t = int(state[BASE_X]), int(state[VECTOR_P]), int(state[LAST_T])
     n, num_outside = int(tally[EVENTS]), int(tally[OUTSIDE])
+    max_x, max_y = int(tally[MAX_X]), int(tally[MAX_Y])
     now = (loops << 24) | (high << 12) | low
     num_words = len(words)
     i = 0
@@ -178,18 +179,20 @@ def decode_evt3(
                 tally[UNKNOWN if row == _NOT_CONTRAST else UNDATED] += _num_bits(mask)
                 mask = 0
             elif mask != 0:
-                if now < last_t:
-                    tally[UNSORTED] += 1
-                last_t = now
-                if x is None:
+                if now != last_t or n + num_outside == 0:
+                    if now < last_t:
+                        tally[UNSORTED] += 1
+                    last_t = now
                     tally[MIN_T], tally[MAX_T] = min(tally[MIN_T], now), max(tally[MAX_T], now)
-                    tally[MAX_Y] = max(tally[MAX_Y], row)
+                max_y = max(max_y, row)
+                if x is None and first_x + 11 <= max_x and first_x + 12 <= width and row < height:
+                    n += _num_bits(mask)
+                    mask = 0
             while mask != 0:
                 lowest = mask & -mask
                 mask ^= lowest
                 column = first_x + BIT_OF_PRODUCT[((lowest * BIT_FACTOR) >> 27) & 31]
-                if x is None:
-                    tally[MAX_X] = max(tally[MAX_X], column)
+                max_x = max(max_x, column)
                 if column < width and row < height:
                     if x is not None and n < len(x):
                         x[n], y[n], t[n], p[n] = column, row, now, polarity
@@ -222,14 +225,14 @@ def decode_evt3(
         i += 1
     state[HIGH], state[LOW], state[LOOPS], state[ROW] = high, low, loops, row
     state[BASE_X], state[VECTOR_P], state[LAST_T] = base_x, vector_p, last_t
-    tally[EVENTS], tally[OUTSIDE] = n, num_outside
+    tally[EVENTS], tally[OUTSIDE], tally[MAX_X], tally[MAX_Y] = n, num_outside, max_x, max_y
     return i
 
 
 @compiled
 def _num_bits(mask: int) -> int:
-    count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
+    """How many of the lowest 16 bits are set."""
+    mask = (mask & 0x5555) + ((mask >> 1) & 0x5555)
+    mask = (mask & 0x3333) + ((mask >> 2) & 0x3333)
+    mask = (mask & 0x0F0F) + ((mask >> 4) & 0x0F0F)
+    return (mask + (mask >> 8)) & 0x1F
