@@ -257,7 +257,7 @@ def test_unsorted_files_are_told(copy: Copy) -> None:
     assert np.array_equal(recording.read_events(0, 2**40).t, known_recording().t)
 
 
-@pytest.mark.parametrize("layout", ["bs-ergb", "hs-ergb", "vid2e"])
+@pytest.mark.parametrize("layout", ["bs-ergb", "hs-ergb", "vid2e", "refid-gopro"])
 def test_damaged_files_can_be_left_out(copy: Copy, layout: str) -> None:
     path, files = copy(layout)
     size = files[1].stat().st_size // 2
@@ -316,3 +316,24 @@ def test_links_to_data_elsewhere_are_followed(copy: Copy, tmp_path: Path) -> Non
     for name in ("images", "events"):
         (tmp_path / "linked" / name).symlink_to(path / name)
     assert len(open_recording(tmp_path / "linked").frames) == 5
+
+
+@pytest.mark.parametrize("layout", NPZ)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda columns: {"x": columns["x"][:-1]},
+        lambda columns: {time_key(columns): columns[time_key(columns)] > 0},
+        lambda columns: {time_key(columns): np.full(len(columns["x"]), np.nan)},
+        lambda columns: {"x": np.full(len(columns["x"]), np.inf)},
+        lambda columns: {name: values.reshape(2, -1) for name, values in columns.items() if values.size % 2 == 0},
+        lambda columns: {time_key(columns): np.full(len(columns["x"]), 2**63, np.uint64)},
+    ],
+)
+def test_columns_that_are_none(copy: Copy, layout: str, edit: Callable[[Columns], Columns]) -> None:
+    path, files = copy(layout)
+    change(files, edit)
+    with pytest.raises((InputError, RecordingError)) as caught:
+        open_recording(path)
+    assert "\n" not in str(caught.value)
+    assert str(path.parent) in str(caught.value)

@@ -76,7 +76,7 @@ def share_in_whole_pixels(path: Path) -> tuple[float, int] | None:
     if not all(probe.kinds.get(name, "u") == "u" for name in KEYS[:2]):
         return None
     pictures = find_pictures(path / "images")
-    if not pictures or len(probe.x) == 0:
+    if not pictures or len(probe.x) == 0 or len(probe.x) != len(probe.y):
         return 0.0, 0
     try:
         height, width = read_image(pictures[0]).shape[:2]

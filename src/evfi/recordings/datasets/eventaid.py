@@ -109,6 +109,8 @@ def _read_text_columns(path: Path, convention: IntervalConvention) -> Columns:
         empty = EventStream.empty((1, 1))
         return Columns(empty.x, empty.y, empty.t, empty.p)
     stream = EventStream.concatenate(source.pieces())
+    if stream.num_dropped:
+        raise InputError(f"{path}: {stream.num_dropped} events have negative or huge coordinates; copy the file again")
     return Columns(stream.x, stream.y, stream.t, stream.p)
 
 

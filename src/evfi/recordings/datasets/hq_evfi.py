@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from evfi.errors import InputError
 from evfi.events.formats.columns import TimeUnit, to_microseconds
 from evfi.events.formats.npz import read_arrays
+from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.recordings.datasets.interval_convention import IntervalConvention
 from evfi.recordings.datasets.interval_files import open_intervals
 from evfi.recordings.datasets.interval_layout import (
@@ -114,15 +115,20 @@ def _clock_of_events(layout: Layout, unit: TimeUnit | None) -> tuple[TimeUnit, N
 
 def _span(file: Path) -> tuple[Any, Any] | None:
     arrays = read_arrays(file, ("start_t", "end_t"))
-    if len(arrays) < 2 or any(array.size != 1 for array in arrays.values()):
+    if len(arrays) < 2 or any(array.size != 1 or array.dtype.kind not in "iuf" for array in arrays.values()):
         return None
     return arrays["start_t"].ravel()[0], arrays["end_t"].ravel()[0]
 
 
 def _times(file: Path) -> NDArray[Any]:
-    return read_arrays(file, ("t",)).get("t", np.zeros(0))
+    times = read_arrays(file, ("t",)).get("t", np.zeros(0))
+    return times if times.dtype.kind in "iuf" else np.zeros(0)
 
 
 def _times_of_names(layout: Layout) -> Times:
-    stamps = np.array([int(picture.stem.split("_")[1]) for picture in layout.pictures], np.int64)
-    return to_microseconds(stamps, "ns", str(layout.pictures[0].parent))
+    stamps = [int(picture.stem.split("_")[1]) for picture in layout.pictures]
+    if max(stamps) > MAX_ABS_TIME_US:
+        raise InputError(
+            f"{layout.pictures[0].parent}: the names' times are too large for ns (up to {max(stamps):.3g})"
+        )
+    return to_microseconds(np.array(stamps, np.int64), "ns", str(layout.pictures[0].parent))

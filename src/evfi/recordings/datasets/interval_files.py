@@ -23,7 +23,7 @@ from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.interval_convention import IntervalConvention
-from evfi.recordings.datasets.interval_layout import frame_times_of_ranges, numbered_files, pair_up
+from evfi.recordings.datasets.interval_layout import frame_times_of_ranges, npz_times, numbered_files, pair_up
 from evfi.recordings.frames import PictureFrames, find_pictures
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording, Times
@@ -186,10 +186,20 @@ def open_unstamped(
     if not images.is_dir() or not events.is_dir():
         raise InputError(f"{path}: expected the folders {images} and {events}; name one sequence of the dataset")
     layout = pair_up(path, convention, find_pictures(images), numbered_files(events, pattern=pattern))
-    times, unit = frame_times_of_ranges(layout.files, convention, options.events_unit or convention.time_unit)
+    given = options.events_unit or convention.time_unit
+    read_times = _times_or_none if options.tolerant else npz_times
+    times, unit = frame_times_of_ranges(layout.files, convention, given, lambda file: read_times(file, convention))
     frames = PictureFrames(layout.pictures, times)
     told = "no frame times: they are taken from where one event file ends and the next begins"
     return open_intervals(path, convention, frames, layout.files, options, unit=unit, warnings=(*layout.warnings, told))
+
+
+def _times_or_none(file: Path, convention: IntervalConvention) -> NDArray[Any]:
+    """The times of an event file; none of one that is damaged, which `open_intervals` then reports."""
+    try:
+        return npz_times(file, convention)
+    except InputError:
+        return np.zeros(0)
 
 
 class _IntervalReader:
@@ -304,6 +314,11 @@ class _IntervalReader:
         wrong = np.flatnonzero(np.diff(self._times) <= 0)
         if len(wrong):
             line = int(wrong[0]) + 1
+            if self._stamps is None:
+                pair = f"frames {line - 1} and {line} are at {self._times[line - 1]} and {self._times[line]} µs"
+                raise InputError(
+                    f"{self._files[0].parent}: frame times must increase, but {pair}; check the files' numbers"
+                )
             raise InputError(
                 f"{self._stamps}: times must increase, but lines {line} and {line + 1} say "
                 f"{self._times[line - 1]} and {self._times[line]}; {self._advice() or 'correct that line'}"

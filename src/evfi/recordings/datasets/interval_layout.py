@@ -199,7 +199,7 @@ def frame_times_of_ranges(
         InputError: the files' ranges do not follow one another, or no unit makes sense of them.
         RecordingError: all files are empty.
     """
-    read = read_times or (lambda file: _npz_times(file, convention))
+    read = read_times or (lambda file: npz_times(file, convention))
     ranges = [(times.min(), times.max()) if times.size else None for times in map(read, files)]
     filled = np.array([index for index, found in enumerate(ranges) if found is not None])
     if len(filled) == 0:
@@ -208,7 +208,7 @@ def frame_times_of_ranges(
     chosen = unit or tell_unit_of_durations(raw[:, 1] - raw[:, 0], str(files[0].parent))
     ends = to_microseconds(raw.ravel(), chosen, str(files[0].parent)).reshape(-1, 2)
     _check_order(files, filled, ends)
-    return _boundaries(filled, ends, len(files)), chosen
+    return _boundaries(filled, ends, len(files), files[0].parent), chosen
 
 
 def tell_unit_of_durations(durations: NDArray[Any], where: str) -> TimeUnit:
@@ -227,11 +227,18 @@ def tell_unit_of_durations(durations: NDArray[Any], where: str) -> TimeUnit:
     )
 
 
-def _npz_times(file: Path, convention: IntervalConvention) -> NDArray[Any]:
+def npz_times(file: Path, convention: IntervalConvention) -> NDArray[Any]:
+    """The times of an event file in its own unit.
+
+    Raises:
+        InputError: it is damaged or has none.
+    """
     name = convention.keys[2]
     arrays = read_arrays(file, (name,))
     if name not in arrays:
         raise InputError(f"{file}: expected members {', '.join(convention.keys)}; missing: {name}")
+    if arrays[name].dtype.kind not in "iuf":
+        raise InputError(f"{file}: {name} must hold numbers, found {arrays[name].dtype}")
     return arrays[name]
 
 
@@ -253,10 +260,10 @@ def _check_order(files: Sequence[Path], filled: NDArray[Any], ends: Times) -> No
     )
 
 
-def _boundaries(filled: NDArray[Any], ends: Times, num_files: int) -> Times:
+def _boundaries(filled: NDArray[Any], ends: Times, num_files: int, where: Path) -> Times:
     """Frame times; those beside empty files are interpolated."""
     if len(filled) == 1 and num_files > 1:
-        raise RecordingError("only one event file is not empty; that does not tell when the frames were taken")
+        raise RecordingError(f"{where}: only one event file is not empty; that does not tell when frames were taken")
     adjacent = np.flatnonzero(np.diff(filled) == 1)
     known = {int(filled[i]) + 1: int((ends[i, 1] + ends[i + 1, 0] + 1) // 2) for i in adjacent}
     lone = np.flatnonzero(np.diff(filled) > 1)
