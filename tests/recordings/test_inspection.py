@@ -297,6 +297,7 @@ class TestFrames:
         assert found.frames is None
         assert found.no_frames is not None
         assert str(folder) in found.no_frames
+        assert warning(found, "frames cannot be read").endswith(found.no_frames)
         assert found.overlap is None
         assert found.events.num_events == 4000
 
@@ -391,6 +392,7 @@ class TestEventFile:
         assert found.frames is None
         assert found.no_frames is not None
         assert "without frames" in found.no_frames
+        assert not [line for line in found.warnings if "cannot be read" in line]
         assert (found.events.num_events, found.events.share_outside_frame) == (4000, None)
         assert found.overlap is None
         assert found.alignment is None

@@ -11,7 +11,7 @@ from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to, open_event_file
 from evfi.events.source import EventSource
-from evfi.recordings.opening import open_recording
+from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
@@ -28,7 +28,7 @@ class Subject:
         recording: frames and events; None where the frames are missing or cannot be read.
         events: the events.
         problem: why there is no recording; None where there is one.
-        notes: what the user asked for and did not get, one line each.
+        notes: what could not be had although it should, one line each.
         options: what the user said.
     """
 
@@ -70,7 +70,9 @@ def open_subject(path: Path, options: RecordingOptions) -> Subject:
     try:
         recording, notes = _recording(path, options)
     except (InputError, RecordingError) as problem:
-        return Subject(path, None, _events_alone(path, options, problem), str(problem), (), options)
+        events = _events_alone(path, options, problem)
+        notes = (f"the frames cannot be read: {problem}",) if _has_frames(path, problem) else ()
+        return Subject(path, None, events, str(problem), notes, options)
     return Subject(path, recording, recording.events, None, notes, options)
 
 
@@ -83,6 +85,13 @@ def _recording(path: Path, options: RecordingOptions) -> tuple[Recording, tuple[
             raise
         as_it_is = replace(options, estimate_offset=False, estimate_shift=False)
         return open_recording(path, as_it_is, must_overlap=False), (str(problem),)
+
+
+def _has_frames(path: Path, problem: EvfiError) -> bool:
+    """Whether a path that is no recording should have been one, rather than an event file."""
+    if not _is_event_file(path):
+        return True
+    return isinstance(problem, InputError) and any(layout.recognises(path) for layout in RECORDING_FORMATS)
 
 
 def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> EventSource:
