@@ -172,7 +172,7 @@ def _files_of_folder(folder: Path, notes: list[str]) -> tuple[list[Path], str]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     if path.stat().st_size > _MAX_METADATA_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a bag's metadata")
