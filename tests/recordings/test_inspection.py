@@ -144,6 +144,9 @@ def test_schema() -> None:
     }
     pinned = json.loads((Path(__file__).parent / "inspection_schema.json").read_text("utf-8"))
     assert {name: sorted(attributes) for name, attributes in names.items()} == pinned[facts.SCHEMA]
+    page = (Path(__file__).parents[2] / "docs/inspect.md").read_text("utf-8")
+    assert not [name for attributes in names.values() for name in attributes if f"| `{name}` |" not in page]
+    assert facts.SCHEMA in page
 
 
 class TestEvents:
