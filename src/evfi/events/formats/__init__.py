@@ -11,6 +11,7 @@ from evfi.errors import ConfigError, InputError
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.dat import is_dat, open_dat
+from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
 from evfi.events.formats.npz import is_npz, open_npz
 from evfi.events.formats.prophesee_raw import is_prophesee_raw, open_prophesee_raw
 from evfi.events.formats.rosbag import is_rosbag, open_rosbag
@@ -42,6 +43,7 @@ EVENT_FORMATS: Final = (
     EventFormat("npz", "NumPy .npz with members x, y, t, p", is_npz, open_npz),
     EventFormat("prophesee-raw", "Prophesee RAW, EVT2, EVT2.1 or EVT3 (.raw)", is_prophesee_raw, open_prophesee_raw),
     EventFormat("dat", "Prophesee DAT (.dat)", is_dat, open_dat),
+    EventFormat("hdf5", "HDF5 of Prophesee, DSEC, event_utils, v2e or MVSEC (.h5, .hdf5)", is_hdf5, open_hdf5),
     EventFormat("rosbag", "ROS bag (.bag, .db3, .mcap, or the folder of a ROS 2 bag)", is_rosbag, open_rosbag, True),
     EventFormat("text", "text lines 't x y p' (.txt, .csv)", is_text, open_text),
 )
