@@ -8,6 +8,18 @@ import numpy as np
 import pytest
 
 from evfi.errors import InputError
+from evfi.recordings.datasets import (
+    bsergb,
+    clear_motion,
+    ecd,
+    erf_x170,
+    eventaid,
+    hq_evfi,
+    hsergb,
+    refid,
+    timelens,
+    vid2e,
+)
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from file_writers.datasets import LAYOUTS, KnownRecording, known_recording, write_evdi, write_hq_evfi
 
@@ -109,3 +121,14 @@ def test_evdi_counts_us_or_ns(tmp_path: Path, known: KnownRecording) -> None:
         assert np.array_equal(recording.read_events(0, 2**40).t, known.t)
     shifted = open_recording(tmp_path / "us", frame_time="end")
     assert (shifted.frames.times_us - known.times_us == 1000).all()
+
+
+def test_the_page_of_datasets_says_what_the_code_does() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/datasets.md").read_text("utf-8")
+    plain = [
+        reader.CONVENTION for reader in (bsergb, clear_motion, erf_x170, eventaid, hq_evfi, hsergb, timelens, vid2e)
+    ]
+    for convention in (*plain, refid.GOPRO, refid.HIGHREV):
+        assert f"`{convention.format}` | {convention.describe()} |" in page
+    assert ecd.CONVENTION in page
+    assert all(f"`{reader}`" in page for reader, _ in LAYOUTS.values())

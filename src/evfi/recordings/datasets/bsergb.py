@@ -13,6 +13,7 @@ the lines to correct. Some event files are empty.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -46,8 +47,10 @@ _MIN_EVENTS_TO_JUDGE: Final = 500
 
 def recognises(path: Path) -> bool:
     """Whether the folder is laid out so, told from names and from what a few event files hold."""
-    inside = share_in_whole_pixels(path)
-    return inside is not None and not (inside[0] > 0.5 and inside[1] >= _MIN_EVENTS_TO_JUDGE)
+    inside = look_at_coordinates(path)
+    if inside is None or not inside.are_unsigned:
+        return False
+    return inside.share <= 0.5 or inside.num_events < _MIN_EVENTS_TO_JUDGE
 
 
 def open_recording(path: Path, options: RecordingOptions) -> Recording:
@@ -60,29 +63,43 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
     return open_stamped(path, CONVENTION, "images", "events", options)
 
 
-def share_in_whole_pixels(path: Path) -> tuple[float, int] | None:
+@dataclass(frozen=True)
+class Coordinates:
+    """Where some events of a folder lie if their coordinates are pixels.
+
+    Attributes:
+        share: how many lie in the frame, 0 to 1.
+        num_events: how many were looked at; none where the first file is damaged or all are empty.
+        are_unsigned: whether they are stored as unsigned whole numbers.
+    """
+
+    share: float = 0.0
+    num_events: int = 0
+    are_unsigned: bool = True
+
+
+def look_at_coordinates(path: Path) -> Coordinates | None:
     """Look at the coordinates of a folder in BS-ERGB's form of files, which other datasets share at another scale.
 
     Returns:
-        The share of some events that lie in the frame if their coordinates are whole pixels, and how many events that
-        were: 0, 0 where the first file is damaged or all are empty. None if the folder has another form.
+        None if the folder has another form.
     """
     files = numbered_files(path / "events")
     if not files or not (path / "images" / "timestamp.txt").is_file():
         return None
     probe = probe_npz(files, KEYS)
     if probe is None:
-        return (0.0, 0) if _is_damaged(files[0]) else None
-    if not all(probe.kinds.get(name, "u") == "u" for name in KEYS[:2]):
-        return None
+        return Coordinates() if _is_damaged(files[0]) else None
+    are_unsigned = all(probe.kinds.get(name, "u") == "u" for name in KEYS[:2])
     pictures = find_pictures(path / "images")
     if not pictures or len(probe.x) == 0 or len(probe.x) != len(probe.y):
-        return 0.0, 0
+        return Coordinates(are_unsigned=are_unsigned)
     try:
         height, width = read_image(pictures[0]).shape[:2]
     except InputError:
-        return 0.0, 0
-    return float(np.mean((probe.x < width) & (probe.y < height))), len(probe.x)
+        return Coordinates(are_unsigned=are_unsigned)
+    share = float(np.mean((probe.x < width) & (probe.y < height)))
+    return Coordinates(share, len(probe.x), are_unsigned)
 
 
 def _is_damaged(file: Path) -> bool:
