@@ -131,6 +131,12 @@ class TestPicture:
         printed(capsys, tmp_path / "e.npz", "--sensor-size", "24", "32", "--picture", tmp_path / "a.png")
         assert (tmp_path / "a.png").is_file()
 
+    def test_a_sensor_like_a_thread(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        np.savez(tmp_path / "e.npz", x=[0, 0], y=[1, 5000], t=[5, 900], p=[1, -1])
+        printed(capsys, tmp_path / "e.npz", "--sensor-size", "1", "60000", "--picture", tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.height < 3000
+
     def test_damaged_frame(self, capsys: pytest.CaptureFixture[str], recording: Path, tmp_path: Path) -> None:
         (recording / "frames/000001.png").write_bytes(b"none")
         assert "000001.png" in printed(capsys, recording, "--picture", tmp_path / "a.png")

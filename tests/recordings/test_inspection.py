@@ -11,14 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
+from evfi.events.report import ReadReport
 from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.event_statistics import count_events
-from evfi.recordings.inspection import inspect_recording
+from evfi.recordings.inspection import inspect_recording, inspect_subject
 from evfi.recordings.inspection_facts import Inspection
+from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.subject import open_subject
+from evfi.recordings.subject import Subject, open_subject
 
 SIZE = (32, 24)
 STEP_US = 40_000
@@ -165,6 +167,7 @@ class TestEvents:
         assert cleaned.events.num_events == 8000 - own
         assert cleaned.events.num_left_out == own
         assert "1 hot pixels are left out" in " ".join(cleaned.warnings)
+        assert not [line for line in cleaned.warnings if "--sensor-size" in line]
 
     def test_gap(self, tmp_path: Path) -> None:
         """Nothing between 120,001 and 200,001 µs: two intervals between frames without events."""
@@ -304,6 +307,19 @@ class TestFrames:
         assert found.overlap is None
         assert found.events.num_events == 4000
 
+    def test_exposures(self) -> None:
+        """Of 4 ms, the last of 6 ms."""
+        stream = EventStream.from_arrays(**even_events(), sensor_size=SIZE)
+        times = np.arange(NUM_FRAMES) * STEP_US
+        recording = recording_from_memory(grey_frames(), times, stream)
+        exposures = np.stack([times - 2_000, times + 2_000], 1)
+        exposures[-1, 1] += 2_000
+        recording.frames.exposures_us = exposures  # type: ignore[attr-defined]
+        found = inspect_subject(Subject(Path("r"), recording, recording.events, None, (), RecordingOptions())).frames
+        assert found is not None
+        assert found.exposure_known
+        assert (found.exposure_median_us, found.exposure_min_us, found.exposure_max_us) == (4_000, 4_000, 6_000)
+
 
 class TestOffset:
     def test_no_overlap(self, tmp_path: Path) -> None:
@@ -406,6 +422,29 @@ class TestEventFile:
         np.savez(tmp_path / "e.npz", **columns)
         found = inspect_recording(tmp_path / "e.npz", RecordingOptions(sensor_size=SIZE))
         assert "event times may be nanoseconds" in warning(found, "nanoseconds")
+
+    def test_what_the_reader_reports(self) -> None:
+        stream = EventStream.from_arrays(**even_events(), sensor_size=SIZE)
+        report = ReadReport("evt9 b", "backwards", 4000, 5, 6, 7, 8, 9, ("it was cold",))
+        source = MemoryEvents(stream, np.array([3, 4]), report)
+        found = inspect_subject(Subject(Path("r"), None, source, "no frames", (), RecordingOptions()))
+        assert (found.format, found.convention, found.no_frames) == ("evt9 b", "backwards", "no frames")
+        events = found.events
+        assert (events.num_triggers, events.num_unknown, events.num_clock_wraps) == (5, 6, 7)
+        assert (events.num_unsorted, events.num_lost_bytes, events.num_left_out) == (8, 9, 2)
+        assert found.warnings[0] == "it was cold"
+        assert "9 bytes of events could not be read" in warning(found, "lost")
+        assert "8 events are earlier" in warning(found, "sorted")
+
+    def test_nothing_can_be_read(self) -> None:
+        class Failing(MemoryEvents):
+            def pieces(self):
+                yield from ()
+                raise InputError("it ends at once")
+
+        source = Failing(EventStream.from_arrays(**even_events(), sensor_size=SIZE))
+        with pytest.raises(InputError, match="ends at once"):
+            inspect_subject(Subject(Path("r"), None, source, "no frames", (), RecordingOptions()))
 
 
 class TestStatistics:

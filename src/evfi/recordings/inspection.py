@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from evfi.errors import EvfiError
+from evfi.errors import EvfiError, InputError
 from evfi.recordings.estimation import estimate_alignment
 from evfi.recordings.event_statistics import EventStatistics, count_events
 from evfi.recordings.inspection_advice import advise
@@ -49,10 +49,12 @@ def inspect_subject(subject: Subject) -> Inspection:
     """Look at what is already open.
 
     Raises:
-        InputError: the first events cannot be read.
+        InputError: there are no frames, and not even the first events can be read.
     """
     recording, before = subject.recording, subject.events.report.warnings()
     statistics = count_events(subject.events, recording.frames.times_us if recording else None)
+    if statistics.error is not None and statistics.num_events == 0 and recording is None:
+        raise InputError(statistics.error)
     report = subject.events.report  # of some formats complete only now
     alignment, no_alignment = _alignment_facts(recording) if recording else (None, None)
     said = [line for line in (recording.warnings if recording else ()) if line not in before]
@@ -68,7 +70,7 @@ def inspect_subject(subject: Subject) -> Inspection:
         no_alignment=no_alignment,
         warnings=tuple(dict.fromkeys((*subject.notes, *said, *report.warnings()))),
     )
-    return advise(inspection, subject.options.time_offset_us)
+    return advise(inspection, subject.options)
 
 
 def _frame_facts(frames: FrameSource) -> FrameFacts:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from evfi.recordings.inspection_facts import AlignmentFacts, EventFacts, FrameFacts, Inspection, OverlapFacts
+from evfi.recordings.options import RecordingOptions
 
 _MIN_EVENTS: Final = 100  # fewer say nothing of shares
 _ONE_SIDED: Final = 0.98
@@ -26,22 +27,26 @@ _JITTER: Final = 0.05
 _CLIPPED: Final = 0.25
 
 
-def advise(inspection: Inspection, time_offset_us: int = 0) -> Inspection:
+def advise(inspection: Inspection, options: RecordingOptions) -> Inspection:
     """The inspection with warnings that its figures give rise to, behind those that it has.
 
     Args:
         inspection: the figures, and what the readers said.
-        time_offset_us: what the user had added to the frames' times already.
+        options: what the user said: a time offset that is in the frames' times already, and filters.
     """
     frames, events, overlap = inspection.frames, inspection.events, inspection.overlap
     lines = [*_of_reading(inspection), *inspection.warnings, *_of_times(frames, events, overlap)]
-    lines += [*_of_pixels(events), *_of_polarity(events), *_of_gaps(events)]
+    lines += [
+        *_of_pixels(events, is_filtered=options.remove_hot_pixels or options.background_filter_us is not None),
+        *_of_polarity(events),
+        *_of_gaps(events),
+    ]
     if frames is not None:
         lines += _of_frames(frames)
     if overlap is not None and frames is not None:
         lines += _of_overlap(overlap, frames, events)
     if inspection.alignment is not None:
-        lines += _of_alignment(inspection.alignment, time_offset_us)
+        lines += _of_alignment(inspection.alignment, options.time_offset_us)
     return replace(inspection, warnings=tuple(dict.fromkeys(lines)))
 
 
@@ -105,18 +110,18 @@ def _likely_unit(frames: FrameFacts | None, events: EventFacts) -> str | None:
     return None
 
 
-def _of_pixels(events: EventFacts) -> list[str]:
+def _of_pixels(events: EventFacts, *, is_filtered: bool) -> list[str]:
     lines = []
     if events.num_hot_pixels and events.share_hot is not None and events.share_hot >= _HOT_SHARE:
         number = _number(events.num_hot_pixels, "pixel that fires", "pixels that fire")
         lines.append(f"{events.share_hot:.0%} of the events come from {number} all the time: use --remove-hot-pixels")
     if events.num_hot_pixels is None and events.error is None:
         lines.append("the sensor is too large to look for hot pixels; check its size (--sensor-size)")
-    if events.num_left_out:
+    if events.num_left_out and not is_filtered:
         number = _number(events.num_left_out, "event", "events")
         lines.append(
-            f"{number} left out: outside the {events.width_px}×{events.height_px} sensor, or filtered; check the sensor's "
-            "size (--sensor-size) if they are many"
+            f"{number} left out: outside the {events.width_px}×{events.height_px} sensor; check its size (--sensor-size) "
+            "if they are many"
         )
     if events.num_duplicates is not None and events.num_duplicates > _DUPLICATE_SHARE * events.num_events:
         share = events.num_duplicates / events.num_events

@@ -39,6 +39,7 @@ _NUM_WINDOWS: Final = 6
 _SHARE_OF_PIXELS: Final = 0.12  # so many events per pixel are shown: more would hide the frame
 _SLICE_US: Final = 40_000
 _MIN_SLICE_US: Final = 100
+_MAX_TALLNESS: Final = 3  # what is taller for its width is drawn compressed
 _DARK_BELOW: Final = 60  # mean level of frames that are made brighter
 _WANTED_LEVEL: Final = 100.0
 _MAX_GAIN: Final = 4.0
@@ -152,8 +153,9 @@ def _panel(moment: _Moment, subject: Subject) -> Image.Image:
     columns = _num_columns(subject)
     panel_width = (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) // columns
     width, height = subject.recording.frames.size if subject.recording else moment.events.sensor_size
-    size = (panel_width, max(1, round(panel_width * height / width)))
-    if width >= panel_width:
+    panel_height = min(max(1, round(panel_width * height / width)), _MAX_TALLNESS * panel_width)
+    size = (panel_width, panel_height)
+    if width >= panel_width or panel_height == _MAX_TALLNESS * panel_width:
         over = None if moment.image is None else _resized(moment.image, size)
         return Image.fromarray(render_events(moment.events, size=size, over=over, saturation=2))
     factor = -(-panel_width // width)
