@@ -65,7 +65,7 @@ TIMES = st.lists(st.integers(-(10**15), 10**16), min_size=1, max_size=40).map(so
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(times=TIMES, width=st.integers(1, 2000), height=st.integers(1, 2000), seed=st.integers(0, 2**32 - 1))
 def test_any_events_come_back(
     tmp_path: Path, suffix: str, times: list[int], width: int, height: int, seed: int
@@ -82,7 +82,7 @@ def test_dv_processing_reads_our_aedat4(tmp_path: Path) -> None:
     dv = pytest.importorskip("dv_processing")
     stream = make_stream(20_000, start_us=1_600_000_000_000_000)
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 255, (21, 33, 3), np.uint8), np.repeat(rng.integers(0, 255, (21, 33, 1), np.uint8), 3, 2)]
+    images = [rng.integers(0, 255, (21, 33, 3), np.uint8), rng.integers(0, 255, (21, 33), np.uint8)]
     times = [(int(stream.t[0]), int(stream.t[0]) + 300), (int(stream.t[-1]) + 5, int(stream.t[-1]) + 9)]
     frames = [WritableFrame(*exposure, image) for exposure, image in zip(times, images, strict=True)]
     path = tmp_path / "a.aedat4"
@@ -102,7 +102,7 @@ def test_dv_processing_reads_our_aedat4(tmp_path: Path) -> None:
     assert [frame.exposure.total_seconds() for frame in found] == [300e-6, 4e-6]
     assert [frame.timestamp for frame in found] == [start for start, _ in times]
     assert np.array_equal(found[0].image, images[0][..., ::-1])
-    assert np.array_equal(found[1].image, images[1][..., 0])
+    assert np.array_equal(found[1].image, images[1])
 
 
 def test_h5py_alone_reads_our_hdf5(tmp_path: Path) -> None:

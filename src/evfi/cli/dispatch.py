@@ -19,6 +19,7 @@ from evfi.files import one_line
 COMMANDS: Final = {
     "interpolate": "turn a recording of key frames and events into slow-motion video",
     "inspect": "say what is in a recording or an event file, and what is wrong with it",
+    "convert": "write a recording's events, or all of it, in another format",
     "demo": "make a short synthetic recording, interpolate it, compare with the truth",
     "simulate": "make a recording from an ordinary video, by simulating an event camera",
     "train": "train one of a model's three parts",

@@ -112,10 +112,7 @@ class _PacketWriter:
 
     def write_frame(self, frame: WritableFrame) -> None:
         """Append a packet of one frame."""
-        image = frame.image
-        if image.ndim == 3:
-            is_grey = (image[..., 1:] == image[..., :1]).all()
-            image = image[..., 0] if is_grey else image[..., ::-1]
+        image = frame.image if frame.image.ndim == 2 else frame.image[..., ::-1]
         height, width = image.shape[:2]
         code = _GREY if image.ndim == 2 else _BGR
         # fields 0-12 of table Frame: timestamp, frame start, frame end, exposure start, exposure end, format, width, height,

@@ -6,7 +6,7 @@
     t_offset             int64, µs
     ms_to_idx            uint64: number of the first event at or after each whole millisecond since `t_offset`
 
-Attributes `width` and `height` of the group `events` give the sensor. Columns are packed with gzip, which every HDF5
+The file's attributes `width` and `height` give the sensor. Columns are packed with gzip, which every HDF5
 reader has. `ms_to_idx` is left out where a recording is longer than 24 hours.
 """
 
@@ -39,7 +39,7 @@ def write_hdf5(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: 
 
     with h5py.File(path, "w") as file:
         group = file.create_group("events")
-        group.attrs["width"], group.attrs["height"] = sensor_size
+        file.attrs["width"], file.attrs["height"] = sensor_size
         columns = {
             name: group.create_dataset(name, (0,), dtype, maxshape=(None,), **_PACKING)
             for name, dtype in (("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "u1"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evfi.errors import InputError, RecordingError
 from evfi.events.stream import EventStream
+from evfi.events.writers import WrittenEvents
+from evfi.events.writers.npz import write_npz
 from evfi.files import folder_written_whole
+from evfi.recordings.alignment import Matrix
 from evfi.recordings.recording import Image, Times
 from evfi.video.io import write_png
 
@@ -25,6 +29,7 @@ def write_plain_recording(
     frames: Iterable[Image],
     times_us: ArrayLike,
     events: EventStream | Iterable[EventStream],
+    sensor_to_frame: Matrix | None = None,
 ) -> None:
     """Write frames and events as a recording that `open_recording` reads.
 
@@ -35,7 +40,8 @@ def write_plain_recording(
         folder: the folder to make; it must not exist, or be empty.
         frames: uint8 [H, W, 3] RGB each; taken one by one, before the events.
         times_us: one strictly increasing time per frame, whole µs.
-        events: one stream, or streams of one sensor in the order of time.
+        events: one stream, or streams of one sensor in the order of time, taken one by one.
+        sensor_to_frame: homography from event to frame coordinates, where the sensor shows another view than the frames.
 
     Raises:
         OutputError: the folder exists and holds something, or cannot be written.
@@ -48,14 +54,15 @@ def write_plain_recording(
     with folder_written_whole(folder) as partial:
         _write_frames(partial / "frames", frames, len(times))
         (partial / "timestamps.txt").write_text("".join(f"{time}\n" for time in times), "utf-8")
-        stream = _joined(events)
-        _write_events(partial / "events.npz", stream)
-        declaration = {
+        sensor_size = _write_events(partial / "events.npz", events)
+        declaration: dict[str, Any] = {
             **FORMAT_MARK,
             "timestamps_unit": "us",
             "events_time_unit": "us",
-            "sensor_size": list(stream.sensor_size),
+            "sensor_size": list(sensor_size),
         }
+        if sensor_to_frame is not None:
+            declaration["sensor_to_frame"] = sensor_to_frame.tolist()
         (partial / "recording.json").write_text(json.dumps(declaration, indent=2) + "\n", "utf-8")
 
 
@@ -69,15 +76,23 @@ def _write_frames(folder: Path, frames: Iterable[Image], num_frames: int) -> Non
         raise InputError(f"expected one frame per time, got {count} frames and {num_frames} times")
 
 
-def _joined(events: EventStream | Iterable[EventStream]) -> EventStream:
-    parts = [events] if isinstance(events, EventStream) else list(events)
-    if sum(len(part) for part in parts) == 0:
+def _write_events(path: Path, events: EventStream | Iterable[EventStream]) -> tuple[int, int]:
+    """Write the events; return the sensor's size."""
+    pieces = iter([events] if isinstance(events, EventStream) else events)
+    first = next(pieces, None)
+    written = WrittenEvents()
+    if first is not None:
+        size = first.sensor_size
+        if max(size) > _MAX_SIDE:
+            raise InputError(f"a sensor side must be at most {_MAX_SIDE} px, got {size}")
+        write_npz(path, size, 0, written.counted(_of_size(size, chain([first], pieces))))
+    if first is None or not written.num_events:
         raise RecordingError("there are no events to write: nothing in the scene changed")
-    stream = EventStream.concatenate(parts)
-    if max(stream.sensor_size) > _MAX_SIDE:
-        raise InputError(f"a sensor side must be at most {_MAX_SIDE} px, got {stream.sensor_size}")
-    return stream
+    return first.sensor_size
 
 
-def _write_events(path: Path, stream: EventStream) -> None:
-    np.savez(path, x=stream.x.astype(np.uint16), y=stream.y.astype(np.uint16), t=stream.t, p=stream.p)
+def _of_size(size: tuple[int, int], pieces: Iterable[EventStream]) -> Iterator[EventStream]:
+    for piece in pieces:
+        if piece.sensor_size != size:
+            raise InputError(f"event streams of different sensor sizes cannot be joined: {[size, piece.sensor_size]}")
+        yield piece

@@ -1,0 +1,78 @@
+"""`evfi convert`: a recording or an event file goes in, the same in another format comes out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from evfi.cli.options import parse
+from evfi.events.report import ReadReport
+from evfi.pipeline.convert import Conversion, Target, check_conversion, convert
+from evfi.recordings.options import RecordingOptions
+from evfi.recordings.subject import open_subject
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConvertCommand:
+    """Write a recording's events in another format; AEDAT4 and folders keep the frames, too.
+
+        evfi convert street.raw street.aedat4
+
+    Attributes:
+        recording: a recording of any layout, or an event file.
+        output: the file to write, whose suffix tells the format: .aedat4, .h5 or .hdf5, .npz, .txt or .csv; it is replaced
+            where it exists. A name without a suffix is a folder to make, with frames, events and times side by side.
+        to: the format, where the suffix does not tell it.
+        start: seconds after the first event at which to begin.
+        end: seconds after the first event at which to stop.
+        reading: how the files are to be read, and what they leave open.
+    """
+
+    recording: tyro.conf.Positional[Path]
+    output: tyro.conf.Positional[Path]
+    to: Target | None = None
+    start: float | None = None
+    end: float | None = None
+    reading: RecordingOptions = field(default_factory=RecordingOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `convert`.
+    """
+    command = parse(ConvertCommand, "convert", arguments)
+    check_conversion(command.recording, command.output, command.to, command.reading.events)
+    with open_subject(command.recording, command.reading) as subject:
+        told = subject.recording.warnings if subject.recording is not None else subject.events.report.warnings()
+        for warning in told:
+            _log.warning("%s", warning)
+        conversion = convert(subject, command.output, command.to, start=command.start, end=command.end)
+        report = subject.events.report  # some counts grow while events are read
+    print(describe(conversion, report))
+
+
+def describe(conversion: Conversion, report: ReadReport) -> str:
+    """A conversion's summary for people, several lines."""
+    first, last = conversion.time_range_us
+    lines = [
+        f"read     {report.format}",
+        f"events   {conversion.num_events}, {(last - first) / 1e6:.6f} s, from {first} to {last} µs",
+    ]
+    if conversion.num_frames:
+        lines.append(f"frames   {conversion.num_frames}")
+    if conversion.num_dropped:
+        lines.append(f"dropped  {conversion.num_dropped} events outside the sensor or their interval, or filtered")
+    if report.num_unsorted:
+        lines.append(f"sorted   {report.num_unsorted} events were earlier than the one before them")
+    if report.num_lost_bytes:
+        lines.append(f"lost     {report.num_lost_bytes} bytes could not be read")
+    lines += [f"note     {note}" for note in conversion.notes]
+    return "\n".join([*lines, f"written  {conversion.output} ({conversion.target})"])
