@@ -32,6 +32,7 @@ _MIN_INTERVAL_US: Final = 20_000  # frames that are closer are taken two or more
 _NUM_STEPS: Final = 20  # of the curve, in either direction
 _COARSE: Final = 4
 _MAX_CLIMB: Final = 12
+_DETOUR: Final = 4  # steps: where offset and shift can stand in for each other, a climb may end on a side peak
 _MAX_SHIFT_CELLS: Final = 8
 _TOLERANCE_US, _TOLERANCE_PX = 2_000.0, 0.5  # an estimate is right if it is off by less
 _MIN_CORRELATION: Final = 0.2
@@ -121,7 +122,7 @@ def estimate_alignment(
     if offset:
         start = (int(np.argmax(coarse.correlations([(step, 0, 0) for step in steps], step_us))) - _NUM_STEPS, 0, 0)
     near = search.climb(coarse, start)
-    top = search.climb(fine, (near[0], near[1] * _COARSE, near[2] * _COARSE))
+    top = search.climb_from_several(fine, (near[0], near[1] * _COARSE, near[2] * _COARSE))
     place, errors = search.refine(fine, top)
     units = np.array([step_us, *grid.cell_px])
     curve = fine.correlations([(step, *top[1:]) for step in steps], step_us)
@@ -315,6 +316,12 @@ class _Search:
             place = best
         return place
 
+    def climb_from_several(self, level: _Level, place: Place) -> Place:
+        """The highest of the tops reached from a place and, where all is free, from some earlier and later offsets."""
+        offsets = (0, -_DETOUR, _DETOUR) if self._free.all() else (0,)
+        tops = [self.climb(level, (place[0] + offset, place[1], place[2])) for offset in offsets]
+        return tops[int(np.argmax(level.correlations(tops, self._step_us)))]
+
     def refine(self, level: _Level, place: Place) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The top to fractions of a step, and its standard errors, both [3] in steps; errors are infinite without a top."""
         moments = level.moments(self._around(place), self._step_us)  # [units, cube, 3]
@@ -326,7 +333,8 @@ class _Search:
         spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
         errors = np.sqrt(spread * (len(moments) - 1) / len(moments))
         failed = np.abs(step) > 1 + 1e-9
-        return np.clip(step, -1, 1) + place, np.where(np.isnan(errors) | failed | np.isnan(step), np.inf, errors)
+        errors = np.where(np.isnan(errors) | failed | np.isnan(step), np.inf, errors)
+        return np.clip(np.nan_to_num(step), -1, 1) + place, errors
 
     def _around(self, place: Place) -> list[Place]:
         return [(int(t), int(x), int(y)) for t, x, y in self._cube + place]
@@ -335,17 +343,23 @@ class _Search:
         return abs(place[0]) <= _NUM_STEPS and max(abs(place[1]), abs(place[2])) < level.max_shift
 
     def _vertex(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where the paraboloid through the values of the cube is highest, [3]; not a number where it has no top."""
-        top = np.zeros(3)
-        points = self._cube[:, self._free].astype(np.float64)  # [cube, free]
-        num_free = points.shape[1]
-        pairs = [(i, j) for i in range(num_free) for j in range(i, num_free)]
-        terms = [np.ones(len(points)), *points.T, *(points[:, i] * points[:, j] for i, j in pairs)]
-        fit = np.linalg.lstsq(np.stack(terms, axis=1), values, rcond=None)[0]
-        curvature = np.zeros((num_free, num_free))
-        for (i, j), value in zip(pairs, fit[1 + num_free :], strict=True):
-            curvature[i, j] += value
-            curvature[j, i] += value
+        """Where a paraboloid through the values of the cube is highest, [3]; not a number where it has no top."""
+        num_free = int(self._free.sum())
+        cube = values.reshape((3,) * num_free)
+        unit = np.eye(num_free, dtype=int)
+
+        def at(*steps: NDArray[np.int_]) -> float:
+            return float(cube[tuple(1 + np.sum(steps, axis=0))])
+
+        gradient = np.array([(at(step) - at(-step)) / 2 for step in unit])
+        curvature = np.empty((num_free, num_free))
+        for i, j in product(range(num_free), repeat=2):
+            a, b = unit[i], unit[j]
+            if i == j:
+                curvature[i, i] = at(a) - 2 * at(0 * a) + at(-a)
+            else:
+                curvature[i, j] = (at(a, b) - at(a, -b) - at(-a, b) + at(-a, -b)) / 4
         is_top = bool((np.linalg.eigvalsh(curvature) < -1e-9).all())
-        top[self._free] = np.linalg.solve(curvature, -fit[1 : 1 + num_free]) if is_top else np.nan
+        top = np.zeros(3)
+        top[self._free] = np.linalg.solve(curvature, -gradient) if is_top else np.nan
         return top

@@ -2,6 +2,10 @@
 
 Both tell how much brighter each place became: a frame pair by the difference of the logarithms of its levels, events
 by the sum of their polarities. They agree where the times and the pixels of frames and events are the same.
+
+An event is written when a change is complete, so sums of polarity always lag: by 2 to 3.5 ms in simulated recordings whose
+clocks are the same. Each event is therefore moved to the middle of the time over which its change took place (`_lags`),
+which leaves 0.1 to 0.7 ms.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ Floats = NDArray[np.float32]
 _MAX_GRID_PIXELS: Final = 160_000
 _MAX_EVENTS: Final = 500_000  # of one pair; beyond, every second event is left out, again and again
 _READ_US: Final = 20_000
+_PAUSE_US: Final = 50_000  # longer, and two events of a pixel do not tell of one change
 _DARK_LEVEL: Final = 10.0  # added to levels of 0 to 255 before the logarithm: keeps the noise of dark pixels small
 _USABLE_LEVELS: Final = (2.0, 253.0)
 
@@ -78,7 +83,7 @@ class FramePair:
         difference: log of the second's levels less log of the first's, float32 [h, w] on the grid; 0 where unusable.
         usable: 1 where neither frame is too dark or too bright to tell, else 0, float32 [h, w].
         cells: cell of each event, int32 [N].
-        times_us: time of each event, in order, int64 [N].
+        times_us: time of each event less its lag, in order, int64 [N].
         polarities: +1 or -1, int8 [N].
     """
 
@@ -117,15 +122,40 @@ def _levels(image: Image, grid: Grid) -> NDArray[np.float64]:
 def _read_events(
     recording: Recording, grid: Grid, start_us: int, end_us: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]:
-    """Cells, times and polarities; thinned evenly where there are more events than are needed."""
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]] = []
+    """Cells, times without lag, and polarities; thinned evenly where there are more events than are needed."""
+    parts: list[EventStream] = []
     stride, count = 1, 0
     for at in range(start_us, end_us, _READ_US):
-        events = recording.read_events(at, min(at + _READ_US, end_us))
-        parts.append((grid.cells_of(events)[::stride], events.t[::stride], events.p[::stride]))
-        count += len(parts[-1][1])
+        parts.append(_every(recording.read_events(at, min(at + _READ_US, end_us)), stride))
+        count += len(parts[-1])
         while count > _MAX_EVENTS:
-            parts = [(cells[::2], times[::2], polarities[::2]) for cells, times, polarities in parts]
-            stride, count = stride * 2, sum(len(times) for _, times, _ in parts)
-    cells, times, polarities = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return cells, times, polarities
+            parts, stride = [_every(part, 2) for part in parts], stride * 2
+            count = sum(len(part) for part in parts)
+    events = EventStream.concatenate(parts)
+    times = events.t - _lags(events) // (2 * stride)
+    order = np.argsort(times, kind="stable")
+    return grid.cells_of(events)[order], times[order], events.p[order]
+
+
+def _every(events: EventStream, stride: int) -> EventStream:
+    part = np.s_[::stride]
+    return EventStream(events.x[part], events.y[part], events.t[part], events.p[part], events.sensor_size)
+
+
+def _lags(events: EventStream) -> NDArray[np.int64]:
+    """Over how long the change that each event tells of took place, in µs.
+
+    An event comes when its pixel has changed by a threshold since the last one: the change lies before it, over the time
+    between the two, or as long as to the next one where there was a pause before. Where neither is of the same polarity,
+    the change is taken to be sudden.
+    """
+    pixel = events.y.astype(np.int64) * events.sensor_size[0] + events.x
+    order = np.argsort(pixel, kind="stable")
+    pixel, times, polarity = pixel[order], events.t[order], events.p[order]
+    between = np.where((pixel[1:] == pixel[:-1]) & (polarity[1:] == polarity[:-1]), np.diff(times), _PAUSE_US)
+    ends = np.full(1, _PAUSE_US)
+    shorter = np.minimum(np.concatenate([ends, between]), np.concatenate([between, ends]))
+    lags = np.empty_like(events.t)
+    known = shorter < _PAUSE_US
+    lags[order] = np.where(known, shorter, int(np.median(shorter[known])) if known.any() else 0)
+    return lags
