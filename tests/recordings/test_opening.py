@@ -16,6 +16,7 @@ from file_writers.aedat4 import random_events, write_aedat4
 
 
 def write_plain(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
     events = EventStream.from_arrays([1, 2], [1, 2], [1, 5], [1, -1], (4, 4))
     write_plain_recording(folder, np.zeros((2, 4, 4, 3), np.uint8), [0, 10], events)
     return folder
@@ -88,3 +89,16 @@ def test_events_only_aedat4(tmp_path: Path) -> None:
     write_aedat4(tmp_path / "e.aedat4", events=random_events(10, 100))
     with pytest.raises(Exception, match="holds no frame stream; give a folder or video of frames besides"):
         open_recording(tmp_path / "e.aedat4")
+
+
+def test_recordings_below_a_folder_are_named_without_a_long_search(tmp_path: Path) -> None:
+    write_plain(tmp_path / "root/train/one")
+    with pytest.raises(InputError, match=r"a folder of recordings, none itself; give one of them, e\.g\. .*train/one$"):
+        open_recording(tmp_path / "root")
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop/again").symlink_to(tmp_path / "loop")
+    for number in range(250):
+        (tmp_path / f"loop/{number:03d}").mkdir()
+    write_plain(tmp_path / "loop/249/too/late")
+    with pytest.raises(InputError, match="unknown format; expected"):
+        open_recording(tmp_path / "loop")
