@@ -52,7 +52,7 @@ def is_text(path: Path) -> bool:
     """Whether the file's first lines read as text events."""
     try:
         return find_layout(path) is not None
-    except InputError:
+    except (InputError, RecordingError):  # also a header without events
         return False
 
 
