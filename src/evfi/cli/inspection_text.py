@@ -52,7 +52,7 @@ def _frame_lines(frames: FrameFacts | None, why_none: str) -> list[tuple[str, st
     if frames.num_out_of_line:
         after = ", ".join(map(str, frames.out_of_line)) + (" …" * (frames.num_out_of_line > len(frames.out_of_line)))
         missing = f"; {frames.num_missing} missing" if frames.num_missing else ""
-        lines.append(("", f"{frames.num_out_of_line} intervals out of line, after frame {after}{missing}"))
+        lines.append(("", f"{frames.num_out_of_line} out of line, after frame {after}{missing}"))
     lines.append(("  exposure", _exposure(frames)))
     if frames.mean_level is not None and frames.share_dark is not None and frames.share_bright is not None:
         clipped = f"{frames.share_dark:.1%} black, {frames.share_bright:.1%} white"

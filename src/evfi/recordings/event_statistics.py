@@ -79,13 +79,16 @@ class EventStatistics:
         return float(sums[at]) * 1e6 / length_us, self.first_us + at * self.bin_us, length_us
 
     def rate(self, num_columns: int) -> tuple[int, NDArray[np.float64]]:
-        """Events per second over equal stretches of time, at most `num_columns`: their length in µs, float64 [C]."""
+        """Events per second over equal stretches of time, at most `num_columns`: their length in µs, float64 [C].
+
+        The last stretch ends with the last event: it is as long as half to one and a half others.
+        """
         per_column = -(-len(self.per_bin) // num_columns)
-        edges = np.arange(0, len(self.per_bin), per_column)
         step_us = per_column * self.bin_us
-        lengths = np.full(len(edges), step_us, np.float64)
-        lengths[-1] = max(self.span_us + 1 - (len(edges) - 1) * step_us, 1)
-        return step_us, np.add.reduceat(self.per_bin, edges) * 1e6 / lengths
+        count = max(1, round((self.span_us + 1) / step_us))
+        lengths = np.full(count, step_us, np.float64)
+        lengths[-1] = max(self.span_us + 1 - (count - 1) * step_us, 1)
+        return step_us, np.add.reduceat(self.per_bin, np.arange(count) * per_column) * 1e6 / lengths
 
 
 def count_events(source: EventSource, marks_us: Counts | None = None) -> EventStatistics:

@@ -75,7 +75,7 @@ class RateOverTime:
 
     Attributes:
         start_us: where the first stretch begins.
-        step_us: length of a stretch; the last may be shorter.
+        step_us: length of a stretch; the last ends with the last event, half a stretch earlier or later at most.
         events_per_s: in each.
     """
 

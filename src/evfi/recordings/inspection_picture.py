@@ -131,7 +131,9 @@ def _plots(sheet: Image.Image, top: int, subject: Subject, inspection: Inspectio
     frame_times = subject.recording.frames.times_us if subject.recording else None
     windows = [(moment.start_us, moment.end_us) for moment in moments]
     events = inspection.events
-    rate = draw_rate((width, _PLOT_HEIGHT), events.rate_over_time, _span(inspection), frame_times, windows, events.gaps)
+    span_us = _span(inspection)
+    size = (width, _PLOT_HEIGHT)
+    rate = draw_rate(size, events.rate_over_time, span_us, events.last_us, frame_times, windows, events.gaps)
     sheet.paste(rate, (0, top))
 
 

@@ -37,6 +37,7 @@ def draw_rate(
     size: tuple[int, int],
     rate: RateOverTime,
     span_us: tuple[int, int],
+    last_us: int,
     frame_times_us: Times | None,
     windows_us: Sequence[tuple[int, int]],
     gaps: Sequence[Gap],
@@ -46,7 +47,8 @@ def draw_rate(
     Args:
         size: (width, height) of the picture.
         rate: what to plot.
-        span_us: first and last time of the axis; seconds count from the first.
+        span_us: first and last time of the axis, which counts from the first.
+        last_us: time of the last event.
         frame_times_us: times of frames, int64 [N], or None.
         windows_us: start and end of each window shown.
         gaps: stretches without events.
@@ -61,7 +63,7 @@ def draw_rate(
     for number, (start, end) in enumerate(windows_us, start=1):
         plot.band((start - origin) / factor, (end - origin) / factor, _WINDOW, str(number))
     edges = np.arange(len(rate.events_per_s) + 1) * rate.step_us + rate.start_us - origin
-    edges = np.minimum(edges, span_us[1] - origin)
+    edges[-1] = last_us - origin
     steps = np.repeat(np.array(rate.events_per_s), 2)
     plot.area(np.repeat(edges, 2)[1:-1] / factor, steps)
     if frame_times_us is not None:
