@@ -202,3 +202,44 @@ def write_mvsec_hdf5(
             file["davis/left/image_raw_ts"] = np.asarray(image_times_us) / 1e6
             file["davis/left/image_raw_event_inds"] = np.searchsorted(t, image_times_us)
     return path
+
+
+def write_dsec_folder(
+    folder: Path,
+    events: tuple[Array, Array, Array, Array],
+    images: Array,
+    exposures_us: Array,
+    *,
+    sequence: str | None = None,
+    offset: int = 0,
+    calibration: str | None = None,
+    rectify_map: Array | None = None,
+) -> Path:
+    """DSEC's folder, sorted into subfolders, or as it unpacks under the name of a sequence."""
+    from PIL import Image
+
+    names = (
+        "events/left",
+        "images/left/rectified",
+        "images/timestamps.txt",
+        "images/left/exposure_timestamps_left.txt",
+    )
+    names = (*names, "calibration/cam_to_cam.yaml")
+    if sequence:
+        flat = ("events_left", "images_rectified_left", "image_timestamps.txt", "image_exposure_timestamps_left.txt")
+        names = (*(f"{sequence}_{name}" for name in flat), f"{sequence}_calibration/cam_to_cam.yaml")
+    event_folder, pictures, times, exposures, cam_to_cam = (folder / name for name in names)
+    for made in (event_folder, pictures, times.parent, exposures.parent, cam_to_cam.parent):
+        made.mkdir(parents=True, exist_ok=True)
+    write_dsec_hdf5(event_folder / "events.h5", *events, offset=offset)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(pictures / f"{number:06d}.png")
+    times.write_text("".join(f"{start}\n" for start, _ in exposures_us))
+    rows = "".join(f"{start}, {end}\n" for start, end in exposures_us)
+    exposures.write_text(f"# exposure_start_timestamp_us, exposure_end_timestamp_us\n{rows}")
+    if rectify_map is not None:
+        with h5py.File(event_folder / "rectify_map.h5", "w") as file:
+            file["rectify_map"] = rectify_map.astype(np.float32)
+    if calibration is not None:
+        cam_to_cam.write_text(calibration)
+    return folder

@@ -91,7 +91,7 @@ class Hdf5File:
 
         self.path = path
         self._num_bytes = path.stat().st_size
-        self._claimed_bytes = 0
+        self._claimed: dict[str, int] = {}
         try:
             self._file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
         except _LIBRARY_ERRORS as error:
@@ -221,7 +221,7 @@ class Hdf5File:
             raise InputError(f"{self.path}: dataset '{name}' must hold numbers, found {dataset.dtype}")
         itemsize, stored = dataset.dtype.itemsize, dataset.id.get_storage_size()
         claimed = math.prod(dataset.shape) * itemsize
-        self._claimed_bytes += claimed
+        self._claimed[name] = claimed
         is_short = stored < claimed if dataset.chunks is None else False
         if dataset.chunks is not None:
             if math.prod(dataset.chunks) * itemsize > MAX_CHUNK_BYTES:
@@ -230,8 +230,8 @@ class Hdf5File:
                     f"than the {MAX_CHUNK_BYTES} that are read at a time; store it in smaller ones (h5repack -l CHUNK=65536)"
                 )
             expected = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
-            is_short = expected * 8 > self._num_bytes * 8 or dataset.id.get_num_chunks() < expected
-        if is_short or self._claimed_bytes > max(_MAX_EXPANSION * self._num_bytes, _MIN_EXPANDED_BYTES):
+            is_short = expected > self._num_bytes or dataset.id.get_num_chunks() < expected
+        if is_short or sum(self._claimed.values()) > max(_MAX_EXPANSION * self._num_bytes, _MIN_EXPANDED_BYTES):
             raise InputError(
                 f"{self.path}: dataset '{name}' claims {list(dataset.shape)} elements, but the file ({self._num_bytes} bytes) "
                 "does not hold as many; it was not written to its end, or is damaged"

@@ -31,11 +31,16 @@ Bytes = NDArray[np.uint8]
 
 
 @compiled
+def _byte(data: Bytes, position: int) -> int:
+    return np.int64(data[position])  # type: ignore[return-value]  # int() would make it unsigned
+
+
+@compiled
 def num_events(data: Bytes) -> int:
     """How many events a chunk holds; -1 if it is too short to say."""
     if len(data) < HEADER_BYTES:
         return -1
-    return (np.int64(data[0]) | np.int64(data[1]) << 8 | np.int64(data[2]) << 16 | np.int64(data[3]) << 24) >> 2
+    return (_byte(data, 0) | _byte(data, 1) << 8 | _byte(data, 2) << 16 | _byte(data, 3) << 24) >> 2
 
 
 @compiled
@@ -51,16 +56,16 @@ def decode_times(data: Bytes, t: NDArray[np.int64]) -> int:
     """
     now = np.int64(0)
     for i in range(8):
-        now |= np.int64(data[4 + i]) << np.int64(8 * i)
+        now |= _byte(data, 4 + i) << np.int64(8 * i)
     position, done, n, size = HEADER_BYTES, 0, len(t), len(data)
     while done < n:
         if position >= size:
             return -1
-        step, count = np.int64(data[position]) >> 4, np.int64(data[position]) & 15
+        step, count = _byte(data, position) >> 4, _byte(data, position) & 15
         position += 1
         if step == 15:
             large, shift = np.int64(count), 4
-            while position < size and np.int64(data[position]) >> 4 == 15:
+            while position < size and _byte(data, position) >> 4 == 15:
                 if shift > 56:
                     return -1
                 large |= np.int64((data[position]) & 15) << np.int64(shift)
@@ -72,7 +77,7 @@ def decode_times(data: Bytes, t: NDArray[np.int64]) -> int:
         if count == 15:
             if position + 2 > size:
                 return -1
-            count = np.int64(data[position]) | np.int64(data[position + 1]) << 8
+            count = _byte(data, position) | _byte(data, position + 1) << 8
             position += 2
         if count > n - done:
             return -1
@@ -88,13 +93,13 @@ def _decode_rows(data: Bytes, position: int, y: NDArray[np.int32]) -> int:
     while done < n:
         if position + 2 > size:
             return -1
-        value = np.int64(data[position]) | np.int64(data[position + 1]) << 8
+        value = _byte(data, position) | _byte(data, position + 1) << 8
         position += 2
         count = value & 31
         if count == 31:
             if position + 2 > size:
                 return -1
-            count = np.int64(data[position]) | np.int64(data[position + 1]) << 8
+            count = _byte(data, position) | _byte(data, position + 1) << 8
             position += 2
         if count > n - done:
             return -1
@@ -110,7 +115,7 @@ def _decode_columns(data: Bytes, position: int, x: NDArray[np.int32]) -> int:
     while done < n:
         if position + 2 > size:
             return -1
-        value = np.int64(data[position]) | np.int64(data[position + 1]) << 8
+        value = _byte(data, position) | _byte(data, position + 1) << 8
         position += 2
         x[done] = value >> 5
         done += 1
@@ -129,13 +134,13 @@ def _decode_polarities(data: Bytes, position: int, p: NDArray[np.int8]) -> int:
     while done < n:
         if position >= size:
             return -1
-        value = np.int64(data[position])
+        value = _byte(data, position)
         position += 1
         count = value & 127
         if count == 127:
             if position + 2 > size:
                 return -1
-            count = np.int64(data[position]) | np.int64(data[position + 1]) << 8
+            count = _byte(data, position) | _byte(data, position + 1) << 8
             position += 2
         if count > n - done:
             return -1
@@ -151,9 +156,9 @@ def _decode_pairs(data: Bytes, position: int, x: NDArray[np.int32], p: NDArray[n
     for first in range(0, n, 4):
         if position + 6 > len(data):
             return -1
-        a = np.int64(data[position]) | np.int64(data[position + 1]) << 8
-        b = np.int64(data[position + 2]) | np.int64(data[position + 3]) << 8
-        c = np.int64(data[position + 4]) | np.int64(data[position + 5]) << 8
+        a = _byte(data, position) | _byte(data, position + 1) << 8
+        b = _byte(data, position + 2) | _byte(data, position + 3) << 8
+        c = _byte(data, position + 4) | _byte(data, position + 5) << 8
         position += 6
         for j in range(min(4, n - first)):
             if j == 0:
@@ -172,10 +177,10 @@ def _decode_pairs(data: Bytes, position: int, x: NDArray[np.int32], p: NDArray[n
 @compiled
 def _word(data: Bytes, position: int) -> int:
     return (
-        np.int64(data[position])
-        | np.int64(data[position + 1]) << 8
-        | np.int64(data[position + 2]) << 16
-        | np.int64(data[position + 3]) << 24
+        _byte(data, position)
+        | _byte(data, position + 1) << 8
+        | _byte(data, position + 2) << 16
+        | _byte(data, position + 3) << 24
     )
 
 
