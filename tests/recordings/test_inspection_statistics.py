@@ -121,6 +121,7 @@ class TestRealRecordings:
             ("event_camera_codecs_evt3.bag", 343_474, (640, 480)),
             ("event_camera_codecs.mcap", 571_266, (346, 260)),
             ("ros2_evt3", 343_474, (640, 480)),
+            ("dvs.es", 473_225, (320, 240)),
             ("events_only_320x240.aedat4", 111_954, (320, 240)),
         ],
     )
