@@ -94,24 +94,30 @@ def test_ecf_of_long_runs_and_large_steps(mode: str, tmp_path: Path) -> None:
     assert_same(whole(open_event_file(path)), events)
 
 
-def test_ecf_chunk_by_hand() -> None:
-    """A chunk written out byte by byte: three events at 7 µs and 39 µs."""
+ECF_BY_HAND = {
+    "triples": ("06000000 0400000000000000 01 00022000 00000000 00000000", [1], [2], [4], [0]),
+    "pairs": ("09000000 1027000000000000 02 e202 1500 0001 0000", [0, 10], [23, 23], [10000, 10000], [1, 1]),
+    "runs": (
+        "0c000000 0700000000000000 02 f0 f2 01 4200 6100 b000 6000 82 01",
+        [5, 6, 3],
+        [2, 2, 3],
+        [7, 7, 39],
+        [1, 1, 0],
+    ),
+}
+"""Chunks worked out by hand from the codec's definition: mode -> bytes, x, y, t, p."""
+
+
+@pytest.mark.parametrize("mode", ECF_BY_HAND)
+def test_ecf_chunk_by_hand(mode: str) -> None:
     from evfi.events.formats.hdf5.ecf import decode_events, num_events
 
-    data = bytes.fromhex("0c000000 0700000000000000 02 f0 f2 01 4200 6200".replace(" ", "")) + bytes.fromhex(
-        "a010 6000 8201"
-    )
-    assert (
-        encode_ecf(np.array([5, 6, 3]), np.array([2, 2, 3]), np.array([7, 7, 39]), np.array([1, 1, 0]))[:12]
-        == data[:12]
-    )
-    rows = bytes.fromhex("4200 6100".replace(" ", ""))
-    columns = (5 << 5 | 16).to_bytes(2, "little") + (3 << 5).to_bytes(2, "little")
-    chunk = np.frombuffer(data[:16] + rows + columns + bytes([0x82, 0x01]), np.uint8)
-    assert num_events(chunk) == 3
-    x, y, t, p = np.zeros(3, np.int32), np.zeros(3, np.int32), np.zeros(3, np.int64), np.zeros(3, np.int8)
-    assert decode_events(chunk, x, y, t, p) == len(chunk)
-    assert (x.tolist(), y.tolist(), t.tolist(), p.tolist()) == ([5, 6, 3], [2, 2, 3], [7, 7, 39], [1, 1, 0])
+    written, *expected = ECF_BY_HAND[mode]
+    chunk = np.frombuffer(bytes.fromhex(written), np.uint8)
+    n = num_events(chunk)
+    columns = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int64), np.zeros(n, np.int8)
+    assert decode_events(chunk, *columns) == len(chunk)
+    assert [column.tolist() for column in columns] == expected
 
 
 def test_ecf_of_any_bytes_ends(events: Columns) -> None:

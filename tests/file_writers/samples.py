@@ -75,8 +75,19 @@ def _rosbag(folder: Path) -> list[Path]:
     return paths
 
 
+def _hdf5(folder: Path) -> list[Path]:
+    from file_writers.hdf5 import write_dsec_hdf5, write_event_utils_hdf5, write_prophesee_hdf5, write_v2e_hdf5
+
+    columns = sample_events()
+    modes = ("runs", "pairs", "triples", None)
+    paths = [write_prophesee_hdf5(folder / f"{mode}.h5", *columns, SIZE, mode=mode, chunk=100) for mode in modes]
+    paths += [write_dsec_hdf5(folder / "dsec.h5", *columns), write_v2e_hdf5(folder / "v2e.h5", *columns)]
+    return [*paths, write_event_utils_hdf5(folder / "event_utils.h5", *columns, SIZE)]
+
+
 SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
     "aedat4": _aedat4,
+    "hdf5": _hdf5,
     "prophesee-dat": _prophesee_dat,
     "prophesee-raw": _prophesee_raw,
     "rosbag": _rosbag,
