@@ -61,7 +61,7 @@ def test_every_pair_of_formats(tmp_path: Path) -> None:
             assert_same(read_all(tmp_path / f"second{second}"), stream)
 
 
-TIMES = st.lists(st.integers(-(10**15), 10**16), min_size=1, max_size=40).map(sorted)
+TIMES = st.lists(st.integers(-(10**15), 9 * 10**15), min_size=1, max_size=40).map(sorted)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -145,7 +145,7 @@ def test_refusals_leave_nothing(tmp_path: Path) -> None:
         ("a.h5", stream, {"pieces": []}, RecordingError, "no events to write"),
         ("a.txt", stream, {"pieces": [stream, stream]}, InputError, "must follow in time"),
         ("a.npz", late, {}, InputError, "read back as nanoseconds"),
-        ("a.csv", late, {}, InputError, "read back as nanoseconds"),
+        ("a.csv", late, {}, InputError, "not be read back exactly"),
         ("a.aedat4", large, {}, InputError, "at most 32768 px"),
     ]
     for name, events, arguments, error, message in cases:

@@ -17,8 +17,10 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from evfi.events.stream import EventStream
-from evfi.events.writers.times import check_microseconds_can_be_told
+from evfi.events.writers.times import check_times_within
 
+_NANOSECONDS_FROM: Final = 10**17
+"""Readers take larger whole numbers for nanoseconds since 1970."""
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     name: np.dtype(code) for name, code in (("x", "<u2"), ("y", "<u2"), ("t", "<i8"), ("p", "i1"))
 }
@@ -40,7 +42,7 @@ def write_npz(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: I
         columns = {name: stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for name in _DTYPES}
         count = 0
         for piece in pieces:
-            check_microseconds_can_be_told(piece)
+            check_times_within(piece, _NANOSECONDS_FROM, "would be read back as nanoseconds")
             count += len(piece)
             for name, dtype in _DTYPES.items():
                 columns[name].write(np.ascontiguousarray(getattr(piece, name), dtype).data)

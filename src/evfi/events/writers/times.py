@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from evfi.errors import InputError
 from evfi.events.stream import EventStream
 
-_MAX_TIME_US: Final = 10**17
-"""Readers take larger whole numbers for nanoseconds since 1970."""
 
+def check_times_within(piece: EventStream, limit_us: int, why: str) -> None:
+    """Make sure that times will be read back as they are.
 
-def check_microseconds_can_be_told(piece: EventStream) -> None:
-    """Make sure that whole numbers will be read as microseconds.
+    Args:
+        piece: events in order of time.
+        limit_us: no time may reach it.
+        why: what happens to larger ones.
 
     Raises:
-        InputError: they would not.
+        InputError: a time is too large.
     """
-    if len(piece) and max(abs(int(piece.t[0])), abs(int(piece.t[-1]))) >= _MAX_TIME_US:
-        raise InputError(
-            f"times of {piece.t[-1]} µs would be read back as nanoseconds; write AEDAT4 or HDF5, which say their unit"
-        )
+    if len(piece) and max(abs(int(piece.t[0])), abs(int(piece.t[-1]))) >= limit_us:
+        raise InputError(f"times of {piece.t[-1]} µs {why}; write AEDAT4 or HDF5, which hold them exactly")
