@@ -113,6 +113,16 @@ def test_hq_evfi_without_spans_takes_the_names_times(tmp_path: Path, known: Know
     assert len(recording.read_events(0, 2**40)) == len(known.t)
 
 
+def test_hq_evfi_names_of_another_clock_are_told(tmp_path: Path, known: KnownRecording) -> None:
+    path = write_hq_evfi(tmp_path / "hq", known, with_spans=False)
+    for picture in (path / "visual_RGB").iterdir():
+        number, stamp = picture.stem.split("_")
+        picture.rename(picture.with_stem(f"{number}_{int(stamp) + 10**15}"))
+    recording = open_recording(path)
+    assert any("names are on another clock than the events" in warning for warning in recording.warnings)
+    assert np.abs(recording.frames.times_us - known.times_us).max() <= 200
+
+
 def test_evdi_counts_us_or_ns(tmp_path: Path, known: KnownRecording) -> None:
     for name, per_us, unit in (("us", 1, "µs"), ("ns", 1000, "ns")):
         recording = open_recording(write_evdi(tmp_path / name, known, per_us=per_us))

@@ -18,6 +18,7 @@ from file_writers.datasets import (
     SIZE,
     known_recording,
     write_eventaid,
+    write_hq_evfi,
     write_hsergb,
     write_refid_gopro,
     write_stamps,
@@ -79,6 +80,16 @@ def test_numbered_by_their_start(copy: Copy, layout: str, message: str) -> None:
     path, files = copy(layout)
     shift_numbers(files, -1)
     with pytest.raises(InputError, match=f"{message}files seem to be numbered by their start frame"):
+        open_recording(path)
+
+
+def test_hq_evfi_numbered_by_the_start(tmp_path: Path) -> None:
+    path = write_hq_evfi(tmp_path / "hq", known_recording(), with_spans=False)
+    for file in sorted((path / "RGB-EVS").iterdir()):
+        number, rest = file.stem.split("_")
+        file.rename(file.with_stem(f"{int(number) - 1}_{rest}") if number != "0" else path / "spare.npz")
+    (path / "visual_RGB" / max(file.name for file in (path / "visual_RGB").iterdir())).unlink()
+    with pytest.raises(InputError, match="fits frames 1 and 2: files seem to be numbered by their start frame"):
         open_recording(path)
 
 

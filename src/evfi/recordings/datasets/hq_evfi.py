@@ -5,13 +5,15 @@
 
 Conventions, checked on reading: event file n holds the interval from frame n - 1 to frame n, so a file of the first
 frame's number lies before the recording; numbers begin anywhere. Frame times are `start_t` and `end_t` of the event
-files where they have these, on the events' own clock; otherwise the times in the pictures' names, in ns. The unit of the
-event times is told from how long an interval then lasts. `sync_rgb` is not read. Not compared with published files.
+files where they have these and the events lie between them; otherwise the times in the pictures' names, in ns; if these
+are on another clock than the events, they are taken from where one event file ends and the next begins, with a warning.
+The unit of the event times is told from how long a file lasts. `sync_rgb` is not read. Not compared with published files.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +26,10 @@ from evfi.events.formats.columns import TimeUnit, to_microseconds
 from evfi.events.formats.npz import read_arrays
 from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.recordings.datasets.interval_convention import IntervalConvention
-from evfi.recordings.datasets.interval_files import open_intervals
+from evfi.recordings.datasets.interval_files import TOLERANCE_US, open_intervals
 from evfi.recordings.datasets.interval_layout import (
     Layout,
+    frame_times_of_ranges,
     number_of,
     numbered_files,
     pair_up,
@@ -42,7 +45,7 @@ CONVENTION: Final = IntervalConvention(
     format=NAME,
     images="visual_RGB/<n>_<time>.png",
     events="RGB-EVS/<n>_<time>.npz",
-    frame_times="start_t and end_t of the event files, else the pictures' names in ns",
+    frame_times="start_t and end_t of the event files, else the pictures' names in ns, else the files' ranges",
     are_floats=True,
     time_unit=None,
     polarity="-1/+1",
@@ -51,6 +54,8 @@ CONVENTION: Final = IntervalConvention(
 )
 
 _PATTERN: Final = r"\d+_\d+"
+_NUM_PROBES: Final = 20
+_RANGES: Final = "taken from where one event file ends and the next begins"
 
 
 def recognises(path: Path) -> bool:
@@ -69,14 +74,14 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
     if folder is None or not (path / "visual_RGB").is_dir():
         raise InputError(f"{path}: expected the folders visual_RGB and RGB-EVS with <number>_<time> files; found none")
     layout = _pair(path, folder)
-    unit, raw = _clock_of_events(layout, options.events_unit)
-    if raw is None:
-        times, frame_times = _times_of_names(layout), "the pictures' names, in ns"
-    else:
-        times, frame_times = to_microseconds(raw, unit, str(folder)), "start_t and end_t of the event files"
-    convention = replace(CONVENTION, frame_times=frame_times)
+    unit = options.events_unit or _unit_of_events(layout)
+    times, source = _choose_times(layout, unit)
+    warnings = layout.warnings
+    if source == _RANGES:
+        warnings = (*warnings, f"the pictures' names are on another clock than the events: frame times are {_RANGES}")
+    convention = replace(CONVENTION, frame_times=source)
     frames = PictureFrames(layout.pictures, times)
-    return open_intervals(path, convention, frames, layout.files, options, unit=unit, warnings=layout.warnings)
+    return open_intervals(path, convention, frames, layout.files, options, unit=unit, warnings=warnings)
 
 
 def _event_folder(path: Path) -> Path | None:
@@ -100,17 +105,44 @@ def _pair(path: Path, folder: Path) -> Layout:
     return replace(layout, warnings=(*layout.warnings, spare))
 
 
-def _clock_of_events(layout: Layout, unit: TimeUnit | None) -> tuple[TimeUnit, NDArray[Any] | None]:
-    """The unit of event times, and the frames' times in that unit if the event files say them."""
+def _unit_of_events(layout: Layout) -> TimeUnit:
+    """The unit of the event times, told from how long some files last."""
+    durations = [np.ptp(times) for file in layout.files[:_NUM_PROBES] if len(times := _times(file)) > 1]
+    return tell_unit_of_durations(np.array(durations or [0]), str(layout.files[0].parent))
+
+
+def _choose_times(layout: Layout, unit: TimeUnit) -> tuple[Times, str]:
+    """Frame times from the first source that the events agree with, and what it is."""
+    spans = _times_of_spans(layout, unit)
+    if spans is not None and _agrees(layout.files, unit, spans):
+        return spans, "start_t and end_t of the event files"
+    names = _times_of_names(layout)
+    are_one_off = _agrees(layout.files[1:], unit, names) or _agrees(layout.files[:-1], unit, names[1:])
+    if are_one_off or _agrees(layout.files, unit, names):  # the base names the file that is one off
+        return names, "the pictures' names, in ns"
+    return frame_times_of_ranges(layout.files, CONVENTION, unit)[0], _RANGES
+
+
+def _agrees(files: Sequence[Path], unit: TimeUnit, times: Times) -> bool:
+    """Whether the events of the first files lie in their intervals; without any file nothing agrees."""
+    for index, file in enumerate(files[:_NUM_PROBES]):
+        found = _times(file)
+        if len(found):
+            ends = to_microseconds(np.array([found.min(), found.max()]), unit, str(file))
+            if ends[0] < times[index] - TOLERANCE_US or ends[1] > times[index + 1] + TOLERANCE_US:
+                return False
+    return len(files) > 0
+
+
+def _times_of_spans(layout: Layout, unit: TimeUnit) -> Times | None:
+    """Frame times from the intervals that the event files state, if every one begins where the last ended."""
     spans = [_span(file) for file in layout.files]
-    if all(span is not None for span in spans):
-        bounds = np.array(spans)  # [N, 2]
-        chosen = unit or tell_unit_of_durations(bounds[:, 1] - bounds[:, 0], str(layout.files[0].parent))
-        return chosen, np.array([bounds[0, 0], *bounds[:, 1]])
-    if unit is not None:
-        return unit, None
-    durations = [np.ptp(times) for file in layout.files[:20] if len(times := _times(file)) > 1]
-    return tell_unit_of_durations(np.array(durations or [0]), str(layout.files[0].parent)), None
+    if any(span is None for span in spans):
+        return None
+    bounds = to_microseconds(np.array(spans).ravel(), unit, str(layout.files[0].parent)).reshape(-1, 2)
+    if (np.abs(bounds[1:, 0] - bounds[:-1, 1]) > TOLERANCE_US).any():
+        return None
+    return np.array([bounds[0, 0], *bounds[:, 1]], np.int64)
 
 
 def _span(file: Path) -> tuple[Any, Any] | None:
