@@ -112,7 +112,7 @@ def write_text(path: Path, columns: Columns) -> None:
         for first in range(0, len(t), 2**17):
             part = slice(first, first + 2**17)
             rows = zip(t[part], x[part], y[part], p[part], strict=True)
-            file.write("".join(["%d.%06d %d %d %d\n" % (a // 10**6, a % 10**6, b, c, d) for a, b, c, d in rows]))
+            file.write("".join([f"{a // 10**6}.{a % 10**6:06d} {b} {c} {d}\n" for a, b, c, d in rows]))
 
 
 def write_es(path: Path, columns: Columns) -> None:

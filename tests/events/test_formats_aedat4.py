@@ -11,9 +11,10 @@ import pytest
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.formats import open_event_file
-from evfi.events.formats.aedat4 import open_aedat4
+from evfi.events.formats.aedat4 import Aedat4Events, open_aedat4
 from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.events.formats.columns import EventFileOptions
+from evfi.events.stream import EventStream
 from file_writers.aedat4 import SIZE, START_US, random_events, write_aedat4
 
 OPTIONS = EventFileOptions()
@@ -106,3 +107,110 @@ def test_closed_file(tmp_path: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such event file"):
         open_event_file(tmp_path / "none.aedat4")
+
+
+def events_of(path: Path, *, tolerant: bool = False, min_indexed_bytes: int = 2**26) -> tuple[np.ndarray, Aedat4Events]:
+    source = Aedat4Events(Aedat4File(path, tolerant=tolerant), min_indexed_bytes=min_indexed_bytes)
+    stream = EventStream.concatenate([EventStream.empty(source.sensor_size), *source.pieces()])
+    return np.stack([stream.t, stream.x, stream.y, (stream.p + 1) // 2], 1), source
+
+
+def packets_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    file = Aedat4File(path)
+    packets = file.packets(file.streams[0])
+    file.close()
+    return packets.starts, packets.lengths
+
+
+def test_table_is_used(tmp_path: Path) -> None:
+    written = random_events(5000, 50_000)
+    path = write_aedat4(tmp_path / "a.aedat4", events=written)
+    found, source = events_of(path, min_indexed_bytes=0)  # as in a large file
+    assert np.array_equal(found, written)
+    assert source.report.num_events == 5000
+    assert source.report.format == "aedat4 lz4"
+
+
+def test_other_packets_than_the_table_says(tmp_path: Path) -> None:
+    first, second = random_events(50, 1000, seed=1), random_events(50, 1000, seed=1) + np.array([500, 0, 0, 0])
+    one = write_aedat4(tmp_path / "a.aedat4", events=first, compression="NONE").read_bytes()
+    path = write_aedat4(tmp_path / "b.aedat4", events=second, compression="NONE")
+    (start,), (length,) = packets_of(path)
+    data = bytearray(path.read_bytes())
+    data[start : start + length] = one[start : start + length]
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="other events than the file's data table says"):
+        events_of(path, min_indexed_bytes=0)
+    assert np.array_equal(events_of(path)[0], first)  # small files are decoded at opening, and do not need the table
+    assert np.array_equal(events_of(path, tolerant=True)[0], first)
+
+
+def test_truncated_file_is_read_up_to_the_cut(tmp_path: Path, whole_file: bytes) -> None:
+    path = tmp_path / "cut.aedat4"
+    path.write_bytes(whole_file)
+    whole, _ = events_of(path)
+    starts, lengths = packets_of(path)
+    for cut in (int(starts[3] + 5), int(starts[7] + lengths[7]), len(whole_file) - 30):
+        path.write_bytes(whole_file[:cut])
+        with pytest.raises(InputError, match="--tolerant"):
+            open_aedat4(path, OPTIONS)
+        found, source = events_of(path, tolerant=True)
+        num_whole = int(np.count_nonzero(starts + lengths <= cut))
+        assert len(found) == 100 * num_whole
+        assert np.array_equal(found, whole[: len(found)])
+        assert (source.report.num_lost_bytes > 0) == (cut != starts[7] + lengths[7])
+    path.write_bytes(whole_file[: starts[0] + 3])
+    with pytest.raises(RecordingError, match="event stream is empty"):
+        events_of(path, tolerant=True)
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_damaged_packet_is_left_out(tmp_path: Path, whole_file: bytes, has_table: bool) -> None:
+    path = tmp_path / "damaged.aedat4"
+    path.write_bytes(whole_file)
+    whole, _ = events_of(path)
+    starts, lengths = packets_of(path)
+    data = bytearray(whole_file)
+    data[starts[4] : starts[4] + 24] = bytes(24)
+    struct.pack_into("<i", data, int(starts[9]) - 4, 2**30)  # a packet's header, too
+    path.write_bytes(data if has_table else data[:-30])
+    with pytest.raises(InputError, match="--tolerant"):
+        open_aedat4(path, OPTIONS)
+    found, source = events_of(path, tolerant=True)
+    report = source.report
+    kept = np.ones(2000, bool)
+    kept[400:500] = False
+    kept[900:1000] = has_table  # the table says where it is, in spite of its header
+    assert np.array_equal(found, whole[kept])
+    assert report.num_events == len(found)
+    assert report.num_lost_bytes >= lengths[4] + (0 if has_table else lengths[9])
+    assert any("1 damaged packets" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("min_indexed_bytes", [0, 2**26])
+def test_events_out_of_order_are_sorted_and_counted(tmp_path: Path, min_indexed_bytes: int) -> None:
+    written = random_events(300, 5000)
+    path = write_aedat4(tmp_path / "a.aedat4", events=written, compression="NONE")
+    data = bytearray(path.read_bytes())
+    starts, lengths = packets_of(path)
+    records = int(starts[1] + lengths[1]) - 16 * 100
+    a, b = (slice(records + 16 * i, records + 16 * (i + 1)) for i in (10, 30))
+    data[a], data[b] = data[b], data[a]
+    path.write_bytes(data)
+    found, source = events_of(path, min_indexed_bytes=min_indexed_bytes)
+    assert np.array_equal(found[:, 0], written[:, 0])
+    assert source.report.num_unsorted == 2
+
+
+def test_events_outside_the_sensor_are_dropped_and_counted(tmp_path: Path) -> None:
+    written = random_events(300, 5000)
+    path = write_aedat4(tmp_path / "a.aedat4", events=written, compression="NONE")
+    data = bytearray(path.read_bytes())
+    starts, lengths = packets_of(path)
+    struct.pack_into("<h", data, int(starts[1] + lengths[1]) - 16 * 50 + 8, SIZE[0])
+    struct.pack_into("<h", data, int(starts[1] + lengths[1]) - 16 * 40 + 10, -1)
+    path.write_bytes(data)
+    source = open_aedat4(path, OPTIONS)
+    stream = source.slice(0, 2**60)
+    assert (len(stream), stream.num_dropped) == (298, 2)
+    assert sum(piece.num_dropped for piece in source.pieces()) == 2

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.recordings.datasets.aedat4 import Aedat4Frames
 from evfi.recordings.opening import open_recording
+from evfi.recordings.recording import exposures_of
 from file_writers.aedat4 import EXPOSURE_US, FRAME_STEP_US, SIZE, START_US, random_events, write_aedat4
 
 GREY = np.random.default_rng(0).integers(0, 255, (4, SIZE[1], SIZE[0])).astype(np.uint8)
@@ -103,3 +105,30 @@ def test_same_as_dv_processing(shared_dir: Path) -> None:
         assert isinstance(recording.frames, Aedat4Frames)
         for i in range(len(recording.frames)):
             assert np.array_equal(recording.frames.read(i)[..., 0], reader.getNextFrame().image)
+
+
+def test_exposures_are_known(tmp_path: Path) -> None:
+    path = write_aedat4(tmp_path / "a.aedat4", frames=GREY, events=random_events(500, 4 * FRAME_STEP_US))
+    with open_recording(path) as recording:
+        exposures = exposures_of(recording.frames)
+        assert exposures is not None
+        assert exposures.dtype == np.int64
+        starts = START_US + FRAME_STEP_US * np.arange(4)
+        assert np.array_equal(exposures, np.stack([starts, starts + EXPOSURE_US], 1))
+
+
+def test_damaged_frame(tmp_path: Path) -> None:
+    """Its pixels are looked at when it is read, or at opening where damage is tolerated."""
+    path = write_aedat4(tmp_path / "a.aedat4", frames=GREY, events=random_events(500, 4 * FRAME_STEP_US))
+    file = Aedat4File(path)
+    frame = file.packets(next(stream for stream in file.streams if stream.kind == "FRME"))[1]
+    file.close()
+    data = bytearray(path.read_bytes())
+    data[frame.start + 7 : frame.start + 11] = b"\xff\xff\xff\x7f"  # the LZ4 block's length
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged or truncated AEDAT4 file"), open_recording(path) as recording:
+        recording.frames.read(1)
+    with open_recording(path, tolerant=True) as recording:
+        assert len(recording.frames) == 3
+        assert any("1 damaged frames were left out" in warning for warning in recording.warnings)
+        assert np.array_equal(recording.frames.read(1)[..., 0], GREY[2])
