@@ -129,7 +129,7 @@ class Hdf5File:
             found = list(islice(iter(node), limit + 1))
         if len(found) > limit:
             raise InputError(f"{self.path}: group '{group or '/'}' holds more than {limit} entries")
-        return sorted(found)
+        return sorted(name for name in found if isinstance(name, str))  # others are no text in UTF-8
 
     def dataset(self, name: str) -> Any | None:
         """A dataset whose content is in the file, or None if there is no dataset of this name.

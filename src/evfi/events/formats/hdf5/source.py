@@ -114,6 +114,10 @@ class Hdf5Events(ChunkedEvents):
         where = f"{self._file.path}: events {start} to {stop}"
         x, y, raw_t, p = self._layout.table.read(start, stop)
         t = to_microseconds(raw_t, self._unit, where) + self._layout.offset_us
+        if p.dtype.kind == "b" and len(p) and p.view(np.uint8).max() > 1:
+            raise InputError(
+                f"{where}: polarities must be true or false, found {p.view(np.uint8).max()}; copy the file again"
+            )
         chunk = _fast_chunk(x, y, t, p, self.sensor_size)
         if chunk is None:
             assumed = self._size_is_assumed
