@@ -26,12 +26,12 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
 }
 
 
-def write_npz(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: Iterator[EventStream]) -> None:
+def write_npz(path: Path, sensor_size: tuple[int, int] | None, start_us: int, pieces: Iterator[EventStream]) -> None:
     """Write an .npz file.
 
     Args:
         path: the file.
-        sensor_size: (width, height), at most 65536 each.
+        sensor_size: (width, height), at most 65536 each; None leaves it out of the file.
         start_us: unused; other formats need it.
         pieces: the events in order of time.
 
@@ -49,8 +49,9 @@ def write_npz(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: I
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             for name, dtype in _DTYPES.items():
                 _add_column(archive, name, dtype, columns[name], count)
-            with archive.open("sensor_size.npy", "w") as member:
-                npy_format.write_array(member, np.array(sensor_size, np.int64), allow_pickle=False)
+            if sensor_size is not None:
+                with archive.open("sensor_size.npy", "w") as member:
+                    npy_format.write_array(member, np.array(sensor_size, np.int64), allow_pickle=False)
 
 
 def _add_column(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], values: IO[bytes], count: int) -> None:

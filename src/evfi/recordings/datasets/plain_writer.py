@@ -77,7 +77,7 @@ def _write_frames(folder: Path, frames: Iterable[Image], num_frames: int) -> Non
 
 
 def _write_events(path: Path, events: EventStream | Iterable[EventStream]) -> tuple[int, int]:
-    """Write the events; return the sensor's size."""
+    """Write the events; return the sensor's size, which recording.json declares."""
     pieces = iter([events] if isinstance(events, EventStream) else events)
     first = next(pieces, None)
     written = WrittenEvents()
@@ -85,7 +85,7 @@ def _write_events(path: Path, events: EventStream | Iterable[EventStream]) -> tu
         size = first.sensor_size
         if max(size) > _MAX_SIDE:
             raise InputError(f"a sensor side must be at most {_MAX_SIDE} px, got {size}")
-        write_npz(path, size, 0, written.counted(_of_size(size, chain([first], pieces))))
+        write_npz(path, None, 0, written.counted(_of_size(size, chain([first], pieces))))
     if first is None or not written.num_events:
         raise RecordingError("there are no events to write: nothing in the scene changed")
     return first.sensor_size
