@@ -51,7 +51,9 @@ PUBLIC_NAMES = {
     "RecordingError",
     "ResourceError",
     "__version__",
+    "inspect_recording",
     "load_model",
+    "open_event_file",
     "open_recording",
 }
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         RecordingError,
         ResourceError,
     )
+    from evfi.events.formats import open_event_file
     from evfi.events.stream import EventStream
     from evfi.interpolator import Interpolator
     from evfi.models.registry import load_model
+    from evfi.recordings.inspection import inspect_recording
     from evfi.recordings.opening import open_recording
     from evfi.recordings.recording import Recording
 
@@ -38,7 +40,9 @@ __all__ = [
     "RecordingError",
     "ResourceError",
     "__version__",
+    "inspect_recording",
     "load_model",
+    "open_event_file",
     "open_recording",
 ]
 
@@ -53,7 +57,9 @@ _HOMES = {
     "Recording": "evfi.recordings.recording",
     "RecordingError": "evfi.errors",
     "ResourceError": "evfi.errors",
+    "inspect_recording": "evfi.recordings.inspection",
     "load_model": "evfi.models.registry",
+    "open_event_file": "evfi.events.formats",
     "open_recording": "evfi.recordings.opening",
 }
 

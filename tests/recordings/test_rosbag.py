@@ -163,7 +163,7 @@ def test_frames_whose_time_does_not_grow_are_left_out_and_counted(tmp_path: Path
 def test_a_bag_without_frames_is_an_event_file(tmp_path: Path) -> None:
     for kind in ("ros1", "ros2"):
         path = write(tmp_path / kind, [], kind)
-        with pytest.raises(InputError, match=r"an event file \(rosbag\) without frames; open the frames and name"):
+        with pytest.raises(InputError, match=r"an event file \(rosbag\) without frames; give pictures or a video"):
             open_recording(path)
     folder = tmp_path / "frames"
     folder.mkdir()

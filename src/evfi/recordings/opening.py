@@ -182,8 +182,8 @@ def _align_as_estimated(recording: Recording, *, offset: bool, shift: bool) -> R
 def _recognised(path: Path) -> RecordingFormat:
     claims = [layout for layout in RECORDING_FORMATS if layout.recognises(path)]
     if len(claims) > 1:
-        names = " and ".join(layout.name for layout in claims)
-        raise InputError(f"{path}: could be {names}; name its format")
+        names = ", or ".join(f"{layout.name} ({layout.description})" for layout in claims)
+        raise InputError(f"{path}: could be {names}; say which with --format {claims[0].name}")
     if not claims:
         raise InputError(f"{path}: {_describe_unknown(path)}")
     return claims[0]
@@ -200,9 +200,9 @@ def _describe_unknown(path: Path) -> str:
     elif found := _recordings_within(path):
         return f"a folder of recordings, none itself; give one of them, e.g. {' or '.join(map(str, found))}"
     for event_format in claims_to(path):
-        return f"an event file ({event_format.name}) without frames; open the frames and name this as events"
-    known = "; ".join(layout.description for layout in RECORDING_FORMATS)
-    return f"unknown format; expected {known}"
+        return f"an event file ({event_format.name}) without frames; give pictures or a video instead, and this file as --events"
+    known = ", ".join(layout.name for layout in RECORDING_FORMATS)
+    return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events"
 
 
 def _recordings_within(path: Path) -> list[Path]:

@@ -70,7 +70,7 @@ def _image_names(file: Hdf5File) -> list[str]:
 def _open_frames(file: Hdf5File) -> tuple[Hdf5Frames, list[str]]:
     names = [f"images/{name}" for name in _image_names(file)]
     if not names:
-        raise RecordingError(f"{file.path}: holds no images; open the frames, and name this file as events (--events)")
+        raise RecordingError(f"{file.path}: holds no images; give pictures or a video, and this file as --events")
     seconds = []
     for name in names:
         time = file.attribute("timestamp", name)

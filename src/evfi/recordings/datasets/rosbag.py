@@ -148,8 +148,8 @@ def _frame_topic(bag: Bag, events: Topic | None) -> tuple[Topic, str | None]:
     found = _picture_topics(bag)
     if not found:
         raise RecordingError(
-            f"{bag.path}: the bag has no topic of pictures ({', '.join(IMAGE_TYPES)}); open the frames, and name the bag "
-            "as events (--events)"
+            f"{bag.path}: the bag has no topic of pictures ({', '.join(IMAGE_TYPES)}); give pictures or a video, "
+            "and the bag as --events"
         )
     likely = [topic for topic in found if not any(word in topic.name.lower() for word in _NOT_PICTURES)] or found
     names = [events.name.rsplit("/", 1)[0] + "/image_raw"] if events else []
