@@ -14,6 +14,7 @@ from evfi.events.formats import open_event_file
 from evfi.events.formats.aedat4 import Aedat4Events, open_aedat4
 from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.events.formats.columns import EventFileOptions
+from evfi.events.formats.flatbuffers import table_numbers
 from evfi.events.stream import EventStream
 from file_writers.aedat4 import SIZE, START_US, random_events, write_aedat4
 
@@ -214,3 +215,9 @@ def test_events_outside_the_sensor_are_dropped_and_counted(tmp_path: Path) -> No
     stream = source.slice(0, 2**60)
     assert (len(stream), stream.num_dropped) == (298, 2)
     assert sum(piece.num_dropped for piece in source.pieces()) == 2
+
+
+def test_table_that_claims_too_much(tmp_path: Path) -> None:
+    buffer = memoryview(bytes(64))
+    with pytest.raises(struct.error, match="leaves the buffer"):
+        table_numbers(buffer, 28, 2**32 - 1, (0, 1))  # before memory is taken for it

@@ -97,6 +97,8 @@ def table_numbers(buffer: memoryview, offsets_start: int, count: int, fields: tu
     Raises:
         struct.error: an offset leaves the buffer.
     """
+    if offsets_start + 4 * count > len(buffer):
+        raise struct.error(f"a vector of {count} tables at {offsets_start} leaves the buffer")
     data = np.frombuffer(buffer, np.uint8)
     places = offsets_start + 4 * np.arange(count, dtype=np.int64)
     tables = places + _gathered(data, places, "<u4")
