@@ -171,7 +171,7 @@ def test_swapped_axes(copy: Copy, layout: str) -> None:
 def test_few_events_leave_the_scale_open(copy: Copy) -> None:
     path, files = copy("clear-motion")
     change(files, lambda columns: {name: values[:20] for name, values in columns.items()})
-    with pytest.raises(InputError, match="could be bs-ergb .*, or clear-motion .*; say which with --format bs-ergb"):
+    with pytest.raises(InputError, match=r"could be bs-ergb .*, or clear-motion .*; say which with --format bs-ergb"):
         open_recording(path)
     assert open_recording(path, format="clear-motion").events.slice(0, 2**40).x.max() > 2
 

@@ -66,7 +66,7 @@ def test_two_layouts_in_one_folder(tmp_path: Path) -> None:
     (path / "events.npz").unlink()
     (path / "events.txt").write_text("0.000001 1 1 0\n0.000005 2 2 1\n")
     (path / "images.txt").write_text("0.0 frames/000000.png\n0.00001 frames/000001.png\n")
-    with pytest.raises(InputError, match="could be ecd .*, or plain .*; say which with --format ecd"):
+    with pytest.raises(InputError, match=r"could be ecd .*, or plain .*; say which with --format ecd"):
         open_recording(path)
     assert open_recording(path, format="ecd").frames.times_us.tolist() == [0, 10]
 

@@ -62,7 +62,6 @@ def test_round_trip(folder: Path) -> None:
         "y": np.uint16,
         "t": np.int64,
         "p": np.int8,
-        "sensor_size": np.int64,
     }
 
 

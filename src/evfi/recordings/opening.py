@@ -200,7 +200,7 @@ def _describe_unknown(path: Path) -> str:
     elif found := _recordings_within(path):
         return f"a folder of recordings, none itself; give one of them, e.g. {' or '.join(map(str, found))}"
     for event_format in claims_to(path):
-        return f"an event file ({event_format.name}) without frames; give pictures or a video instead, and this file as --events"
+        return f"an event file ({event_format.name}) without frames; give pictures or a video, and this as --events"
     known = ", ".join(layout.name for layout in RECORDING_FORMATS)
     return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events"
 
