@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.formats import open_event_file
 from evfi.events.formats.columns import EventFileOptions, TimeUnit, to_microseconds
-from evfi.events.formats.npz import read_arrays
+from evfi.events.formats.npz import open_npz, read_arrays
+from evfi.events.stream import EventStream
 
 SIZE = EventFileOptions(sensor_size=(10, 8))
 
@@ -94,7 +95,7 @@ def test_bad_times() -> None:
         ({"p": [0, 1, -1]}, "polarities must be"),
         ({"x": [1, 2]}, "equal lengths, got x: 2, y: 3"),
         ({"x": [0.5, 1, 2]}, "whole pixels"),
-        ({"t": [0.1, 0.2, 0.3]}, "whole microseconds"),
+        ({"t": [0.1, np.nan, 0.3]}, "times must be finite"),
         ({"timestamp": [1, 2, 3]}, "two columns for t"),
         ({"x": [[1, 2, 3]]}, "no column for x"),
         ({"x": np.array(["a", "b", "c"])}, "expected numbers"),
@@ -108,9 +109,10 @@ def test_refusals_name_the_file(tmp_path: Path, columns: dict[str, object], mess
 
 
 def test_unknown_sensor_size_and_no_events(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not say its sensor size"):
-        open_event_file(write(tmp_path / "e.npz"))
-    with pytest.raises(RecordingError, match="expected events, got none"):
+    source = open_event_file(write(tmp_path / "e.npz"))
+    assert source.sensor_size == (4, 3)
+    assert "does not tell its sensor; 4×3 just holds all events" in source.report.notes[0]
+    with pytest.raises(RecordingError, match="holds no events"):
         open_event_file(write(tmp_path / "e.npz", x=[], y=[], t=[], p=[]), SIZE)
 
 
@@ -134,6 +136,87 @@ def test_promised_sizes_are_checked_first(tmp_path: Path) -> None:
         archive.writestr("x.npy", header + b"\0" * 80)
     with pytest.raises(InputError, match=r"promises 8000000000000 bytes and holds 80"):
         read_arrays(path)
+
+
+def test_fractions_are_seconds(tmp_path: Path) -> None:
+    source = open_event_file(write(tmp_path / "e.npz", t=[0.1, 0.2, 0.3000004]), SIZE)
+    assert source.time_range_us == (100_000, 300_000)
+
+
+EVENTS = np.array([[5, 1, 0, 0], [6, 2, 3, 1], [6, 3, 2, 0], [9, 0, 7, 1]])  # t, x, y, p
+
+
+def records() -> np.ndarray:
+    rows = np.zeros(4, [("x", "<u2"), ("y", "<u2"), ("timestamp", "<i8"), ("polarity", "?")])
+    rows["timestamp"], rows["x"], rows["y"], rows["polarity"] = EVENTS.T
+    return rows
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "array",
+    [
+        EVENTS,
+        EVENTS[:, [1, 2, 0, 3]],
+        np.asfortranarray(EVENTS.astype(np.float64)),
+        records(),
+    ],
+    ids=["txyp", "xytp", "fortran", "records"],
+)
+def test_one_array(tmp_path: Path, array: np.ndarray, save: object) -> None:
+    save(tmp_path / "e.npz", events=array)  # type: ignore[operator]
+    stream = open_event_file(tmp_path / "e.npz", SIZE).slice(0, 100)
+    assert np.array_equal(np.stack([stream.t, stream.x, stream.y, stream.p > 0], 1), EVENTS)
+
+
+def test_rows_in_an_unknown_order(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", events=EVENTS[:, [3, 1, 2, 0]])
+    with pytest.raises(InputError, match="must be t, x, y, p or x, y, t, p with growing times; neither fits"):
+        open_event_file(tmp_path / "e.npz", SIZE)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_read_in_stretches(tmp_path: Path, save: object) -> None:
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(0, 500, 1000))
+    t[100:200] = rng.permutation(t[100:200])
+    x, y, p = rng.integers(0, 12, 1000), rng.integers(0, 8, 1000), rng.integers(0, 2, 1000)
+    save(tmp_path / "e.npz", x=x, y=y, t=t, p=p)  # type: ignore[operator]
+    source = open_npz(tmp_path / "e.npz", SIZE, chunk_events=64)
+    whole = EventStream.from_arrays(x, y, t, p, (10, 8), polarity="binary", on_outside="drop")
+    joined = EventStream.concatenate(source.pieces())
+    for name in "xytp":
+        assert np.array_equal(getattr(joined, name), getattr(whole, name))
+    part, expected = source.slice(50, 130), whole.slice(50, 130)
+    assert np.array_equal(part.x, expected.x)
+    assert part.num_dropped == np.count_nonzero((x >= 10) & (t >= 50) & (t < 130))
+    assert source.report.num_events == 1000
+    assert source.report.num_unsorted == np.count_nonzero(np.diff(t) < 0)
+
+
+def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.npz")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"x.npy") + 5 + 20 + 128] ^= 1  # within the first array's values
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged or truncated \.npz \((the checksum of x\.npy|Bad CRC)"):
+        open_event_file(path, SIZE)
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.npz")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("x.npy", archive.read("y.npy"))
+    with pytest.raises(InputError, match="two members have one name"):
+        open_event_file(path, SIZE)
+
+
+def test_archive_made_to_fill_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "e.npz"
+    zeros = np.zeros(80_000_000, np.uint8)
+    np.savez_compressed(path, x=zeros, y=zeros, t=zeros, p=zeros)
+    with pytest.raises(InputError, match=r"unpack to 0\.3 GiB, more than events ever do"):
+        open_event_file(path, SIZE)
 
 
 @settings(max_examples=150, deadline=None)

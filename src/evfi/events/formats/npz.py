@@ -1,15 +1,17 @@
 """Events in NumPy's .npz: one array per column, names as in `columns.COLUMN_NAMES`.
 
-Optional members `width` and `height`, or `sensor_size` (two numbers), give the sensor. Polarity is 0/1 or -1/+1, told
-from the values. The format knows no slices, so the file is read whole. Nothing is ever unpickled, and what a member
-claims to hold is checked before memory is taken for it.
+Or one array of records with fields of those names, or one [N, 4] in the order t, x, y, p or x, y, t, p, told from the
+values. Optional members `width` and `height`, or `sensor_size` (two numbers), give the sensor. Polarity is 0/1 or -1/+1,
+told from the values. Events are read in stretches. Nothing is ever unpickled, and what a member claims to hold is checked
+before memory is taken for it. A truncated archive holds nothing that could be read: its columns lie one after another.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +20,17 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import (
-    EventFileOptions,
-    chunk_of_columns,
-    match_columns,
-    tell_time_unit,
-    to_microseconds,
-)
-from evfi.events.source import EventSource, MemoryEvents
+from evfi.events.formats.columns import EventFileOptions, match_columns
+from evfi.events.formats.event_table import CHUNK_EVENTS, EventTable, Layout, RawColumns, open_table
+from evfi.events.formats.npz_members import DAMAGE, NpzArchive, StoredArray, damaged
+from evfi.events.source import EventSource
 
 MAX_LOADED_BYTES: Final = 16 * 2**30
 _ZIP_MAGIC: Final = b"PK\x03\x04"
-_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
+_CONVENTION: Final = "whole pixels, y runs down; polarity 0/1 or -1/+1"
+_ABOUT_SENSOR: Final = ("sensor_size", "width", "height")
+_NUM_LOOKED_AT: Final = 4096
+_MAX_SIDE: Final = 2**15
 
 
 def is_npz(path: Path) -> bool:
@@ -40,35 +41,144 @@ def is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except _DAMAGE:
+    except DAMAGE:
         return path.suffix.lower() == ".npz"  # a broken one is still one: reading it names the damage
 
 
-def open_npz(path: Path, options: EventFileOptions) -> EventSource:
-    """Read an .npz event file.
+def open_npz(path: Path, options: EventFileOptions, *, chunk_events: int = CHUNK_EVENTS) -> EventSource:
+    """Open an .npz event file.
 
     Args:
         path: the file.
         options: what the file leaves open.
+        chunk_events: about how many events are read at a time.
 
     Raises:
         InputError: the file is damaged, lacks a column, or its values are out of range.
         RecordingError: it holds no events.
     """
-    arrays = read_arrays(path)
-    declared = _declared_sensor_size(arrays, path)
-    size = declared or options.sensor_size
-    if size is None:
-        raise InputError(f"{path}: the file does not say its sensor size; add members width and height, or declare it")
-    names = match_columns(
-        [name for name, array in arrays.items() if name not in ("sensor_size", "width", "height") and array.ndim == 1],
-        str(path),
-    )
-    x, y, t, p = (arrays[names[column]] for column in "xytp")
-    times = to_microseconds(t, options.time_unit or tell_time_unit(t, str(path))[0], str(path))
-    is_assumed = options.size_is_assumed and declared is None
-    chunk = chunk_of_columns(x, y, times, p, size, str(path), size_is_assumed=is_assumed)
-    return MemoryEvents(chunk.stream, chunk.dropped_us)
+    archive = NpzArchive(path)
+    try:
+        table = _find_table(archive)
+        layout = Layout("npz", _CONVENTION, table, _declared_sensor_size(archive))
+        return open_table(archive, layout, options, chunk_events=chunk_events)
+    except BaseException:
+        archive.close()
+        raise
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Events in one array for each of x, y, t and p."""
+
+    path: Path
+    arrays: dict[str, StoredArray]
+    chunk_events: int = 1
+
+    @property
+    def num_events(self) -> int:
+        return self.arrays["t"].shape[0]
+
+    @property
+    def event_bytes(self) -> int:
+        return sum(array.row_bytes for array in self.arrays.values())
+
+    def read(self, start: int, stop: int) -> RawColumns:
+        x, y, t, p = (self._column(name, start, stop) for name in "xytp")
+        return x, y, t, p
+
+    def read_times(self, start: int, stop: int) -> NDArray[Any]:
+        return self._column("t", start, stop)
+
+    def _column(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        try:
+            return self.arrays[name].rows(start, stop)
+        except (OSError, ValueError) as error:
+            raise damaged(self.path, error) from error
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Events in one array: records, or rows of four numbers; `places` are the fields or columns of x, y, t and p."""
+
+    path: Path
+    array: StoredArray
+    places: dict[str, Any]
+    chunk_events: int = 1
+
+    @property
+    def num_events(self) -> int:
+        return self.array.shape[0]
+
+    @property
+    def event_bytes(self) -> int:
+        return self.array.row_bytes
+
+    def read(self, start: int, stop: int) -> RawColumns:
+        try:
+            rows = self.array.rows(start, stop)
+        except (OSError, ValueError) as error:
+            raise damaged(self.path, error) from error
+        by_field = rows if rows.dtype.fields else rows.T
+        x, y, t, p = (np.ascontiguousarray(by_field[self.places[name]]) for name in "xytp")
+        return x, y, t, p
+
+    def read_times(self, start: int, stop: int) -> NDArray[Any]:
+        return self.read(start, stop)[2]
+
+
+def _find_table(archive: NpzArchive) -> EventTable:
+    """The arrays that hold the events: four columns, one array of records, or one of rows."""
+    arrays = {name: array for name, array in archive.arrays.items() if name not in _ABOUT_SENSOR}
+    where = str(archive.path)
+    columns = {name: array for name, array in arrays.items() if len(array.shape) == 1 and not array.dtype.fields}
+    records = [array for array in arrays.values() if len(array.shape) == 1 and array.dtype.fields]
+    matrices = [name for name, array in arrays.items() if len(array.shape) == 2 and array.shape[1] == 4]
+    if len(records) == 1 and not matrices:
+        names = match_columns(list(records[0].dtype.fields or {}), where)
+        return _Rows(archive.path, records[0], names)
+    if len(matrices) == 1 and not records and not columns:
+        return _matrix(archive, matrices[0])
+    names = match_columns(list(columns), where)
+    chosen = {column: columns[name] for column, name in names.items()}
+    lengths = {column: array.shape[0] for column, array in chosen.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{column}: {length}" for column, length in lengths.items())
+        raise InputError(f"{where}: event columns must have equal lengths, got {found}")
+    return _Columns(archive.path, chosen)
+
+
+def _matrix(archive: NpzArchive, name: str) -> EventTable:
+    """Rows of four numbers; which of them is the time is told from their order."""
+    array = archive.arrays[name]
+    if array.dtype.kind == "b":
+        raise InputError(f"{archive.path}: member {name} holds truth values, expected events")
+    by_column = array.columns() if name in archive.is_fortran else None
+    if by_column is not None:
+        head = np.stack([column.rows(0, min(_NUM_LOOKED_AT, array.shape[0])) for column in by_column], 1)
+    else:
+        head = array.rows(0, min(_NUM_LOOKED_AT, array.shape[0]))
+    order = _order_of(head)
+    if order is None:
+        raise InputError(
+            f"{archive.path}: the columns of member {name} must be t, x, y, p or x, y, t, p with growing times; neither "
+            "fits; save x, y, t and p as members of their own"
+        )
+    if by_column is not None:
+        return _Columns(archive.path, {column: by_column[order.index(column)] for column in "xytp"})
+    return _Rows(archive.path, array, {column: order.index(column) for column in "xytp"})
+
+
+def _order_of(rows: NDArray[Any]) -> str | None:
+    """Which of the usual orders of columns some rows are in; None if it cannot be told."""
+    fitting = []
+    for order in ("txyp", "xytp"):
+        t, p = rows[:, order.index("t")], rows[:, 3]
+        others = rows[:, [order.index("x"), order.index("y")]]
+        are_pixels = bool((others >= 0).all() and (others < _MAX_SIDE).all() and (np.floor(others) == others).all())
+        if bool((np.diff(t.astype(np.float64)) >= 0).all()) and bool(np.isin(p, (-1, 0, 1)).all()) and are_pixels:
+            fitting.append(order)
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -92,11 +202,8 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
             if total > MAX_LOADED_BYTES:
                 raise InputError(f"{path}: unpacks to {total / 2**30:.0f} GiB, more than can be read; split the file")
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
-    except FileNotFoundError:
-        raise InputError(f"no such file: {path}") from None
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: damaged or truncated .npz ({reason}); copy or export it again") from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -113,13 +220,21 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[A
         return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _declared_sensor_size(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[int, int] | None:
-    if "sensor_size" in arrays:
-        values = arrays["sensor_size"].ravel().tolist()
-    elif "width" in arrays and "height" in arrays:
-        values = [*arrays["width"].ravel().tolist(), *arrays["height"].ravel().tolist()]
-    else:
+def _declared_sensor_size(archive: NpzArchive) -> tuple[int, int] | None:
+    """(width, height) of the members `sensor_size`, or `width` and `height`."""
+    names = ("sensor_size",) if "sensor_size" in archive.arrays else ("width", "height")
+    arrays = [archive.arrays[name] for name in names if name in archive.arrays]
+    if len(arrays) < len(names):
         return None
+    values = []
+    for array in arrays:
+        is_scalar = array.shape == ()
+        if array.dtype.fields or int(np.prod(array.shape, dtype=object)) > 2:
+            raise InputError(
+                f"{archive.path}: sensor size must be two numbers (width, height), got shape {array.shape}"
+            )
+        flat = StoredArray(array.file, array.start, array.dtype, (1,) if is_scalar else (math.prod(array.shape),))
+        values += flat.rows(0, flat.shape[0]).tolist()
     if len(values) != 2 or any(int(value) != value or value < 1 for value in values):
-        raise InputError(f"{path}: sensor size must be two positive integers (width, height), got {values}")
+        raise InputError(f"{archive.path}: sensor size must be two positive integers (width, height), got {values}")
     return int(values[0]), int(values[1])

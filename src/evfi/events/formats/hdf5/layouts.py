@@ -13,15 +13,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from evfi.errors import InputError
 from evfi.events.formats.columns import COLUMN_NAMES, TimeUnit, match_columns
+from evfi.events.formats.event_table import EventTable, Layout
 from evfi.events.formats.hdf5.container import ECF_FILTER, Hdf5File, filters_of, one_line_errors
-from evfi.events.formats.hdf5.tables import EcfRecords, EventTable, Matrix, Records, SeparateColumns
+from evfi.events.formats.hdf5.tables import EcfRecords, Matrix, Records, SeparateColumns
 
 DSEC_SIZE: Final = (640, 480)
 MVSEC_SIZE: Final = (346, 260)
@@ -33,31 +33,6 @@ _MAX_SIDE: Final = 2**15
 _MAX_OFFSET_US: Final = 2**60
 _MAX_PROBES: Final = 64
 _ANY_NAME: Final = {name for names in COLUMN_NAMES.values() for name in names}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a file's events are stored and what their numbers mean.
-
-    Attributes:
-        name: of the layout, with the coding where it has several.
-        convention: in one line.
-        table: the events.
-        sensor_size: (width, height), where the file or the layout tells it.
-        time_unit: unit of the times; None where the values have to tell it.
-        offset_us: what is added to every time.
-        num_triggers: external triggers.
-        notes: what the user should know.
-    """
-
-    name: str
-    convention: str
-    table: EventTable
-    sensor_size: tuple[int, int] | None = None
-    time_unit: TimeUnit | None = None
-    offset_us: int = 0
-    num_triggers: int = 0
-    notes: tuple[str, ...] = ()
 
 
 def find_layout(file: Hdf5File, *, tolerant: bool = False) -> Layout:

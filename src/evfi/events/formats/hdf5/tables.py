@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
+from evfi.events.formats.event_table import RawColumns
 from evfi.events.formats.hdf5.container import ECF_FILTER, filters_of, one_line_errors
-
-RawColumns = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
-"""x, y, t, p as stored."""
 
 _MAX_STORED_CHUNK: Final = 2**24
 _MAX_RECORD_BYTES: Final = 256
-
-
-class EventTable(Protocol):
-    """Rows of events; `chunk_events` rows are stored together, so reads should begin at multiples of that."""
-
-    @property
-    def num_events(self) -> int:
-        """Rows."""
-
-    @property
-    def chunk_events(self) -> int:
-        """Rows that are stored together."""
-
-    @property
-    def event_bytes(self) -> int:
-        """Bytes of a row."""
-
-    def read(self, start: int, stop: int) -> RawColumns:
-        """Rows of these numbers."""
-
-    def read_times(self, start: int, stop: int) -> NDArray[Any]:
-        """The times of these rows."""
 
 
 @dataclass(frozen=True)
