@@ -11,9 +11,11 @@ from evfi.errors import ConfigError, InputError
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.dat import is_dat, open_dat
+from evfi.events.formats.es import is_es, open_es
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
 from evfi.events.formats.npz import is_npz, open_npz
 from evfi.events.formats.prophesee_raw import is_prophesee_raw, open_prophesee_raw
+from evfi.events.formats.refusals import advice_for
 from evfi.events.formats.rosbag import is_rosbag, open_rosbag
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.source import EventSource
@@ -45,6 +47,7 @@ EVENT_FORMATS: Final = (
     EventFormat("dat", "Prophesee DAT (.dat)", is_dat, open_dat),
     EventFormat("hdf5", "HDF5 of Prophesee, DSEC, event_utils, v2e or MVSEC (.h5, .hdf5)", is_hdf5, open_hdf5),
     EventFormat("rosbag", "ROS bag (.bag, .db3, .mcap, or the folder of a ROS 2 bag)", is_rosbag, open_rosbag, True),
+    EventFormat("es", "ES, event stream 2.x of change events (.es)", is_es, open_es),
     EventFormat("text", "text lines 't x y p' (.txt, .csv)", is_text, open_text),
 )
 
@@ -86,6 +89,8 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
         names = " and ".join(event_format.name for event_format in claims)
         raise InputError(f"{path}: could be {names}; name its format")
     if not claims:
+        if advice := advice_for(path):
+            raise InputError(f"{path}: {advice}")
         descriptions = "; ".join(event_format.description for event_format in EVENT_FORMATS)
         raise InputError(f"{path}: unknown format of event file; known are {descriptions}")
     return claims[0]
