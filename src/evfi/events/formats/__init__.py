@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,12 @@ EVENT_FORMATS: Final = (
 )
 
 
-def open_event_file(path: Path, options: EventFileOptions | None = None, *, format: str | None = None) -> EventSource:  # noqa: A002
+def open_event_file(
+    path: str | os.PathLike[str],
+    options: EventFileOptions | None = None,
+    *,
+    format: str | None = None,  # noqa: A002
+) -> EventSource:
     """Open an event file of any format that is known.
 
     Args:
@@ -65,7 +71,10 @@ def open_event_file(path: Path, options: EventFileOptions | None = None, *, form
         RecordingError: it holds no events.
         ConfigError: `format` is unknown.
     """
-    return find_event_format(path, format).open(path, options or EventFileOptions())
+    try:
+        return find_event_format(Path(path), format).open(Path(path), options or EventFileOptions())
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 
 
 def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # noqa: A002
@@ -86,13 +95,12 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
         return known[format]
     claims = claims_to(path)
     if len(claims) > 1:
-        names = " and ".join(event_format.name for event_format in claims)
-        raise InputError(f"{path}: could be {names}; name its format")
+        names = ", or ".join(f"{event_format.name} ({event_format.description})" for event_format in claims)
+        raise InputError(f"{path}: could be {names}; say which with --format {claims[0].name}")
     if not claims:
         if advice := advice_for(path):
             raise InputError(f"{path}: {advice}")
-        descriptions = "; ".join(event_format.description for event_format in EVENT_FORMATS)
-        raise InputError(f"{path}: unknown format of event file; known are {descriptions}")
+        raise InputError(f"{path}: unknown format of event file; known are {', '.join(known)} (docs/formats.md)")
     return claims[0]
 
 
