@@ -6,6 +6,7 @@ events of a 64×48 sensor, in as many variants as the format has.
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,13 +83,41 @@ def _hdf5(folder: Path) -> list[Path]:
     modes = ("runs", "pairs", "triples", None)
     paths = [write_prophesee_hdf5(folder / f"{mode}.h5", *columns, SIZE, mode=mode, chunk=100) for mode in modes]
     paths += [write_dsec_hdf5(folder / "dsec.h5", *columns), write_v2e_hdf5(folder / "v2e.h5", *columns)]
-    return [*paths, write_event_utils_hdf5(folder / "event_utils.h5", *columns, SIZE)]
+    return [*paths, write_event_utils_hdf5(folder / "frames-event_utils.h5", *columns, SIZE)]
+
+
+def _npz(folder: Path) -> list[Path]:
+    x, y, t, p = sample_events()
+    small = {"x": x.astype(np.uint16), "y": y.astype(np.uint16), "t": t, "p": p.astype(np.int8)}
+    np.savez(folder / "stored.npz", **small, sensor_size=SIZE)
+    np.savez_compressed(folder / "packed.npz", timestamp=t / 1e6, xs=x, ys=y, polarity=p.astype(bool))
+    np.savez_compressed(folder / "rows.npz", events=np.stack([t, x, y, p], 1))
+    return sorted(folder.iterdir())
+
+
+def _text(folder: Path) -> list[Path]:
+    x, y, t, p = sample_events()
+    rows = list(zip(t.tolist(), x.tolist(), y.tolist(), p.tolist(), strict=True))
+    (folder / "seconds.txt").write_text("".join(f"{t / 1e6:.6f} {x} {y} {p}\n" for t, x, y, p in rows))
+    (folder / "sized.txt").write_text("64 48\n" + "".join(f"{t}\t{x}\t{y}\t{2 * p - 1}\n" for t, x, y, p in rows))
+    (folder / "named.csv").write_text("x,y,polarity,t\r\n" + "".join(f"{x},{y},{p},{t}\r\n" for t, x, y, p in rows))
+    (folder / "packed.txt.gz").write_bytes(gzip.compress((folder / "seconds.txt").read_bytes()))
+    return sorted(folder.iterdir())
+
+
+def _es(folder: Path) -> list[Path]:
+    from file_writers.es import write_es
+
+    return [write_es(folder / "events.es", *sample_events(), SIZE)]
 
 
 SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
     "aedat4": _aedat4,
+    "es": _es,
     "hdf5": _hdf5,
+    "npz": _npz,
     "prophesee-dat": _prophesee_dat,
     "prophesee-raw": _prophesee_raw,
     "rosbag": _rosbag,
+    "text": _text,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-_JAER: Final = "export it as AEDAT4 with dv-processing or the DV software, or as text with jAER"
+_JAER: Final = "export it as text (t x y p) with jAER, or as AEDAT4 with the DV software"
 _PICTURE: Final = "this is a picture; give the event file, or the folder of the recording"
 _ADVICE: Final = (
     (b"#!AER-DAT1", f"AEDAT 1 is not read; {_JAER}"),
@@ -14,9 +14,9 @@ _ADVICE: Final = (
     (b"MATLAB 5.0 MAT-file", "MATLAB files are not read; save x, y, t and p as .npz (scipy.io.loadmat reads them)"),
     (b"PAR1", "Parquet is not read; save its columns x, y, t and p as .npz or CSV"),
     (b"\x93NUMPY", "a single .npy array is not read; save x, y, t and p as members of an .npz"),
-    (b"\x80\x04\x95", "pickles are never read, they can run code; save x, y, t and p as .npz"),
+    (b"\x80\x04", "pickles are never read, they can run code; save x, y, t and p as .npz"),
     (b"PK\x03\x04", "a zip archive without .npy members; unpack it and give the event file in it"),
-    (b"\x1f\x8b", "compressed with gzip; unpack it (gunzip) before"),
+    (b"\x1f\x8b", "compressed with gzip, and no lines of events in it; unpack it (gunzip) before"),
     (b"BZh", "compressed with bzip2; unpack it (bunzip2) before"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it (unzstd) before"),
     (b"\x89PNG", _PICTURE),
