@@ -187,7 +187,7 @@ class _TextContent:
         written = 0
         try:
             with gzip.open(self.path) as unpacked:
-                while block := unpacked.read(STRETCH_BYTES):
+                while block := unpacked.read1(STRETCH_BYTES):
                     written += len(block)
                     if written > max(_MIN_BYTES_TO_JUDGE, _MAX_UNPACKED_RATIO * packed):
                         raise InputError(
