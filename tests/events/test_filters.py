@@ -51,7 +51,7 @@ def test_removed_pixels_are_counted_and_told() -> None:
     part, whole = filtered.slice(0, 10**7), source.slice(0, 10**7)
     assert len(part) + part.num_dropped == len(whole)
     assert not ((part.x == 5) & (part.y == 7)).any()
-    assert "2 hot pixels are left out" in filtered.report.notes[0]
+    assert "events of 2 hot pixel(s) are left out" in filtered.report.notes[0]
 
 
 def by_hand(events: EventStream, support_us: int) -> np.ndarray:

@@ -166,7 +166,7 @@ class TestEvents:
         cleaned = inspect_recording(tmp_path / "rec", RecordingOptions(remove_hot_pixels=True))
         assert cleaned.events.num_events == 8000 - own
         assert cleaned.events.num_left_out == own
-        assert "1 hot pixels are left out" in " ".join(cleaned.warnings)
+        assert "events of 1 hot pixel(s) are left out" in " ".join(cleaned.warnings)
         assert not [line for line in cleaned.warnings if "--sensor-size" in line]
 
     def test_gap(self, tmp_path: Path) -> None:

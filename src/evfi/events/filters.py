@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ _NUM_STRETCHES: Final = 16
 _MIN_STRETCHES_HOT: Final = 12
 _READ_US: Final = 50_000  # read at once, so that little is held
 _MAX_EVENTS_PER_STRETCH: Final = 4_000_000
-_MAX_PIXELS: Final = 2**26
+_MAX_PIXELS: Final = 2**22  # times 16 counts of 4 bytes
 _LONG_AGO: Final = -(2**62)
 
 
@@ -81,11 +81,11 @@ def find_hot_pixels(
         InputError: the events cannot be read.
     """
     counts, seconds = _count(source, max_seconds)
-    total = counts.sum(axis=0)
+    total = counts.sum(axis=0, dtype=np.int64)
     hot = (total >= min_rate_hz * seconds) & (total >= 2)
     candidates = np.argwhere(hot)  # (y, x)
     surroundings = np.stack([_surroundings(stretch, candidates) for stretch in counts])  # [stretches, candidates]
-    own = counts[:, candidates[:, 0], candidates[:, 1]]
+    own = counts[:, candidates[:, 0], candidates[:, 1]].astype(np.int64)
     steady = (own > 2 * surroundings).sum(axis=0) >= _MIN_STRETCHES_HOT
     sums = own.sum(axis=0)
     chosen = steady & (sums >= min_ratio * _surroundings(total, candidates))
@@ -139,7 +139,7 @@ class FilteredEvents:
         report, notes = self._source.report, []
         if self.hot_pixels is not None:
             share = f"{self.hot_pixels.share_of_events:.1%} of the events counted"
-            notes.append(f"{len(self.hot_pixels)} hot pixels are left out ({share})")
+            notes.append(f"the events of {len(self.hot_pixels)} hot pixel(s) are left out ({share})")
         if self._support_us is not None:
             notes.append(f"events that no neighbouring pixel supports within {self._support_us} µs are left out")
         return replace(report, notes=(*report.notes, *notes))
@@ -208,14 +208,14 @@ def _supported(stream: EventStream, latest: NDArray[np.int64], support_us: int) 
     return keep
 
 
-def _count(source: EventSource, max_seconds: float) -> tuple[NDArray[np.int64], float]:
-    """Events per stretch of time and pixel, int64 [stretches, H, W], and how many seconds were counted."""
+def _count(source: EventSource, max_seconds: float) -> tuple[NDArray[np.uint32], float]:
+    """Events per stretch of time and pixel, uint32 [stretches, H, W], and how many seconds were counted."""
     _check_area(source.sensor_size)
     width, height = source.sensor_size
     start, end = source.time_range_us[0], source.time_range_us[1] + 1
     bounds = np.linspace(start, end, _NUM_STRETCHES + 1).round().astype(np.int64)
     longest = round(max_seconds * 1e6 / _NUM_STRETCHES)
-    counts, counted_us = np.zeros((_NUM_STRETCHES, height, width), np.int64), 0
+    counts, counted_us = np.zeros((_NUM_STRETCHES, height, width), np.uint32), 0
     for stretch, (first, last) in enumerate(pairwise(bounds.tolist())):
         counts[stretch], stretch_us = _count_stretch(source, first, min(last, first + longest))
         counted_us += stretch_us
@@ -236,8 +236,8 @@ def _count_stretch(source: EventSource, start_us: int, end_us: int) -> tuple[NDA
     return counts.reshape(height, width), at - start_us
 
 
-def _surroundings(counts: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.float64]:
+def _surroundings(counts: NDArray[np.integer[Any]], places: NDArray[np.int64]) -> NDArray[np.float64]:
     """Median of the other pixels of the 5×5 around each place (y, x); mirrored at the border."""
     padded = np.pad(counts, 2, mode="symmetric")
     around = [padded[places[:, 0] + dy, places[:, 1] + dx] for dy in range(5) for dx in range(5) if (dy, dx) != (2, 2)]
-    return np.median(np.stack(around), axis=0)
+    return np.asarray(np.median(np.stack(around), axis=0), np.float64)

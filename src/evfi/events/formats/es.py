@@ -50,15 +50,15 @@ def open_es(path: Path, options: EventFileOptions, *, chunk_events: int = CHUNK_
         RecordingError: it holds no events.
     """
     size = _read_header(path)
-    reader = f"es 1 chunk={chunk_events} tolerant={options.tolerant}"
+    reader = f"es 2 chunk={chunk_events} tolerant={options.tolerant}"
     min_bytes = MIN_INDEXED_BYTES
     index = load_or_build(path, reader, lambda: _go_through(path, size, chunk_events, options), min_bytes=min_bytes)
     if len(index.counts) == 0:
         raise RecordingError(f"{path}: holds no events after its header")
 
     def load(number: int) -> EventChunk:
-        data = _read(path, int(index.starts[number]), int(index.starts[number + 1]))
-        chunk, _, _, _ = _decode(data, int(index.states[number, 0]), int(index.counts[number]), size)
+        time, start, end = index.states[number].tolist()
+        chunk, _, _, _ = _decode(_read(path, start, end), time, int(index.counts[number]), size)
         return chunk
 
     return ChunkedEvents(size, index.time_range_us, index.bounds_us, load, report=index.report)
@@ -89,7 +89,7 @@ def _read_header(path: Path) -> tuple[int, int]:
 
 def _go_through(path: Path, size: tuple[int, int], chunk_events: int, options: EventFileOptions) -> ChunkIndex:
     """Decode the file once, chunk by chunk."""
-    starts, bounds, counts, states = [_HEADER_BYTES], [], [], []
+    bounds, counts, states = [], [], []
     position, time, unknown, end = _HEADER_BYTES, 0, 0, path.stat().st_size
     while position < end:
         data = _read(path, position, min(end, position + 5 * chunk_events))
@@ -98,16 +98,11 @@ def _go_through(path: Path, size: tuple[int, int], chunk_events: int, options: E
         if used == 0:
             break
         times = [int(part[i]) for part in (chunk.stream.t, chunk.dropped_us) if len(part) for i in (0, -1)]
-        position += used
         if times:
             bounds.append((min(times), max(times)))
             counts.append(len(chunk.stream) + len(chunk.dropped_us))
-            states.append((time,))
-            starts.append(position)
-        elif not counts:
-            starts[0] = position
-        else:
-            starts[-1] = position
+            states.append((time, position, position + used))
+        position += used
         time = later
     lost = end - position
     if lost and not options.tolerant:
@@ -117,12 +112,13 @@ def _go_through(path: Path, size: tuple[int, int], chunk_events: int, options: E
         )
     notes = (f"{path}: the last event is cut off at byte {position}",) if lost else ()
     report = ReadReport("es dvs", CONVENTION, sum(counts), num_unknown=unknown, num_lost_bytes=lost, notes=notes)
+    rows = np.array(states, np.int64).reshape(-1, 3)
     return ChunkIndex(
-        np.array(starts, np.int64),
-        np.array(bounds, np.int64).reshape(-1, 2),
-        np.array(counts, np.int64),
-        report,
-        np.array(states, np.int64).reshape(-1, 1),
+        starts=np.append(rows[:, 1], position),
+        bounds_us=np.array(bounds, np.int64).reshape(-1, 2),
+        counts=np.array(counts, np.int64),
+        report=report,
+        states=rows,
     )
 
 
