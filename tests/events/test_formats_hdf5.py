@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.formats import find_event_format, open_event_file
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
+from evfi.events.formats.hdf5.container import Hdf5File
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 from file_writers.hdf5 import (
@@ -120,6 +124,49 @@ def test_ecf_chunk_by_hand(mode: str) -> None:
     assert [column.tolist() for column in columns] == expected
 
 
+_I = np.arange(40)
+ECF_OF_REFERENCE = {
+    "triples": (
+        (
+            "a200000000000000000200000171f1f301f5f801f3f0f101fbfaf101fdf7f201f9f7f301fff9f401fffef501f9f6f701"
+            "fdf0f901fbfdfa01f3fdfc01f5fffe01f1f4f1f101f7fbf3f101f7f5f6f101f1f2f9f101f5f1fcf101f3f3fff101fbf7"
+            "f2f201fdfef5f201f9f8f9f201fff4fdf201fff3f1f301f9f5f5f301fdf9f9f301fbf0fef301f3faf2f401f5f6f7f401"
+            "f1f5fcf401f7f6f1f501f7faf6f501f1f1fcf501f5faf1f601f3f6f7f601fbf4fdf601fdf5f3f701f9f9f9f7011e0000"
+            "003da4d7185b711d0496794809b4e21522d2b9260d0ff186122d21542b4af802178668c51ba5699207c3360c20fee103"
+            "251ca8d0103a7515297759420195e6191ab2b31e05eed0800a0d2557232bf2270f6649c9138463962ca2300418dfc107"
+            "1dfda1d4081a790d215638462675e0131293b7162a"
+        ),
+        (_I * 911 % 1280, _I * 397 % 720, 2**41 + _I**3 * 7, _I * _I // 3 % 2),
+    ),
+    "pairs": (
+        (
+            "a10000000000000000020000043434343434343434341f002300e5590e003c715a418687b459d3291f6f2d404b189756"
+            "a428c2960e3e1c0f3a8587259597b3631f0d0d7e2b5286948466a2300e7cfc4d1b19976375359307"
+        ),
+        (_I * 911 % 1280, _I // 35 * 719, 2**41 + _I // 4 * 3, _I // 7 % 2),
+    ),
+    "runs": (
+        ("a000000000000000000200000f1400f0faf6f8f10f14001f00230085571e00de009e015e021e03de039e045e0d2484"),
+        (_I // 35 * 64 + _I + _I // 5, _I // 35 * 700, 2**41 + _I // 20 * 100_000, _I // 36),
+    ),
+}
+"""Chunks of our own events as Prophesee's own encoder codes them: bytes, then x, y, t, p."""
+
+
+@pytest.mark.parametrize("mode", ECF_OF_REFERENCE)
+def test_ecf_chunk_of_the_reference_encoder(mode: str) -> None:
+    from evfi.events.formats.hdf5.ecf import decode_events, num_events
+
+    written, expected = ECF_OF_REFERENCE[mode]
+    chunk = np.frombuffer(bytes.fromhex(written), np.uint8)
+    n = num_events(chunk)
+    columns = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int64), np.zeros(n, np.int8)
+    assert decode_events(chunk, *columns) == len(chunk)
+    for column, wanted in zip(columns, expected, strict=True):
+        np.testing.assert_array_equal(column, wanted)
+    assert encode_ecf(*expected, mode) == chunk.tobytes()
+
+
 def test_ecf_of_any_bytes_ends(events: Columns) -> None:
     from evfi.events.formats.hdf5.ecf import decode_events, num_events
 
@@ -218,6 +265,41 @@ def test_damage_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             open_event_file(path, EventFileOptions(SIZE))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("block", "size"), [(0, 0), (1, 2**64 - 16)])
+def test_a_damaged_heap_of_strings_does_not_hang(block: int, size: int, events: Columns, tmp_path: Path) -> None:
+    path = write_prophesee_hdf5(tmp_path / "a.h5", *events, SIZE)
+    data = bytearray(path.read_bytes())
+    place = data.index(b"GCOL") + 16
+    data[place : place + 16] = struct.pack("<HHIQ", block, 0, 0, size)
+    path.write_bytes(data)
+    script = f"""
+from pathlib import Path
+from evfi.events.formats.hdf5.container import Hdf5File
+print(Hdf5File(Path({str(path)!r})).attribute("geometry"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_strings_of_variable_length_are_read_where_heaps_are_sound(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(500):
+            file.attrs[f"text{number}"] = f"{number} " + "long " * (number % 90)
+        file.attrs["geometry"] = "7x9"
+    file = Hdf5File(path)
+    assert file.attribute("geometry") == "7x9"
+    assert file.attribute("text499").split() == ["499"] + ["long"] * 49
+    file.close()
+
+
+def test_names_in_messages_are_printable(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a\x04b"] = np.zeros(3)
+    with pytest.raises(InputError, match=r"found a\?b float64 \[3\]"):
+        open_event_file(tmp_path / "a.h5")
 
 
 def test_a_truncated_file_is_refused(events: Columns, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def one_line_errors(path: Path, what: str) -> Iterator[None]:
     except EvfiError:
         raise
     except _LIBRARY_ERRORS as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = _plain(str(error), 200) or type(error).__name__
         raise InputError(f"{path}: {what}; the file is damaged, copy it again ({reason})") from None
 
 
@@ -95,7 +95,7 @@ class Hdf5File:
         try:
             self._file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
         except _LIBRARY_ERRORS as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = _plain(str(error), 200)
             if "truncated" in reason or "eof" in reason.lower():
                 raise InputError(
                     f"{path}: truncated, the file is shorter ({self._num_bytes} bytes) than its header says; HDF5 cannot "
@@ -138,9 +138,9 @@ class Hdf5File:
             InputError: its content lies elsewhere or is not all there, or a filter is unknown.
         """
         node = self._node(name)
-        if node is None or not hasattr(node, "dtype"):
-            return None
         with one_line_errors(self.path, f"dataset '{name}' cannot be opened"):
+            if node is None or not hasattr(node, "dtype"):
+                return None
             self._check_storage(name, node)
             self._check_filters(name, node)
         return node
@@ -158,12 +158,24 @@ class Hdf5File:
         if node is None:
             return None
         try:
-            if name not in node.attrs or node.attrs.get_id(name).get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+            if name not in node.attrs:
                 return None
-            value = node.attrs[name]
+            found = node.attrs.get_id(name)
+            if found.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+                return None
+            value = self._guarded_attribute(name, of) if found.dtype.hasobject else node.attrs[name]
         except _LIBRARY_ERRORS:
             return None
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+    def _guarded_attribute(self, name: str, of: str) -> Any:
+        """The value of an attribute of variable length, which the library may never end reading if it is damaged."""
+        import h5py
+
+        from evfi.events.formats.hdf5.heap import GuardedFile
+
+        with GuardedFile(self.path) as content, h5py.File(content, "r") as file:
+            return file[of or "/"].attrs[name]
 
     def describe(self) -> str:
         """What datasets the file holds, for messages."""
@@ -187,7 +199,7 @@ class Hdf5File:
             except (*_LIBRARY_ERRORS, EvfiError):
                 node, text = None, f"{name} (unreadable)"
             if text:
-                yield " ".join(text.split())[:120]
+                yield _plain(text, 120)
             elif depth < _MAX_DEPTH:
                 yield from self._visit(name, depth + 1)
 
@@ -254,3 +266,8 @@ def filters_of(dataset: Any) -> list[int]:
     """Numbers of the filters that a dataset's chunks went through."""
     plist = dataset.id.get_create_plist()
     return [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+
+
+def _plain(text: str, most: int) -> str:
+    """Text as it can stand in a message of one line."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))[:most]

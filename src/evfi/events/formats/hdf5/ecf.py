@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from evfi.events.compiled import compiled
 
 HEADER_BYTES: Final = 12
-MAX_EVENTS: Final = 65535
 
 Bytes = NDArray[np.uint8]
 
