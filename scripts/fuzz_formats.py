@@ -17,6 +17,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -150,16 +151,18 @@ class Workshop:
         self._name = name
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._samples = [(path.name, path.read_bytes()) for path in sorted(samples.iterdir())]
+        self._samples = sorted(samples.iterdir())
 
     def try_case(self, number: int) -> Outcome:
         """Damage a sample and read it, strictly and tolerantly."""
         rng = np.random.default_rng([number, *self._name.encode()])
-        name, content = self._samples[number % len(self._samples)]
-        path = self._folder / f"case-{number % 4}{Path(name).suffix}"
-        path.write_bytes(mutate(content, rng))
-        if name.startswith("frames"):
-            looked_at = self._judged(_read_frames, path)
+        sample = self._samples[number % len(self._samples)]
+        if sample.is_dir():
+            return self._try_folder(sample, rng)
+        path = self._folder / f"case-{number % 4}{sample.suffix}"
+        path.write_bytes(mutate(sample.read_bytes(), rng))
+        if sample.name.startswith("frames"):
+            looked_at = self._judged(_read_recording, path)
             if looked_at.is_failure:
                 return looked_at
         strict, num_strict = self._read(path, tolerant=False)
@@ -171,6 +174,24 @@ class Workshop:
         if num_tolerant < num_strict:
             return Outcome("contradiction", f"{num_strict} events strictly, {num_tolerant} with tolerant")
         return strict if strict.kind == "refused" else Outcome("read")
+
+    def _try_folder(self, sample: Path, rng: np.random.Generator) -> Outcome:
+        """Damage, remove or rename one file of a recording's folder, and read the recording."""
+        folder = self._folder / "case"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(sample, folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        file = files[int(rng.integers(len(files)))]
+        kind = int(rng.integers(8))
+        if kind == 0:
+            file.unlink()
+        elif kind == 1:
+            file.rename(file.with_name(f"x{file.name}"))
+        else:
+            file.write_bytes(mutate(file.read_bytes(), rng))
+        strict = self._judged(_read_recording, folder)
+        tolerant = self._judged(lambda path: _read_recording(path, tolerant=True), folder)
+        return tolerant if tolerant.is_failure else strict
 
     def _read(self, path: Path, *, tolerant: bool) -> tuple[Outcome, int]:
         counted = [0]
@@ -214,10 +235,10 @@ def _read_events(path: Path, *, tolerant: bool) -> int:
             source.close()
 
 
-def _read_frames(path: Path) -> None:
+def _read_recording(path: Path, *, tolerant: bool = False) -> None:
     from evfi.recordings.opening import open_recording
 
-    with open_recording(path) as recording:
+    with open_recording(path, tolerant=tolerant) as recording:
         for index in range(len(recording.frames)):
             frame = recording.frames.read(index)
             assert frame.shape == (*recording.frames.size[::-1], 3), "size of a frame"

@@ -11,6 +11,7 @@ import evfi
 from evfi.cli.dispatch import COMMANDS
 from evfi.cli.interpolate import InterpolateCommand
 from evfi.cli.options import parse
+from evfi.events.formats import EVENT_FORMATS, EventFormat
 from evfi.models.registry import MODELS, RegisteredModel
 from evfi.recordings.opening import RECORDING_FORMATS, RecordingFormat
 
@@ -46,8 +47,17 @@ def test_every_model_with_its_licence(model: RegisteredModel) -> None:
 
 @pytest.mark.parametrize("layout", RECORDING_FORMATS, ids=lambda layout: layout.name)
 def test_every_recording_layout(layout: RecordingFormat) -> None:
+    """The README leads to the pages that have them all."""
     section = README.split("### Recordings it reads")[1].split("###")[0]
-    assert layout.name.lower() in section.lower()
+    assert "docs/formats.md" in section
+    assert "docs/datasets.md" in section
+    pages = "".join((ROOT / page).read_text("utf-8") for page in ("docs/formats.md", "docs/datasets.md"))
+    assert f"`{layout.name}`" in pages
+
+
+@pytest.mark.parametrize("event_format", EVENT_FORMATS, ids=lambda event_format: event_format.name)
+def test_every_event_format(event_format: EventFormat) -> None:
+    assert f"`{event_format.name}`" in (ROOT / "docs/formats.md").read_text("utf-8")
 
 
 def test_python_names_exist() -> None:

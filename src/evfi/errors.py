@@ -15,7 +15,15 @@ from __future__ import annotations
 
 
 class EvfiError(Exception):
-    """Base of every expected error; the command line prints it as one line without a traceback."""
+    """Base of every expected error; the command line prints it as one line without a traceback.
+
+    Args:
+        message: what to say. It may quote files: line breaks become blanks, and letters that cannot be shown become "�".
+    """
+
+    def __init__(self, message: str = ""):
+        letters = (letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in message)
+        super().__init__("".join(letters))
 
 
 class InputError(EvfiError):

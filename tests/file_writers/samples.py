@@ -111,8 +111,19 @@ def _es(folder: Path) -> list[Path]:
     return [write_es(folder / "events.es", *sample_events(), SIZE)]
 
 
+def _datasets(folder: Path) -> list[Path]:
+    from file_writers.datasets import LAYOUTS, known_recording
+
+    recording = known_recording()
+    for name, (_, write) in LAYOUTS.items():
+        (folder / name).mkdir()
+        write(folder / name, recording)
+    return sorted(folder.iterdir())
+
+
 SAMPLES: dict[str, Callable[[Path], list[Path]]] = {
     "aedat4": _aedat4,
+    "datasets": _datasets,
     "es": _es,
     "hdf5": _hdf5,
     "npz": _npz,

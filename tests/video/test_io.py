@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -191,3 +193,17 @@ def test_unwritable_targets_are_named_at_once(tmp_path: Path):
         VideoWriter(tmp_path / "a.avi", (64, 48), 25)
     with pytest.raises(ConfigError, match="fps"):
         VideoWriter(tmp_path / "a.mp4", (64, 48), 0)
+
+
+def test_pictures_that_claim_too_much(tmp_path: Path) -> None:
+    content = bytearray(png_of(np.zeros((4, 4, 3), np.uint8), tmp_path))
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "claims.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"at most 64 megapixels, found 30000×30000|exceeds limit"):
+        read_image(tmp_path / "claims.png")
+
+
+def png_of(frame: np.ndarray, folder: Path) -> bytes:
+    write_png(folder / "whole.png", frame)
+    return (folder / "whole.png").read_bytes()

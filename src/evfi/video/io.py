@@ -22,6 +22,9 @@ from evfi.errors import ConfigError, InputError, OutputError
 from evfi.files import check_writable, one_line, written_whole
 from evfi.video.geometry import Frame, Size, frame_size
 
+MAX_PIXELS = 2**26
+"""Of a picture; more is taken for damage."""
+
 _BT709 = 1
 _LIMITED_RANGE = 1
 _AREA = 0x20
@@ -49,13 +52,24 @@ def read_image(path: str | Path) -> Frame:
     path = Path(path)
     try:
         with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: expected a picture of at most {MAX_PIXELS // 2**20} megapixels, found "
+                    f"{image.width}×{image.height}; it is damaged, or too large to be a frame"
+                )
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
                 upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
             return np.array(upright.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"no such picture: {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        Image.DecompressionBombError,
+    ) as error:  # damage asks for memory
         raise InputError(f"cannot read the picture {path}: {one_line(error)}; it may be truncated") from error
 
 
