@@ -71,7 +71,7 @@ def one_line_errors(path: Path, what: str) -> Iterator[None]:
     except EvfiError:
         raise
     except _LIBRARY_ERRORS as error:
-        reason = _plain(str(error), 200) or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: {what}; the file is damaged, copy it again ({reason})") from None
 
 
@@ -95,7 +95,7 @@ class Hdf5File:
         try:
             self._file = h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, locking="best-effort")
         except _LIBRARY_ERRORS as error:
-            reason = _plain(str(error), 200)
+            reason = " ".join(str(error).split())[:200]
             if "truncated" in reason or "eof" in reason.lower():
                 raise InputError(
                     f"{path}: truncated, the file is shorter ({self._num_bytes} bytes) than its header says; HDF5 cannot "
@@ -199,7 +199,7 @@ class Hdf5File:
             except (*_LIBRARY_ERRORS, EvfiError):
                 node, text = None, f"{name} (unreadable)"
             if text:
-                yield _plain(text, 120)
+                yield " ".join(text.split())[:120]
             elif depth < _MAX_DEPTH:
                 yield from self._visit(name, depth + 1)
 
@@ -266,8 +266,3 @@ def filters_of(dataset: Any) -> list[int]:
     """Numbers of the filters that a dataset's chunks went through."""
     plist = dataset.id.get_create_plist()
     return [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-
-
-def _plain(text: str, most: int) -> str:
-    """Text as it can stand in a message of one line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))[:most]
