@@ -118,19 +118,11 @@ def _usual_line(data: NDArray[np.uint8], start: int, exponent: int) -> tuple[int
         time, problem = _whole(time, power)
         if problem == 5 or (problem == 2 and exponent == 0):
             return 0, 0, 0, 0, -1
-    i += 1
-    first, x = i, np.int64(0)
-    while 48 <= data[i] <= 57 and i - first < 8:
-        x = x * 10 + (np.int64(data[i]) - 48)
-        i += 1
-    if i == first or not (data[i] == 32 or data[i] == 9 or data[i] == 44):
+    x, i = _usual_pixel(data, i + 1)
+    if i < 0:
         return 0, 0, 0, 0, -1
-    i += 1
-    first, y = i, np.int64(0)
-    while 48 <= data[i] <= 57 and i - first < 8:
-        y = y * 10 + (np.int64(data[i]) - 48)
-        i += 1
-    if i == first or not (data[i] == 32 or data[i] == 9 or data[i] == 44):
+    y, i = _usual_pixel(data, i + 1)
+    if i < 0:
         return 0, 0, 0, 0, -1
     i += 1
     is_negative = data[i] == 45
@@ -139,6 +131,18 @@ def _usual_line(data: NDArray[np.uint8], start: int, exponent: int) -> tuple[int
     if p < 0 or p > 1 or data[i + 1] != 10:
         return 0, 0, 0, 0, -1
     return time, x, y, (-p if is_negative else p), i + 2
+
+
+@compiled
+def _usual_pixel(data: NDArray[np.uint8], start: int) -> tuple[int, int]:
+    """A column or row of a few digits, and where the byte behind it lies; -1: another kind."""
+    i, value = start, np.int64(0)
+    while 48 <= data[i] <= 57 and i - start < 8:
+        value = value * 10 + (np.int64(data[i]) - 48)
+        i += 1
+    if i == start or not (data[i] == 32 or data[i] == 9 or data[i] == 44):
+        return 0, -1
+    return value, i
 
 
 @compiled
