@@ -88,3 +88,8 @@ def test_impossible_settings() -> None:
     huge = MemoryEvents(EventStream.from_arrays([0], [0], [0], [1], (2**20, 2**20)))
     with pytest.raises(RecordingError, match="too large to filter"):
         FilteredEvents(huge, background_filter_us=5)
+
+
+def test_no_hot_pixels_are_told_too() -> None:
+    filtered = FilteredEvents(scene(), remove_hot_pixels=True)
+    assert filtered.report.notes[-1] == "no hot pixels were found; none are left out"

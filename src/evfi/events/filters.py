@@ -139,7 +139,8 @@ class FilteredEvents:
         report, notes = self._source.report, []
         if self.hot_pixels is not None:
             share = f"{self.hot_pixels.share_of_events:.1%} of the events counted"
-            notes.append(f"the events of {len(self.hot_pixels)} hot pixel(s) are left out ({share})")
+            found = f"the events of {len(self.hot_pixels)} hot pixel(s) are left out ({share})"
+            notes.append(found if len(self.hot_pixels) else "no hot pixels were found; none are left out")
         if self._support_us is not None:
             notes.append(f"events that no neighbouring pixel supports within {self._support_us} µs are left out")
         return replace(report, notes=(*report.notes, *notes))
