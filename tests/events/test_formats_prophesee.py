@@ -352,3 +352,16 @@ def test_triggers_are_counted(tmp_path: Path) -> None:
         source = open_event_file(write(tmp_path / "a", kind, events, num_triggers=4))
         assert source.report.num_triggers == 4
         assert_same(read_all(source), events)
+
+
+def test_a_size_that_the_camera_number_implies_must_hold_the_events(tmp_path: Path) -> None:
+    path = tmp_path / "a.raw"
+    x = np.arange(0, 1280, 2)
+    words = evt2_words(x, x // 2, 1000 + x, x % 4 // 2)
+    path.write_bytes(OLD_HEADER % (28, b"2.0") + words.tobytes())
+    with pytest.raises(
+        InputError, match=r"of 640 events lie outside 640×480, .* system_ID names; give .*--sensor-size"
+    ):
+        open_event_file(path)
+    events = open_event_file(path, EventFileOptions(sensor_size=(1280, 720)))
+    assert events.report.num_events == 640

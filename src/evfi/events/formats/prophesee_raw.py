@@ -12,6 +12,7 @@ too: if they only make sense in the other order, that one is taken, with a note 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -71,9 +72,11 @@ def open_prophesee_raw(path: Path, options: EventFileOptions, *, chunk_events: i
     encoding = _encoding(header, path)
     size = header.sensor_size(path)
     is_declared = options.sensor_size is not None and not options.size_is_assumed
-    if size is None and not is_declared:
+    is_implied = size is None and not is_declared
+    if is_implied:
         size = _SYSTEMS.get(_system(header), (None, ""))[0]
-    return open_words(_word_file(path, header, encoding, size), options, chunk_events=chunk_events)
+    file = replace(_word_file(path, header, encoding, size), size_is_implied=is_implied)
+    return open_words(file, options, chunk_events=chunk_events)
 
 
 def _is_raw(header: PropheseeHeader) -> bool:

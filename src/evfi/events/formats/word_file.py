@@ -47,6 +47,7 @@ _MAX_CHUNK_EVENTS: Final = 2**21
 _BLOCK_BYTES: Final = 2**21
 _MAX_CHUNK_BYTES: Final = 2**24
 _MAX_UNKNOWN_SHARE: Final = 0.1
+_MAX_OUTSIDE_SHARE: Final = 0.01  # of a size that only the camera's number implies
 _NUM_THREADS: Final = 2
 _NUM_CACHED: Final = 16  # chunks, of about 2 MB each
 _KNOWN_SIZES: Final = ((304, 240), (320, 320), (640, 480), (1280, 720))
@@ -69,6 +70,7 @@ class WordFile:
         data_start: byte at which the words begin.
         sensor_size: (width, height) if the header tells it.
         notes: what the user should know of the header.
+        size_is_implied: whether the size is not written in the file, but follows from the camera's number.
     """
 
     path: Path
@@ -79,6 +81,7 @@ class WordFile:
     data_start: int
     sensor_size: tuple[int, int] | None
     notes: tuple[str, ...] = ()
+    size_is_implied: bool = False
 
 
 def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int = CHUNK_EVENTS) -> EventSource:
@@ -131,6 +134,16 @@ def _check_content(file: WordFile, options: EventFileOptions, index: ChunkIndex,
         raise InputError(
             f"{file.path}: {num_outside} of {index.counts.sum() + num_outside} events lie outside {width}×{height}, the "
             'size of the frames; declare the sensor: "sensor_size": [width, height] in recording.json'
+        )
+    if (
+        file.size_is_implied
+        and file.sensor_size
+        and num_outside > _MAX_OUTSIDE_SHARE * (index.counts.sum() + num_outside)
+    ):
+        width, height = file.sensor_size
+        raise InputError(
+            f"{file.path}: {num_outside} of {index.counts.sum() + num_outside} events lie outside {width}×{height}, the size "
+            "of the camera that the header's system_ID names; give the sensor's size (--sensor-size)"
         )
     if index.counts.sum() == 0:
         width, height = file.sensor_size or options.sensor_size or (0, 0)
