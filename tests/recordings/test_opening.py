@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from evfi.errors import ConfigError, InputError
+from evfi.events.formats import open_event_file
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.plain import write_plain_recording
+from evfi.recordings.inspection import inspect_recording
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from file_writers.aedat4 import random_events, write_aedat4
 
@@ -102,3 +105,17 @@ def test_recordings_below_a_folder_are_named_without_a_long_search(tmp_path: Pat
     write_plain(tmp_path / "loop/249/too/late")
     with pytest.raises(InputError, match="unknown format; known are"):
         open_recording(tmp_path / "loop")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "events.raw"
+    os.mkfifo(pipe)
+    write_plain(tmp_path / "rec")
+    for call in (
+        lambda: open_recording(pipe),
+        lambda: open_event_file(pipe),
+        lambda: open_recording(tmp_path / "rec", events=pipe),
+        lambda: inspect_recording(pipe),
+    ):
+        with pytest.raises(InputError, match="expected a file or folder, found a pipe, socket or device"):
+            call()

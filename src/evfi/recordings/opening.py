@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
-from evfi.events.formats import claims_to
+from evfi.events.formats import check_is_stored, claims_to
 from evfi.recordings.alignment import read_homography, shifted_mapping
 from evfi.recordings.datasets import (
     aedat4,
@@ -139,6 +139,7 @@ def _open(path: Path, options: RecordingOptions) -> Recording:
         raise ConfigError(f"unknown recording format '{options.format}'; known are {', '.join(known)}")
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
+    check_is_stored(path)
     is_bag_asked = options.format in (None, rosbag.NAME) and options.timestamps is None
     if options.events is not None and is_bag_asked and rosbag.recognises(path):
         return rosbag.open_recording(path, options)  # frames of a bag, events from elsewhere
@@ -202,7 +203,8 @@ def _describe_unknown(path: Path) -> str:
     for event_format in claims_to(path):
         return f"an event file ({event_format.name}) without frames; give pictures or a video, and this as --events"
     known = ", ".join(layout.name for layout in RECORDING_FORMATS)
-    return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events"
+    advice = f"; of your own pictures and events make {plain.DESCRIPTION}" if path.is_dir() else ""
+    return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events{advice}"
 
 
 def _recordings_within(path: Path) -> list[Path]:

@@ -89,6 +89,7 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
         raise ConfigError(f"unknown event file format '{format}'; known are {', '.join(known)}")
     if not path.exists():
         raise InputError(f"no such event file: {path}")
+    check_is_stored(path)
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty; copy or export it again")
     if format is not None:
@@ -104,7 +105,19 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
     return claims[0]
 
 
+def check_is_stored(path: Path) -> None:
+    """Refuse pipes, devices and sockets, which would be waited for without end.
+
+    Raises:
+        InputError: an existing path is neither a file nor a folder.
+    """
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: expected a file or folder, found a pipe, socket or device; save its data to a file")
+
+
 def claims_to(path: Path) -> list[EventFormat]:
     """The formats that an existing file or folder could be of."""
+    if not (path.is_file() or path.is_dir()):
+        return []
     asked = [event_format for event_format in EVENT_FORMATS if event_format.may_be_folder or path.is_file()]
     return [event_format for event_format in asked if event_format.recognises(path)]
