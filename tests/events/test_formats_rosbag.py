@@ -396,3 +396,11 @@ def test_the_real_libcaer_recording_lies_within_its_headers(shared_dir: Path) ->
     assert source.report.num_events == 571_266
     assert source.report.num_unsorted == source.report.num_unknown == 0
     assert sum(piece.num_dropped for piece in source.pieces()) == 0
+
+
+def test_a_bag_cut_before_its_first_topic_is_called_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "a.mcap"
+    path.write_bytes(b"\x89MCAP0\r\n" + struct.pack("<BQ", 6, 100_000) + bytes(300))
+    for options in (EventFileOptions(), EventFileOptions(tolerant=True)):
+        with pytest.raises(InputError, match=r"truncated: it has no footer.* names no topic; copy it again"):
+            open_event_file(path, options)

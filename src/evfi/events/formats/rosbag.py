@@ -93,6 +93,12 @@ def event_topic(bag: Bag) -> tuple[Topic, str | None]:
         others = (
             ", ".join(f"{shown(topic.name)} ({shown(topic.type)})" for topic in bag.topics[:8]) or "no topic at all"
         )
+        if not bag.topics and (complaints := bag.complaints()):
+            path, damage = complaints[0]
+            raise InputError(
+                f"{path}: damaged or truncated bag at byte {damage.position} ({damage.reason}), and what is left of it "
+                "names no topic; copy it again"
+            )
         raise RecordingError(f"{bag.path}: the bag has no topic of events ({', '.join(EVENT_TYPES)}); found {others}")
     return choose_topic(found, USUAL_TOPICS, "events")
 
