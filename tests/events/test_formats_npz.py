@@ -203,6 +203,15 @@ def test_changed_bytes_are_noticed(tmp_path: Path) -> None:
         open_event_file(path, SIZE)
 
 
+def test_headers_that_cannot_be_parsed(tmp_path: Path) -> None:
+    header = b"{'descr': '<i8', 'fortran_order': (False, 'shape': (3,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "e.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header + b"\0" * 24)
+    for read in (read_arrays, lambda path: open_event_file(path, SIZE)):
+        with pytest.raises(InputError, match=r"damaged or truncated \.npz"):
+            read(tmp_path / "e.npz")
+
+
 def test_two_members_of_one_name(tmp_path: Path) -> None:
     path = write(tmp_path / "e.npz")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ DAMAGE: Final = (
     NotImplementedError,
     RuntimeError,
     SyntaxError,
+    tokenize.TokenError,
 )
 """What reading a damaged archive raises."""
 
