@@ -19,6 +19,7 @@ from evfi.errors import InputError
 OnOutside = Literal["raise", "drop"]
 PolarityConvention = Literal["signed", "binary"]
 
+MAX_SIDE = 2**16  # of a sensor; the coordinates of all formats fit
 MAX_ABS_TIME_US = 2**61  # mirrored times stay inside int64
 _COLUMN_DTYPES = {"x": np.int32, "y": np.int32, "t": np.int64, "p": np.int8}
 
@@ -164,8 +165,10 @@ def check_sensor_size(sensor_size: tuple[int, int]) -> tuple[int, int]:
     except (TypeError, ValueError):
         raise InputError(f"sensor size must be (width, height), got {sensor_size!r}") from None
     for bound in (width, height):
-        if isinstance(bound, bool) or not isinstance(bound, int | np.integer) or not 1 <= bound <= 2**30:
-            raise InputError(f"sensor size must be two positive integers (width, height), got {sensor_size!r}")
+        if isinstance(bound, bool) or not isinstance(bound, int | np.integer) or not 1 <= bound <= MAX_SIDE:
+            raise InputError(
+                f"sensor size must be two positive integers (width, height) of at most {MAX_SIDE}, got {sensor_size!r}"
+            )
     return int(width), int(height)
 
 

@@ -145,7 +145,9 @@ class Aedat4Events(ChunkedEvents):
                 file.path, reader, lambda: _index_of_content(file, packets), min_bytes=min_indexed_bytes
             )
         if not len(index.counts):
-            raise RecordingError(f"{file.path}: the event stream is empty; give an event file besides")
+            lost = index.report.num_lost_bytes
+            told = f"no packet of events can be read, {lost} bytes are lost" if lost else "the event stream is empty"
+            raise RecordingError(f"{file.path}: {told}; give an event file besides")
         self._index = index
         self._chunks = _joined_packets(index.counts)
         bounds = np.array([_bounds(index.bounds_us[a:b]) for a, b in self._chunks], np.int64)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from evfi.errors import InputError
 from evfi.events.formats.columns import EventFileOptions, match_columns
 from evfi.events.formats.event_table import CHUNK_EVENTS, EventTable, Layout, RawColumns, open_table
-from evfi.events.formats.npz_members import DAMAGE, NpzArchive, StoredArray, damaged
+from evfi.events.formats.npz_members import DAMAGE, NoNumbersError, NpzArchive, StoredArray, damaged
 from evfi.events.source import EventSource
 
 MAX_LOADED_BYTES: Final = 16 * 2**30
@@ -212,7 +212,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[A
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read_header(file)
         if dtype.kind not in "iufb":
-            raise ValueError(f"{member.filename} holds {dtype}, expected numbers")
+            raise NoNumbersError(member.filename, dtype)
         promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if promised != member.file_size - file.tell():
             raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size - file.tell()}")

@@ -191,10 +191,20 @@ class NpzArchive:
         return file
 
 
+class NoNumbersError(ValueError):
+    """A member holds something else than numbers."""
+
+    def __init__(self, member: str, dtype: np.dtype[Any]):
+        what = "pickled objects, which are never read" if dtype.hasobject else f"{dtype}"
+        super().__init__(f"{member} holds {what}, expected numbers; save x, y, t and p as arrays of numbers")
+
+
 def damaged(path: Path, error: BaseException) -> InputError:
     """What to say of a damaged archive."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"no such file: {path}")
+    if isinstance(error, NoNumbersError):
+        return InputError(f"{path}: {error}")
     reason = " ".join(str(error).split())
     return InputError(f"{path}: damaged or truncated .npz ({reason}); copy or export it again")
 
@@ -214,7 +224,7 @@ def _check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dt
     """
     fields = [field[0] for field in dtype.fields.values()] if dtype.fields else [dtype]
     if any(field.kind not in "iufb" for field in fields) or dtype.hasobject or dtype.itemsize > _MAX_RECORD_BYTES:
-        raise ValueError(f"{member.filename} holds {dtype}, expected numbers")
+        raise NoNumbersError(member.filename, dtype)
     promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if promised != member.file_size - header_bytes:
         raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size - header_bytes}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
 from evfi.events.formats.columns import TimeUnit, match_columns
+from evfi.events.stream import MAX_SIDE
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _HEAD_BYTES: Final = 2**16
@@ -190,6 +191,6 @@ def _number(field: str) -> float | None:
 
 def _sensor_size(values: list[float], path: Path) -> tuple[int, int]:
     width, height = values
-    if not (1 <= width < 2**30 and 1 <= height < 2**30) or width != int(width) or height != int(height):
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE) or width != int(width) or height != int(height):
         raise InputError(f"{path}: the first line gives no sensor size: expected two positive integers, got {values}")
     return int(width), int(height)

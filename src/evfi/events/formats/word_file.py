@@ -103,15 +103,15 @@ def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int =
             f"{file.path}: times of Prophesee files are always µs, but '{options.time_unit}' is declared; remove that"
         )
     num_words, num_lost = divmod(file.path.stat().st_size - file.data_start, file.word_dtype.itemsize)
+    size = file.sensor_size or options.sensor_size
+    reader = f"{file.format} {_INDEX_VERSION} {file.data_start} {size} {chunk_events}"
+    index = load_or_build(file.path, reader, lambda: _build_index(file, size, num_words, chunk_events))
+    _check_content(file, options, index, num_words)
     if num_lost and not options.tolerant:
         raise InputError(
             f"{file.path}: truncated, the last {num_lost} bytes are no whole word of {file.word_dtype.itemsize} bytes; "
             "copy the file again, or read it up to there with --tolerant"
         )
-    size = file.sensor_size or options.sensor_size
-    reader = f"{file.format} {_INDEX_VERSION} {file.data_start} {size} {chunk_events}"
-    index = load_or_build(file.path, reader, lambda: _build_index(file, size, num_words, chunk_events))
-    _check_content(file, options, index, num_words)
     report = replace(index.report, num_lost_bytes=num_lost)
     size = size or index.sensor_size
     assert size is not None  # a file with events has a size

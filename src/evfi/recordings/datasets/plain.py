@@ -13,6 +13,7 @@ no `sensor_to_frame` is declared. Frames, events and timestamps may also be name
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -160,6 +161,7 @@ def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, wa
         if timestamps is None:
             raise InputError(f"{where}: the frames have no times; write one time per frame (µs) into timestamps.txt")
         times = read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(pictures))
+        warnings += _warn_of_gaps(pictures)
         return PictureFrames(pictures, times)
     video = VideoFrames(where)
     if timestamps is None:
@@ -170,6 +172,16 @@ def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, wa
     except BaseException:
         video.close()
         raise
+
+
+def _warn_of_gaps(pictures: list[Path]) -> list[str]:
+    """A warning where the numbers of pictures leave some out that others do not."""
+    numbers = [int(found[-1]) for picture in pictures if (found := re.findall(r"\d+", picture.stem))]
+    steps = np.diff(np.array(numbers, np.float64))
+    if len(numbers) < len(pictures) or len(steps) < 2 or (steps <= np.median(steps)).all():
+        return []
+    after = pictures[int(np.argmax(steps > np.median(steps)))].name
+    return [f"numbers of pictures are missing, the first after {after}: if frames were lost, check their times, too"]
 
 
 def _open_events(path: Path, declared: Declaration, user: RecordingOptions, frame_size: tuple[int, int]) -> EventSource:

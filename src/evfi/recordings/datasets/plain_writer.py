@@ -21,7 +21,6 @@ from evfi.recordings.recording import Image, Times
 from evfi.video.io import write_png
 
 FORMAT_MARK: Final = {"format": "evfi-plain", "version": 1}
-_MAX_SIDE: Final = 2**16  # coordinates are written as 16 bits
 
 
 def write_plain_recording(
@@ -83,8 +82,6 @@ def _write_events(path: Path, events: EventStream | Iterable[EventStream]) -> tu
     written = WrittenEvents()
     if first is not None:
         size = first.sensor_size
-        if max(size) > _MAX_SIDE:
-            raise InputError(f"a sensor side must be at most {_MAX_SIDE} px, got {size}")
         write_npz(path, None, 0, written.counted(_of_size(size, chain([first], pieces))))
     if first is None or not written.num_events:
         raise RecordingError("there are no events to write: nothing in the scene changed")
