@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from evfi.events.report import ReadReport
 from evfi.files import cache_folder
 
-MIN_INDEXED_BYTES: Final = 64 * 2**20
+MIN_INDEXED_BYTES: Final = 8 * 2**20
 MAX_INDEX_BYTES: Final = 256 * 2**20
 _END_BYTES: Final = 65536
 

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
-from evfi.events.formats.aedat4_container import MAGIC, Aedat4File, Aedat4Stream, Packet, Packets
+from evfi.events.formats.aedat4_container import LARGE_BYTES, MAGIC, Aedat4File, Aedat4Stream, Packet, Packets
 from evfi.events.formats.aedat4_unpacking import unpack
 from evfi.events.formats.columns import EventFileOptions
-from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
+from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 from evfi.events.stream import MAX_ABS_TIME_US, EventStream
@@ -123,7 +123,7 @@ class Aedat4Events(ChunkedEvents):
         file: Aedat4File,
         options: EventFileOptions | None = None,
         *,
-        min_indexed_bytes: int = MIN_INDEXED_BYTES,
+        min_indexed_bytes: int = LARGE_BYTES,
     ):
         options = options or EventFileOptions()
         if options.time_unit not in (None, "us"):

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from evfi.errors import InputError
 from evfi.events.formats.aedat4_unpacking import Compression, unpack, unpack_beginning
 from evfi.events.formats.flatbuffers import Table, table_numbers
-from evfi.events.index import MIN_INDEXED_BYTES
 
+LARGE_BYTES: Final = 64 * 2**20  # from here on the file's own table is trusted until packets are read
 MAGIC: Final = b"#!AER-DAT4.0\r\n"
 _COMPRESSIONS: Final[tuple[Compression, ...]] = ("none", "lz4", "lz4", "zstd", "zstd")
 _PACKET_HEADER: Final = struct.Struct("<ii")
@@ -201,7 +201,7 @@ class Aedat4File:
             known = self._read_table(begin, table_start, size)
         elif table_start >= 0 and not self.tolerant:
             raise ValueError(f"its data table should be at byte {table_start}, but it has {size} bytes")
-        if known is None or (size < MIN_INDEXED_BYTES and not self.tolerant):
+        if known is None or (size < LARGE_BYTES and not self.tolerant):
             walked = self._walk(begin, table_start if begin <= table_start < size else size)
             is_same = known is not None and np.array_equal(known.starts, walked.starts)
             known = known if is_same else walked
