@@ -40,6 +40,10 @@ def write(path: Path, text: str) -> Path:
         "5;1;2;0\r\n6;3;4;1\r\n",
         "t x y p extra\n5 1 2 0 9\n6 3 4 1 9\n",
         "5.0 1.0 2.0 0.0\n6.0 3.0 4.0 1.0\n",
+        "\ufefft,x,y,p\n5,1,2,0\n6,3,4,1\n",
+        "\ufeff5 1 2 0\n6 3 4 1\n",
+        ",t,x,y,p\n0,5,1,2,False\n1,6,3,4,True\n",
+        "t,x,y,p,\n5,1,2,0,\n6,3,4,1,\n",
     ],
 )
 def test_layouts(tmp_path: Path, text: str) -> None:

@@ -18,6 +18,8 @@ from evfi.events.stream import MAX_SIDE
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _HEAD_BYTES: Final = 2**16
 _MAX_HEAD_LINES: Final = 1000
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_TRUTH: Final = {"true": 1.0, "false": 0.0}
 _COMMENTS: Final = ("#", "%")
 _UNITS: Final[dict[str, TimeUnit]] = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
@@ -66,7 +68,8 @@ def find_layout(path: Path) -> TextLayout | None:
         return None
     names: list[str] | None = None
     size: tuple[int, int] | None = None
-    position = 0
+    position = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
+    head, before = head[position:], position
     for raw in head.splitlines(keepends=True):
         line = raw.decode("utf-8", "replace").strip()
         fields = split_fields(line)
@@ -79,7 +82,7 @@ def find_layout(path: Path) -> TextLayout | None:
         elif values is not None and len(fields) == 2 and size is None:
             size = _sensor_size(values, path)
         elif sum(value is not None for value in map(_number, fields)) >= 4:
-            return _layout(path, head[position:], len(fields), names, size, position)
+            return _layout(path, head[position - before :], len(fields), names, size, position)
         else:
             return None
         position += len(raw)
@@ -90,7 +93,8 @@ def find_layout(path: Path) -> TextLayout | None:
 
 def split_fields(line: str) -> list[str]:
     """The fields of a line: apart by blanks, or by a comma or semicolon with or without blanks."""
-    return [field for field in re.split(r"\s*[,;]\s*|\s+", line.strip()) if field]
+    fields = re.split(r"\s*[,;]\s*|\s+", line.strip())
+    return fields if re.search("[,;]", line) else [field for field in fields if field]
 
 
 def _layout(
@@ -183,6 +187,8 @@ def _numbers(fields: list[str]) -> list[float] | None:
 
 
 def _number(field: str) -> float | None:
+    if field.lower() in _TRUTH:
+        return _TRUTH[field.lower()]
     try:
         return float(field)
     except ValueError:

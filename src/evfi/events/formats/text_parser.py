@@ -169,6 +169,8 @@ def _parse_line(
             i = _skip_field(data, i)
             continue
         mantissa, power, after = _number(data, i)
+        if after == i and slot == 3:
+            mantissa, after = _truth(data, i)
         if after == i:
             return 1, _next_line(data, i)
         i = after
@@ -183,6 +185,15 @@ def _parse_line(
     if data[i] != 10:
         return 1, _next_line(data, i)
     return code, i + 1
+
+
+@compiled
+def _truth(data: NDArray[np.uint8], start: int) -> tuple[int, int]:
+    """1 or 0 for a word that begins with t or f (True, false), and where it ends; it ends where it begins for others."""
+    first = data[start] | 32  # a small letter
+    if first == 116 or first == 102:
+        return np.int64(first == 116), _skip_field(data, start)
+    return np.int64(0), start
 
 
 @compiled
