@@ -365,3 +365,48 @@ def test_a_size_that_the_camera_number_implies_must_hold_the_events(tmp_path: Pa
         open_event_file(path)
     events = open_event_file(path, EventFileOptions(sensor_size=(1280, 720)))
     assert events.report.num_events == 640
+
+
+@pytest.mark.parametrize("num_before", [0, 5, 200, 3000])
+@pytest.mark.parametrize("start_us", [1000, 2**24 - 20_000, 5 * 2**24 - 45_000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_halves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, start_us: int, num_before: int
+) -> None:
+    """What is indexed from the middle on equals what is indexed from the start, whatever the middle knows."""
+    path = write(tmp_path / "a.bin", kind, random_events(3000, start_us=start_us))
+    data = bytearray(path.read_bytes())
+    rng = np.random.default_rng(num_before)
+    for position in rng.integers(len(data) // 3, len(data), 20):  # clocks that jump, unknown words, events out of order
+        data[position] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+    open_file = open_dat if kind == "DAT" else open_prophesee_raw
+
+    def read(min_words: int) -> tuple[EventSource, EventStream]:
+        monkeypatch.setattr(word_file, "_MIN_WORDS_TO_SPLIT", min_words)
+        monkeypatch.setattr(word_file, "_NUM_WORDS_BEFORE", num_before)
+        source = open_file(path, EventFileOptions(SIZE, tolerant=True), chunk_events=100)
+        return source, EventStream.concatenate(source.pieces())
+
+    (whole, expected), (halves, found) = read(2**40), read(0)
+    assert halves.report == whole.report
+    assert halves.time_range_us == whole.time_range_us
+    for name in "xytp":
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    assert found.num_dropped == expected.num_dropped
+
+
+def test_halves_are_joined_where_the_clock_has_wrapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    t = 1000 + np.arange(4000) * (3 * 2**24 // 4000)
+    x, y, _, p = random_events(4000)
+    path = write(tmp_path / "a.raw", "EVT3", (x, y, t, p))
+    monkeypatch.setattr(word_file, "_MIN_WORDS_TO_SPLIT", 0)
+    taken: list[bool] = []
+    append = word_file._IndexBuilder.append
+    monkeypatch.setattr(
+        word_file._IndexBuilder, "append", lambda self, *rest: taken.append(append(self, *rest)) or taken[-1]
+    )
+    source = open_prophesee_raw(path, OPTIONS, chunk_events=100)
+    assert taken == [True]
+    assert source.report.num_clock_wraps == 2
+    assert_same(EventStream.concatenate(source.pieces()), (x, y, t, p))

@@ -60,7 +60,16 @@ def open_dat(path: Path, options: EventFileOptions, *, chunk_events: int = CHUNK
             f"({_KINDS.get(kind, 'unknown')}) of {size} bytes; give the file of contrast events"
         )
     start = header.data_start + len(header.start_bytes)
-    file = WordFile(path, "prophesee-dat", CONVENTION, np.dtype("<u8"), decode_dat, start, header.sensor_size(path))
+    file = WordFile(
+        path,
+        "prophesee-dat",
+        CONVENTION,
+        np.dtype("<u8"),
+        decode_dat,
+        start,
+        header.sensor_size(path),
+        clock_period_us=2**32,
+    )
     return open_words(file, options, chunk_events=chunk_events)
 
 

@@ -115,9 +115,13 @@ def _word_file(path: Path, header: PropheseeHeader, encoding: str, size: tuple[i
 
     start = header.data_start
     if encoding == "EVT3":
-        return WordFile(path, "prophesee-raw evt3", CONVENTION, np.dtype("<u2"), decode_evt3, start, size)
+        return WordFile(
+            path, "prophesee-raw evt3", CONVENTION, np.dtype("<u2"), decode_evt3, start, size, clock_period_us=2**24
+        )
     if encoding == "EVT2":
-        return WordFile(path, "prophesee-raw evt2", CONVENTION, np.dtype("<u4"), decode_evt2, start, size)
+        return WordFile(
+            path, "prophesee-raw evt2", CONVENTION, np.dtype("<u4"), decode_evt2, start, size, clock_period_us=2**34
+        )
     return _evt21_file(path, header, size)
 
 
@@ -132,7 +136,9 @@ def _evt21_file(path: Path, header: PropheseeHeader, size: tuple[int, int] | Non
         notes = (f"the header of {path.name} tells word order '{told}', but its words only make sense as '{order}'",)
     decode = decode_evt21_little if order == "little" else decode_evt21_legacy
     name = f"prophesee-raw evt2.1 {order}"
-    return WordFile(path, name, CONVENTION, np.dtype("<u8"), decode, header.data_start, size, notes)
+    return WordFile(
+        path, name, CONVENTION, np.dtype("<u8"), decode, header.data_start, size, notes, clock_period_us=2**34
+    )
 
 
 def _expected_order(told: str | None, system: int) -> str:

@@ -9,6 +9,7 @@ times do not touch unless events are out of order. At no time is more of the fil
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.word_state import (
     EVENTS,
+    LAST_T,
     LOOPS,
     MAX_T,
     MAX_X,
@@ -27,6 +29,7 @@ from evfi.events.formats.word_state import (
     MIN_T,
     NO_LIMIT,
     NO_SIZE,
+    NO_TIME,
     NUM_STATE,
     OUTSIDE,
     TRIGGERS,
@@ -51,6 +54,9 @@ _MAX_OUTSIDE_SHARE: Final = 0.01  # of a size that only the camera's number impl
 _NUM_THREADS: Final = 2
 _NUM_CACHED: Final = 16  # chunks, of about 2 MB each
 _KNOWN_SIZES: Final = ((304, 240), (320, 320), (640, 480), (1280, 720))
+_MIN_WORDS_TO_SPLIT: Final = 2**20
+_NUM_WORDS_BEFORE: Final = 2**15
+_GUESSED_LOOPS: Final = 2**20  # so many that a clock that jitters back over its wrap can be followed
 _INDEX_VERSION: Final = 1
 _END, _NUM_OUTSIDE = -2, -1  # the last columns of the index's states, which begin with the decoder's state
 
@@ -70,6 +76,7 @@ class WordFile:
         data_start: byte at which the words begin.
         sensor_size: (width, height) if the header tells it.
         notes: what the user should know of the header.
+        clock_period_us: after how long the camera's clock begins again from zero.
         size_is_implied: whether the size is not written in the file, but follows from the camera's number.
     """
 
@@ -82,6 +89,7 @@ class WordFile:
     sensor_size: tuple[int, int] | None
     notes: tuple[str, ...] = ()
     size_is_implied: bool = False
+    clock_period_us: int = 0
 
 
 def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int = CHUNK_EVENTS) -> EventSource:
@@ -156,10 +164,21 @@ class _IndexBuilder:
     def __init__(self, file: WordFile, size: tuple[int, int] | None, chunk_events: int):
         self._file = file
         self._limits = np.array([*(size or (NO_SIZE, NO_SIZE)), chunk_events, _MAX_CHUNK_EVENTS], np.int64)
-        self.state = initial_state()
+        self.begin(0, initial_state())
+
+    def begin(self, start: int, state: NDArray[np.int64]) -> None:
+        """Begin at this word in this state, with nothing collected."""
+        self.state = state
         self.totals = new_tally()
         self.rows: list[tuple[int, NDArray[np.int64], int, NDArray[np.int64]]] = []
-        self._start, self._start_state, self._tally = 0, self.state.copy(), new_tally()
+        self._start, self._start_state, self._tally = start, self.state.copy(), new_tally()
+
+    def go_through(self, start: int, end: int) -> None:
+        """Go through the words from one number to another."""
+        block = _BLOCK_BYTES // self._file.word_dtype.itemsize
+        for first in range(start, end, block):
+            self.add(_read_words(self._file, first, min(first + block, end)), first)
+        self.finish_chunk(end)
 
     def add(self, words: NDArray[Any], first: int) -> None:
         """Go through the next words, of which the first has this number in the file."""
@@ -178,13 +197,73 @@ class _IndexBuilder:
         self.totals[[MAX_X, MAX_Y]] = np.maximum(self.totals[[MAX_X, MAX_Y]], self._tally[[MAX_X, MAX_Y]])
         self._start, self._start_state, self._tally = end, self.state.copy(), new_tally()
 
+    def append(self, later: _IndexBuilder, expected: NDArray[np.int64]) -> bool:
+        """Take over what another collected from here on, if the state that it began with is that of here.
+
+        Args:
+            later: went through the words that follow.
+            expected: the state with which it began; its number of clock wraps is a guess, by which its times are moved.
+
+        Returns:
+            Whether that was possible; otherwise nothing has changed.
+        """
+        num_loops = int(self.state[LOOPS] - expected[LOOPS])
+        moved_us = num_loops * self._file.clock_period_us
+        same = np.arange(NUM_STATE) != LOOPS
+        moved = _moved(expected, num_loops, moved_us)
+        starts = [_moved(row[1], num_loops, moved_us) for row in later.rows]
+        end = _moved(later.state, num_loops, moved_us)
+        is_possible = all(state[LOOPS] >= 0 for state in (*starts, end))
+        if not is_possible or not np.array_equal(moved[same], self.state[same]):
+            return False
+        for row, state in zip(later.rows, starts, strict=True):
+            row[3][[MIN_T, MAX_T]] += moved_us
+            self.rows.append((row[0], state, row[2], row[3]))
+        self.totals[:MIN_T] += later.totals[:MIN_T]
+        self.totals[[MAX_X, MAX_Y]] = np.maximum(self.totals[[MAX_X, MAX_Y]], later.totals[[MAX_X, MAX_Y]])
+        self.state = end
+        return True
+
+
+def _moved(state: NDArray[np.int64], num_loops: int, moved_us: int) -> NDArray[np.int64]:
+    """A state as it is after so many more wraps of the clock."""
+    moved = state.copy()
+    moved[LOOPS] += num_loops
+    if moved[LAST_T] != NO_TIME:
+        moved[LAST_T] += moved_us
+    return moved
+
+
+def _went_through(file: WordFile, size: tuple[int, int] | None, num_words: int, chunk_events: int) -> _IndexBuilder:
+    """Go through all words: both halves at once, if the state in the middle can be told from the words before it.
+
+    A decoder that begins in the middle knows, after some thousand words, all that it would know if it had begun at the
+    start, but for how often the clock has wrapped, and that only moves its times. Whether that is so is checked once the
+    first half is done; if not, the second is gone through again.
+    """
+    builder = _IndexBuilder(file, size, chunk_events)
+    if num_words < _MIN_WORDS_TO_SPLIT:
+        builder.go_through(0, num_words)
+        return builder
+    middle = num_words // 2
+    later = _IndexBuilder(file, size, chunk_events)
+    state = initial_state()
+    state[LOOPS] = _GUESSED_LOOPS
+    later.begin(middle - min(_NUM_WORDS_BEFORE, middle), state)
+    later.go_through(middle - min(_NUM_WORDS_BEFORE, middle), middle)
+    expected = later.state.copy()
+    later.begin(middle, later.state)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(later.go_through, middle, num_words)
+        builder.go_through(0, middle)
+        done.result()
+    if not builder.append(later, expected):
+        builder.go_through(middle, num_words)
+    return builder
+
 
 def _build_index(file: WordFile, size: tuple[int, int] | None, num_words: int, chunk_events: int) -> ChunkIndex:
-    builder = _IndexBuilder(file, size, chunk_events)
-    block = _BLOCK_BYTES // file.word_dtype.itemsize
-    for first in range(0, num_words, block):
-        builder.add(_read_words(file, first, min(first + block, num_words)), first)
-    builder.finish_chunk(num_words)
+    builder = _went_through(file, size, num_words, chunk_events)
     totals, rows = builder.totals, builder.rows
     content_size = None if size else _known_size(int(totals[MAX_X]), int(totals[MAX_Y]))
     report = ReadReport(
