@@ -31,6 +31,7 @@ _MAX_CHUNK_EVENTS: Final = 2**20
 _INDEX_VERSION: Final = 2
 _NUM_THREADS: Final = 2
 _MAX_NOTES: Final = 20
+_MAX_BYTES_KEPT: Final = 64 * 2**20
 
 
 class OpenFile(Protocol):
@@ -59,8 +60,8 @@ class EventTable(Protocol):
     def event_bytes(self) -> int:
         """Bytes of a row."""
 
-    def read(self, start: int, stop: int) -> RawColumns:
-        """Rows of these numbers."""
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
+        """Rows of these numbers; a table may take the times given, if there are, instead of reading them."""
 
     def read_times(self, start: int, stop: int) -> NDArray[Any]:
         """The times of these rows."""
@@ -118,7 +119,7 @@ def open_table(
         raise RecordingError(f"{file.path}: no event can be read; copy the file again")
     if note:
         index = replace(index, report=replace(index.report, notes=(*index.report.notes, note)))
-    source = TableEvents(file, layout, unit, index, size, options)
+    source = TableEvents(file, layout, unit, index, size, options, scan.times)
     source.check_first()
     return source
 
@@ -134,8 +135,10 @@ class TableEvents(ChunkedEvents):
         index: ChunkIndex,
         size: tuple[int, int] | None,
         options: EventFileOptions,
+        times: dict[int, NDArray[Any]],
     ):
         self._file, self._layout, self._unit, self._index = file, layout, unit, index
+        self._times = times
         self._size_is_assumed = options.size_is_assumed and layout.sensor_size is None
         chosen = size or index.sensor_size
         if chosen is None:
@@ -162,7 +165,7 @@ class TableEvents(ChunkedEvents):
         if stop > self._layout.table.num_events:
             raise InputError(f"{self._file.path}: changed while it was read; open it again")
         where = f"{self._file.path}: events {start} to {stop}"
-        x, y, raw_t, p = self._layout.table.read(start, stop)
+        x, y, raw_t, p = self._layout.table.read(start, stop, self._times.pop(start, None))
         t = to_microseconds(raw_t, self._unit, where) + self._layout.offset_us
         if p.dtype.kind == "b" and len(p) and p.view(np.uint8).max() > 1:
             raise InputError(
@@ -227,6 +230,8 @@ class _Scan:
     notes: list[str] = field(default_factory=list)
     num_unsorted: int = 0
     num_lost: int = 0
+    times: dict[int, NDArray[Any]] = field(default_factory=dict)  # those of the first stretches, for the first reading
+    num_bytes_kept: int = 0
     corner: tuple[int, int] = (-1, -1)
     last: int | None = None
 
@@ -265,6 +270,9 @@ class _Scan:
                 self.corner = _farthest(self.corner, x, y, where)
         else:
             raw = self.layout.table.read_times(start, stop)
+            if self.num_bytes_kept + raw.nbytes <= _MAX_BYTES_KEPT:
+                self.times[start] = raw
+                self.num_bytes_kept += raw.nbytes
         t = to_microseconds(raw, self.unit, where) + self.layout.offset_us
         self.num_unsorted += int(np.count_nonzero(t[1:] < t[:-1]))
         self.num_unsorted += int(self.last is not None and t[0] < self.last)

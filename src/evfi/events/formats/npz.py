@@ -83,9 +83,9 @@ class _Columns:
     def event_bytes(self) -> int:
         return sum(array.row_bytes for array in self.arrays.values())
 
-    def read(self, start: int, stop: int) -> RawColumns:
-        x, y, t, p = (self._column(name, start, stop) for name in "xytp")
-        return x, y, t, p
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
+        x, y, p = (self._column(name, start, stop) for name in "xyp")
+        return x, y, self._column("t", start, stop) if times is None else times, p
 
     def read_times(self, start: int, stop: int) -> NDArray[Any]:
         return self._column("t", start, stop)
@@ -114,7 +114,7 @@ class _Rows:
     def event_bytes(self) -> int:
         return self.array.row_bytes
 
-    def read(self, start: int, stop: int) -> RawColumns:
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
         try:
             rows = self.array.rows(start, stop)
         except (OSError, ValueError) as error:

@@ -35,10 +35,10 @@ class SeparateColumns:
         """Bytes of a row."""
         return sum(dataset.dtype.itemsize for dataset in self.datasets.values())
 
-    def read(self, start: int, stop: int) -> RawColumns:
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
         """Rows of these numbers."""
-        x, y, t, p = (self._column(name, start, stop) for name in "xytp")
-        return x, y, t, p
+        x, y, p = (self._column(name, start, stop) for name in "xyp")
+        return x, y, self._column("t", start, stop) if times is None else times, p
 
     def read_times(self, start: int, stop: int) -> NDArray[Any]:
         """The times of these rows."""
@@ -74,7 +74,7 @@ class Matrix:
         """Bytes of a row."""
         return 4 * int(self.dataset.dtype.itemsize)
 
-    def read(self, start: int, stop: int) -> RawColumns:
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
         """Rows of these numbers."""
         with one_line_errors(self.path, f"events {start} to {stop} of dataset '{self.dataset.name}' cannot be read"):
             rows = self.dataset[start:stop]
@@ -116,7 +116,7 @@ class Records:
         """Bytes of a row."""
         return int(self.dataset.dtype.itemsize)
 
-    def read(self, start: int, stop: int) -> RawColumns:
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
         """Rows of these numbers."""
         with one_line_errors(self.path, f"events {start} to {stop} of dataset '{self.dataset.name}' cannot be read"):
             rows = self.dataset[start:stop]
@@ -147,7 +147,7 @@ class EcfRecords:
         self.chunk_events = int(dataset.chunks[0])
         self.event_bytes = int(dataset.dtype.itemsize)
 
-    def read(self, start: int, stop: int) -> RawColumns:
+    def read(self, start: int, stop: int, times: NDArray[Any] | None = None) -> RawColumns:
         """Rows of these numbers; `start` must be the first of a chunk."""
         from evfi.events.formats.hdf5.ecf import decode_events
 
