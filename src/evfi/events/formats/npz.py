@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
 from evfi.events.formats.columns import EventFileOptions, match_columns
 from evfi.events.formats.event_table import CHUNK_EVENTS, EventTable, Layout, RawColumns, open_table
-from evfi.events.formats.npz_members import DAMAGE, NoNumbersError, NpzArchive, StoredArray, damaged
+from evfi.events.formats.npz_members import (
+    DAMAGE,
+    NoNumbersError,
+    NpzArchive,
+    StoredArray,
+    check_promise,
+    damaged,
+    read_header,
+)
 from evfi.events.source import EventSource
 
 MAX_LOADED_BYTES: Final = 16 * 2**30
@@ -208,16 +215,11 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(member) as file:
-        version = npy_format.read_magic(file)
-        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, _, dtype = read_header(file)
-        if dtype.kind not in "iufb":
+        if dtype.fields:
             raise NoNumbersError(member.filename, dtype)
-        promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if promised != member.file_size - file.tell():
-            raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size - file.tell()}")
-        data = file.read(promised)
-        return np.frombuffer(data, dtype).reshape(shape)
+        check_promise(member, shape, dtype, file.tell())
+        return np.frombuffer(file.read(), dtype).reshape(shape)
 
 
 def _declared_sensor_size(archive: NpzArchive) -> tuple[int, int] | None:

@@ -143,9 +143,9 @@ class NpzArchive:
 
     def _add(self, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> None:
         with archive.open(member) as content:
-            shape, is_fortran, dtype = _read_header(content)
+            shape, is_fortran, dtype = read_header(content)
             header_bytes = content.tell()
-        _check_promise(member, shape, dtype, header_bytes)
+        check_promise(member, shape, dtype, header_bytes)
         file, start = self._files[0], 0
         if member.compress_type == zipfile.ZIP_STORED:
             start = self._content_start(member)
@@ -209,14 +209,15 @@ def damaged(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path}: damaged or truncated .npz ({reason}); copy or export it again")
 
 
-def _read_header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type of the array in a member, which is read up to its values."""
     version = npy_format.read_magic(content)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, is_fortran, dtype = read(content)
     return shape, is_fortran, dtype
 
 
-def _check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype[Any], header_bytes: int) -> None:
+def check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype[Any], header_bytes: int) -> None:
     """Numbers, as many bytes as the member has.
 
     Raises:
