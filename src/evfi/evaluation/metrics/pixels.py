@@ -1,19 +1,18 @@
-"""How close pictures are to the truth.
+"""Errors of single pixels.
 
 Convention: pictures are uint8 [F, H, W, 3]; PSNR is that of RGB in [0, 1], in dB.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
 from evfi.errors import ConfigError
 
-_SMALLEST_MSE = 1e-10
-_MOVING_LEVELS = 12
-_GROW_PX = 3
+_SMALLEST_MSE: Final = 1e-10
 
 
 def psnr(
@@ -42,21 +41,3 @@ def psnr(
     mse = np.divide((squares * weights).sum(axis=(1, 2)), counts, out=np.full(len(counts), np.nan), where=counts > 0)
     decibels: NDArray[np.float64] = -10 * np.log10(np.maximum(mse, _SMALLEST_MSE))
     return decibels
-
-
-def moving_pixels(
-    truth: NDArray[np.uint8], start_image: NDArray[np.uint8], end_image: NDArray[np.uint8]
-) -> NDArray[np.bool_]:
-    """Where something moved: where the truth differs from either key frame by more than 12 of 255, grown by 3 px.
-
-    Args:
-        truth: The true frame, uint8 [H, W, 3].
-        start_image: The key frame before, likewise.
-        end_image: The key frame after, likewise.
-
-    Returns:
-        bool [H, W].
-    """
-    changes = [np.abs(truth.astype(np.int16) - key).mean(axis=-1) > _MOVING_LEVELS for key in (start_image, end_image)]
-    mask = Image.fromarray((changes[0] | changes[1]).astype(np.uint8))
-    return np.asarray(mask.filter(ImageFilter.MaxFilter(2 * _GROW_PX + 1))) > 0

@@ -1,0 +1,9 @@
+"""How close frames are to the truth, in numbers that are defined to the last rounding.
+
+`base` says what a metric is given and what it returns; every other file holds metrics of one kind.
+"""
+
+from evfi.evaluation.metrics.pixels import psnr
+from evfi.evaluation.metrics.regions import moving_pixels
+
+__all__ = ["moving_pixels", "psnr"]
