@@ -112,7 +112,8 @@ def masked_mean(maps: NDArray[np.floating], mask: NDArray[np.bool_] | None) -> N
         float64 [N]; NaN where the region is empty.
     """
     if mask is None:
-        return maps.mean(axis=(1, 2), dtype=np.float64)
+        whole: NDArray[np.float64] = maps.mean(axis=(1, 2), dtype=np.float64)
+        return whole
     counts = np.count_nonzero(mask, axis=(1, 2))
     sums = np.where(mask, maps, 0).sum(axis=(1, 2), dtype=np.float64)
     means: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)

@@ -1,0 +1,61 @@
+"""Whatever makes frames and is compared: models, baselines, and folders of frames that other programs wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.evaluation.results import SystemInfo
+from evfi.recordings.recording import Window
+
+SystemKind: TypeAlias = Literal["model", "baseline", "frames"]
+
+SizeRule: TypeAlias = Literal["original", "floor8"]
+"""At which size frames are scored: as they come, or floored to multiples of 8 by Lanczos, as the published evaluation does."""
+
+
+@dataclass(frozen=True)
+class SystemRequest:
+    """Which system, in words that another process understands.
+
+    Attributes:
+        name: as it stands in tables.
+        kind: what it is.
+        source: the model's name or path, the baseline's name, or the folder of frames.
+        settings: of a model: `SamplingConfig`'s that differ from its own.
+    """
+
+    name: str
+    kind: SystemKind
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowTask:
+    """One window that a system shall fill.
+
+    Attributes:
+        sequence: the sequence's name.
+        skip: true frames left out between the key frames.
+        window: key frames at their original size, events, times; `window.spec.start_frame + k` is the number of the true
+            frame that the k-th frame is compared with.
+    """
+
+    sequence: str
+    skip: int
+    window: Window
+
+
+class System(Protocol):
+    """Something that makes frames, ready to run."""
+
+    @property
+    def info(self) -> SystemInfo:
+        """Who it is."""
+
+    def make(self, task: WindowTask) -> NDArray[np.uint8]:
+        """All frames of a window at the size that is scored, uint8 [F, H, W, 3]; the first and last are the key frames."""
