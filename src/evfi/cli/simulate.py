@@ -26,6 +26,7 @@ class SimulateCommand:
         output: the folder to make; `evfi interpolate` reads it.
         keep_every: every so many frames one is kept as a key frame; those between are what interpolation must find.
         height: scale frames to so many rows; by default they stay as they are.
+        max_frames: take only so many frames from the video's start.
         seed: same seed, same events.
         camera: the simulated event camera.
     """
@@ -34,6 +35,7 @@ class SimulateCommand:
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     keep_every: int = 8
     height: int | None = None
+    max_frames: int | None = None
     seed: int = 0
     camera: SimulatorConfig = field(default_factory=SimulatorConfig)
 
@@ -51,6 +53,7 @@ def run(arguments: Sequence[str]) -> None:
             command.output,
             keep_every=command.keep_every,
             height=command.height,
+            max_frames=command.max_frames,
             config=command.camera,
             seed=command.seed,
             progress=progress,

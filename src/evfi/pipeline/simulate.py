@@ -51,6 +51,7 @@ def simulate_recording(
     *,
     keep_every: int = 8,
     height: int | None = None,
+    max_frames: int | None = None,
     config: SimulatorConfig | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -62,23 +63,27 @@ def simulate_recording(
         folder: Folder to write; see `write_plain_recording` for its layout.
         keep_every: Every so many frames one is kept as a key frame; those after the last key frame are not used.
         height: Scale frames to this height in px, keeping their shape; None keeps the video's size.
+        max_frames: Take only so many frames from the video's start; None takes all.
         config: The simulated camera.
         seed: Same seed, same events.
         progress: Called with (frames done, frames in all) while events are made.
 
     Raises:
-        ConfigError: if `keep_every` or `height` is not positive.
+        ConfigError: if `keep_every`, `height` or `max_frames` is not positive.
         InputError: if the video cannot be read.
         RecordingError: if it has too few frames for two key frames.
         OutputError: if the folder cannot be written.
     """
     if keep_every < 1 or (height is not None and height < 8):
         raise ConfigError(f"keep_every must be at least 1 and height at least 8, got {keep_every} and {height}")
+    if max_frames is not None and max_frames < 2:
+        raise ConfigError(f"max_frames must be at least 2, got {max_frames}")
     with VideoFrames(video_path) as video:
-        last = (len(video) - 1) // keep_every * keep_every
+        number = min(len(video), max_frames or len(video))
+        last = (number - 1) // keep_every * keep_every
         if last == 0:
             raise RecordingError(
-                f"{video_path} has {len(video)} frames, too few for two key frames {keep_every} apart; lower keep_every"
+                f"{video_path}: {number} frames are too few for two key frames {keep_every} apart; lower keep_every"
             )
         size = _scaled(video.size, height)
         counter = _Counter(last + 1, progress)

@@ -198,7 +198,7 @@ def _describe_unknown(path: Path) -> str:
             return "a video without events; name an event file besides, or make events with `evfi simulate`"
     elif not any(path.iterdir()):
         return "the folder is empty"
-    elif found := _recordings_within(path):
+    elif found := recordings_within(path):
         return f"a folder of recordings, none itself; give one of them, e.g. {' or '.join(map(str, found))}"
     for event_format in claims_to(path):
         return f"an event file ({event_format.name}) without frames; give pictures or a video, and this as --events"
@@ -207,22 +207,37 @@ def _describe_unknown(path: Path) -> str:
     return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events{advice}"
 
 
-def _recordings_within(path: Path) -> list[Path]:
-    """Some recordings in folders below a folder, looking neither far nor long."""
+def recordings_within(
+    path: Path, most: int = _MAX_NAMED_RECORDINGS, most_folders: int = _MAX_SEARCHED_FOLDERS, *, files: bool = False
+) -> list[Path]:
+    """Recordings below a folder, at most three levels down, in the order of their depth and names.
+
+    Args:
+        path: the folder; it is not looked at itself.
+        most: stop when so many are found.
+        most_folders: stop when so many folders were looked at.
+        files: whether files count too, ordinary videos among them.
+    """
     found: list[Path] = []
     waiting = deque([(path, 0)])
-    for _ in range(_MAX_SEARCHED_FOLDERS):
-        if not waiting or len(found) >= _MAX_NAMED_RECORDINGS:
+    for _ in range(most_folders):
+        if not waiting or len(found) >= most:
             break
         folder, depth = waiting.popleft()
         if depth and any(_claims_quietly(layout, folder) for layout in RECORDING_FORMATS):
             found.append(folder)
         elif depth < _MAX_SEARCH_DEPTH:
             with suppress(OSError), os.scandir(folder) as entries:
-                some = list(islice(entries, _MAX_SEARCHED_ENTRIES))
-                below = sorted(Path(entry.path) for entry in some if entry.is_dir(follow_symlinks=False))
-                waiting.extend((inner, depth + 1) for inner in below)
+                some = sorted(islice(entries, _MAX_SEARCHED_ENTRIES), key=lambda entry: entry.name)
+                found += [
+                    Path(entry.path) for entry in some if files and entry.is_file() and _is_recording(Path(entry.path))
+                ]
+                waiting.extend((Path(entry.path), depth + 1) for entry in some if entry.is_dir(follow_symlinks=False))
     return found
+
+
+def _is_recording(file: Path) -> bool:
+    return plain.is_video(file) or any(_claims_quietly(layout, file) for layout in RECORDING_FORMATS)
 
 
 def _claims_quietly(layout: RecordingFormat, folder: Path) -> bool:

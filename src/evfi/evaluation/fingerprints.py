@@ -1,0 +1,72 @@
+"""Short names of long things: hashes that tell whether two evaluations saw the same data, weights and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from evfi.errors import InputError
+from evfi.files import one_line
+
+_MAX_HASHED_BYTES: Final = 2**31
+_HASHED_END_BYTES: Final = 2**22
+_BLOCK_BYTES: Final = 2**22
+
+
+def fingerprint_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold; the order of keys does not matter.
+
+    Args:
+        value: numbers, texts, lists and dictionaries.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of files: their sizes and bytes and, within a folder, their names.
+
+    A file of more than 2 GiB is told by its size and its first and last 4 MiB.
+
+    Args:
+        paths: files, and folders that are hashed with all that is in them.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in _files_of(path):
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            try:
+                _add_file(digest, file)
+            except OSError as error:
+                raise InputError(f"cannot read {file}: {one_line(error)}") from error
+    return digest.hexdigest()
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    yield from sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _add_file(digest: Any, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(f"{size}\0".encode())
+    with file.open("rb") as stream:
+        if size > _MAX_HASHED_BYTES:
+            digest.update(stream.read(_HASHED_END_BYTES))
+            stream.seek(size - _HASHED_END_BYTES)
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
