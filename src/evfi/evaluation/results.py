@@ -166,6 +166,7 @@ class EvaluationResults:
         timings: where known.
         scores: every value.
         missing: metrics that were asked for and could not be computed, with the reason.
+        notes: what else was left out, one line each.
     """
 
     created: str
@@ -181,3 +182,4 @@ class EvaluationResults:
     timings: tuple[Timing, ...] = ()
     scores: tuple[Score, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

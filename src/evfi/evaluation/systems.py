@@ -43,11 +43,13 @@ class WindowTask:
         skip: true frames left out between the key frames.
         window: key frames at their original size, events, times; `window.spec.start_frame + k` is the number of the true
             frame that the k-th frame is compared with.
+        seed: of random numbers, together with the window's index.
     """
 
     sequence: str
     skip: int
     window: Window
+    seed: int = 0
 
 
 class System(Protocol):
