@@ -1,0 +1,69 @@
+"""Frames of windows are kept whole, found again, and not mistaken for others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from results_samples import sequence_info, window_record
+
+from evfi.errors import InputError
+from evfi.evaluation.frame_store import FrameStore
+
+RECORD = window_record("dog", 3, 1)
+SEQUENCE = sequence_info("dog")
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+
+
+def test_what_is_written_is_read(tmp_path: Path):
+    store = FrameStore(tmp_path, "me")
+    assert store.facts(RECORD, SEQUENCE) is None
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7], seconds=1.5, is_warm=False, notes=("blended",))
+    np.testing.assert_array_equal(store.read(RECORD, SEQUENCE), FRAMES)
+    facts = store.facts(RECORD, SEQUENCE)
+    assert facts is not None
+    assert (facts.seconds, facts.is_warm, facts.notes, facts.frame_numbers) == (1.5, False, ("blended",), (5, 6, 7))
+    assert sorted(path.name for path in (tmp_path / "dog" / "skip3" / "00001").iterdir()) == [
+        "000005.png", "000006.png", "000007.png", "window.json"]  # fmt: skip
+
+
+def test_frames_of_something_else_count_as_absent(tmp_path: Path):
+    FrameStore(tmp_path, "me").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    assert FrameStore(tmp_path, "other settings").facts(RECORD, SEQUENCE) is None
+    other_data = dataclasses.replace(SEQUENCE, fingerprint="f" * 64)
+    assert FrameStore(tmp_path, "me").facts(RECORD, other_data) is None
+    other_times = dataclasses.replace(RECORD, times_us=tuple(time + 1 for time in RECORD.times_us))
+    assert FrameStore(tmp_path, "me").facts(other_times, SEQUENCE) is None
+
+
+def test_written_again_in_the_place_of_what_was_there(tmp_path: Path):
+    FrameStore(tmp_path, "old").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    FrameStore(tmp_path, "new").write(RECORD, SEQUENCE, 255 - FRAMES[:2], [5, 6])
+    np.testing.assert_array_equal(FrameStore(tmp_path, "new").read(RECORD, SEQUENCE), 255 - FRAMES[:2])
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"made_of": 3}', '{"made_of": "x", "frame_numbers": []}'])
+def test_damaged_facts_count_as_absent(tmp_path: Path, damage: str):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    (store.path(RECORD) / "window.json").write_text(damage)
+    assert store.facts(RECORD, SEQUENCE) is None
+    with pytest.raises(InputError, match="run the evaluation again"):
+        store.read(RECORD, SEQUENCE)
+
+
+def test_a_missing_picture_is_told(tmp_path: Path):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    (store.path(RECORD) / "000006.png").unlink()
+    with pytest.raises(InputError, match="no such picture.*000006.png"):
+        store.read(RECORD, SEQUENCE)
+
+
+def test_facts_are_plain_json(tmp_path: Path):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, np.arange(5, 8))
+    assert json.loads((store.path(RECORD) / "window.json").read_text())["frame_numbers"] == [5, 6, 7]

@@ -1,0 +1,42 @@
+"""The same results from one process and from several."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import pytest
+
+from evfi.errors import InputError
+from evfi.evaluation.workers import Work, run_work
+
+
+@dataclass(frozen=True)
+class Squares(Work[int, tuple[int, int]]):
+    fail_at: int = -1
+
+    def prepare(self) -> list[int]:
+        return []
+
+    def do(self, state: list[int], item: int) -> tuple[int, int]:
+        if item == self.fail_at:
+            raise InputError(f"item {item} is damaged")
+        state.append(item)
+        return item * item, os.getpid()
+
+
+def test_one_and_several_processes_agree():
+    alone = {item: result[0] for item, result in run_work(Squares(), range(6), 1)}
+    together = {item: result for item, result in run_work(Squares(), range(6), 2)}
+    assert alone == {item: result[0] for item, result in together.items()} == {item: item * item for item in range(6)}
+    assert os.getpid() not in {pid for _, pid in together.values()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_reaches_the_caller(workers: int):
+    with pytest.raises(InputError, match="item 1 is damaged"):
+        list(run_work(Squares(fail_at=1), range(4), workers))
+
+
+def test_nothing_to_do():
+    assert list(run_work(Squares(), [], 3)) == []
