@@ -59,7 +59,7 @@ def test_a_missing_picture_is_told(tmp_path: Path):
     store = FrameStore(tmp_path, "me")
     store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
     (store.path(RECORD) / "000006.png").unlink()
-    with pytest.raises(InputError, match="no such picture.*000006.png"):
+    with pytest.raises(InputError, match=r"no such picture.*000006\.png"):
         store.read(RECORD, SEQUENCE)
 
 

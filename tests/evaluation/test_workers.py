@@ -27,7 +27,7 @@ class Squares(Work[int, tuple[int, int]]):
 
 def test_one_and_several_processes_agree():
     alone = {item: result[0] for item, result in run_work(Squares(), range(6), 1)}
-    together = {item: result for item, result in run_work(Squares(), range(6), 2)}
+    together = dict(run_work(Squares(), range(6), 2))
     assert alone == {item: result[0] for item, result in together.items()} == {item: item * item for item in range(6)}
     assert os.getpid() not in {pid for _, pid in together.values()}
 
