@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import TIME_UNITS, TimeUnit, chunk_of_columns, to_microseconds
+from evfi.events.formats.columns import TIME_UNITS, TimeUnit, chunk_of_columns, polarity_convention, to_microseconds
 from evfi.events.formats.npz import read_arrays
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk
@@ -127,7 +127,7 @@ def open_intervals(
         num_lost_bytes=sum(file.stat().st_size for file in damage),
         notes=(*reader.notes, *(f"left out the damaged event file {file}" for file in damage)),
     )
-    events = ChunkedEvents(frames.size, time_range, bounds, reader.load, _NUM_CACHED, report)
+    events = IntervalEvents(frames.size, time_range, bounds, reader, report)
     mapping = scale_mapping(frames.size, frames.size)
     return Recording(
         path, convention.format, frames, events, mapping, tuple(warnings), convention=convention.describe(chosen)
@@ -202,6 +202,37 @@ def _times_or_none(file: Path, convention: IntervalConvention) -> NDArray[Any]:
         return np.zeros(0)
 
 
+class IntervalEvents(ChunkedEvents):
+    """The events of one file per interval, as an event source.
+
+    Args:
+        sensor_size: (width, height).
+        time_range_us: times of the first and of the last event.
+        bounds_us: earliest and latest time that each file may hold, int64 [C, 2].
+        reader: reads one file.
+        report: what the reader found.
+    """
+
+    def __init__(
+        self,
+        sensor_size: tuple[int, int],
+        time_range_us: tuple[int, int],
+        bounds_us: NDArray[np.int64],
+        reader: _IntervalReader,
+        report: ReadReport,
+    ):
+        super().__init__(sensor_size, time_range_us, bounds_us, reader.load, _NUM_CACHED, report)
+        self._reader = reader
+
+    def count_polarities(self, index: int) -> tuple[int, int]:
+        """How many positive and negative events file `index` holds, wherever they lie: outside the frame, too.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return self._reader.count_polarities(index)
+
+
 class _IntervalReader:
     """Reads event files and checks that they hold what the convention says."""
 
@@ -235,6 +266,16 @@ class _IntervalReader:
         x, y = (self._whole(values[near]) for values in (columns.x, columns.y))
         chunk = chunk_of_columns(x, y, times[near], columns.p[near], self._size, str(path))
         return EventChunk(chunk.stream, np.sort(np.concatenate([chunk.dropped_us, times[~near]])))
+
+    def count_polarities(self, index: int) -> tuple[int, int]:
+        """Positive and negative events of a whole file, those that `load` leaves out too; none of a damaged file."""
+        if index in self._damaged:
+            return 0, 0
+        path = self._files[index]
+        polarities = self._read_columns(path, self._convention).p
+        polarity_convention(polarities, str(path))
+        positive = int(np.count_nonzero(polarities == 1))
+        return positive, len(polarities) - positive
 
     def find_damage(self) -> list[Path]:
         """Read every file once and leave out those that cannot be read at all."""
