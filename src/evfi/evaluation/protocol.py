@@ -7,17 +7,15 @@ every field.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeAlias, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
-from evfi.errors import ConfigError
+from evfi.errors import ConfigError, RecordingError
+from evfi.evaluation.strict_json import Keys, parse_json, read_text
 from evfi.evaluation.systems import SizeRule
-from evfi.files import one_line
 from evfi.sampling.config import SamplingConfig
 
 FORMAT: Final = "evfi-protocol"
@@ -30,31 +28,44 @@ Truth: TypeAlias = Literal["raw", "vae"]
 Average: TypeAlias = Literal["frames", "windows", "sequences"]
 """What weighs the same in the average that a protocol's own tables show."""
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,63}")
+TailAfter: TypeAlias = Literal["last", "first"]
+"""The frame of a window after which frames are counted that no window may reach."""
+
 _MAX_BYTES: Final = 2**18
 _MAX_SKIP: Final = 1000
 _MAX_FRAMES: Final = 10**6
-_MAX_RATIO: Final = 10**6
+_MAX_CROP: Final = 1024
+_MIN_RATIO: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class WindowRule:
     """Where windows start.
 
-    With `n` frames, starts are `range(first, n - (skip + 1) - tail_margin, stride)`: a window has skip + 2 frames, and at
-    least `tail_margin` frames follow its last one.
+    A window that starts at frame `i` has the frames `i` to `i + skip + 1`; windows start at `first`, `first + stride` and
+    so on, as long as all their frames exist and `tail_margin` frames follow.
 
     Attributes:
         first: the first window's first frame.
         stride: frames from one start to the next; "skip+1" makes windows share their key frames.
-        tail_margin: frames at the end of a sequence that no window reaches.
+        tail_margin: frames that must follow.
+        tail_after: what they follow: the window's last frame, or its first.
         at_least_one: a sequence that has frames enough for a window, but not for the margin, gives its first window.
     """
 
     first: int = 0
     stride: int | Literal["skip+1"] = WINDOW_STRIDE
     tail_margin: int = 0
+    tail_after: TailAfter = "last"
     at_least_one: bool = False
+
+    def frames_needed(self, skip: int, *, with_margin: bool = True) -> int:
+        """Frames from a window's first on that must exist for it."""
+        if not with_margin:
+            return skip + 2
+        if self.tail_after == "last":
+            return skip + 2 + self.tail_margin
+        return max(skip + 2, 1 + self.tail_margin)
 
 
 @dataclass(frozen=True)
@@ -80,12 +91,42 @@ class DropRule:
 
 
 @dataclass(frozen=True)
-class Unverified:
-    """Something that the protocol's source did not tell.
+class Crop:
+    """The part of frames that is scored: the middle, of sides `(side // multiple - fewer) * multiple`.
+
+    An odd rest leaves one pixel more at the right and at the bottom.
+
+    Attributes:
+        multiple: what the sides are multiples of, px.
+        fewer: how many multiples less than fit.
+    """
+
+    multiple: int
+    fewer: int
+
+    def box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of the part, right and bottom exclusive, in a frame of (width, height).
+
+        Raises:
+            RecordingError: nothing is left.
+        """
+        width, height = ((side // self.multiple - self.fewer) * self.multiple for side in size)
+        if width <= 0 or height <= 0:
+            raise RecordingError(
+                f"frames of {size[0]}×{size[1]} px are too small for the protocol's crop, which needs at least "
+                f"{(self.fewer + 1) * self.multiple} px per side; choose another protocol"
+            )
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return left, top, left + width, top + height
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something about a protocol that must be known with its numbers.
 
     Attributes:
         what: which part of the protocol.
-        why: what is not known, and what was chosen instead.
+        why: what is not known or differs, and what is done instead.
     """
 
     what: str
@@ -107,10 +148,12 @@ class Protocol:
         windows: where windows start.
         drop: which of them are left out.
         size: at which size frames are scored.
+        crop: which part of them; None is all.
         truths: what they are compared with, the protocol's own first.
         sampling: settings of `SamplingConfig` for models.
         metrics: names of the metrics of its own tables.
         average: the average of its own tables.
+        deviations: what its source does and is not done here.
         unverified: what its source did not tell.
     """
 
@@ -124,11 +167,13 @@ class Protocol:
     windows: WindowRule
     drop: DropRule
     size: SizeRule
+    crop: Crop | None
     truths: tuple[Truth, ...]
     sampling: dict[str, Any]
     metrics: tuple[str, ...]
     average: Average
-    unverified: tuple[Unverified, ...] = field(default=())
+    deviations: tuple[Remark, ...]
+    unverified: tuple[Remark, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """What its file holds: JSON's own types only."""
@@ -145,10 +190,12 @@ class Protocol:
             "windows": dict(vars(self.windows)),
             "drop": dict(vars(self.drop)),
             "size": self.size,
+            "crop": None if self.crop is None else dict(vars(self.crop)),
             "truths": list(self.truths),
             "sampling": dict(self.sampling),
             "metrics": list(self.metrics),
             "average": self.average,
+            "deviations": [dict(vars(entry)) for entry in self.deviations],
             "unverified": [dict(vars(entry)) for entry in self.unverified],
         }
 
@@ -172,7 +219,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     path = Path(given)
     if path.suffix.lower() != ".json" and not path.is_file():
         raise ConfigError(f"no protocol {given!r}; known are {', '.join(names)}, or give the path of a .json file")
-    protocol = protocol_from_text(_read_text(path), str(path))
+    protocol = protocol_from_text(read_text(path, _MAX_BYTES, "protocol"), str(path))
     if protocol.name in names and protocol != _load_own(protocol.name):
         raise ConfigError(
             f'{path}: "name" is {protocol.name!r}, but its rules differ from the protocol of that name; give it another'
@@ -190,16 +237,12 @@ def protocol_from_text(text: str, where: str) -> Protocol:
     Raises:
         ConfigError: it is no protocol.
     """
-    try:
-        data = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: expected a protocol in JSON, but {one_line(error)}") from error
-    return protocol_from_dict(data, where)
+    return protocol_from_dict(parse_json(text, where, "protocol"), where)
 
 
 def protocol_from_dict(data: object, where: str) -> Protocol:
     """Read a protocol from what `Protocol.to_dict` gives; see `protocol_from_text`."""
-    keys = _Keys(data, where, "the protocol")
+    keys = Keys(data, where, "the protocol")
     if (found := keys.text("format")) != FORMAT:
         keys.refuse("format", f'"{FORMAT}"', found)
     if (version := keys.whole("version", 0, 10**6)) != FORMAT_VERSION:
@@ -215,17 +258,19 @@ def protocol_from_dict(data: object, where: str) -> Protocol:
         windows=_read_windows(keys),
         drop=_read_drop(keys),
         size=cast(SizeRule, keys.choice("size", get_args(SizeRule))),
+        crop=_read_crop(keys),
         truths=cast("tuple[Truth, ...]", keys.choices("truths", get_args(Truth))),
-        sampling=keys.settings("sampling"),
+        sampling=_read_sampling(keys),
         metrics=keys.texts("metrics"),
         average=cast(Average, keys.choice("average", get_args(Average))),
-        unverified=tuple(_read_unverified(keys)),
+        deviations=tuple(_read_remarks(keys, "deviations")),
+        unverified=tuple(_read_remarks(keys, "unverified")),
     )
     keys.finish()
     return protocol
 
 
-def _read_windows(keys: _Keys) -> WindowRule:
+def _read_windows(keys: Keys) -> WindowRule:
     inner = keys.inner("windows")
     stride = inner.take("stride")
     rule = WindowRule(
@@ -234,19 +279,20 @@ def _read_windows(keys: _Keys) -> WindowRule:
         if stride == WINDOW_STRIDE
         else inner.whole("stride", 1, _MAX_FRAMES, f'"{WINDOW_STRIDE}" or '),
         tail_margin=inner.whole("tail_margin", 0, _MAX_FRAMES),
+        tail_after=cast(TailAfter, inner.choice("tail_after", get_args(TailAfter))),
         at_least_one=inner.flag("at_least_one"),
     )
     inner.finish()
     return rule
 
 
-def _read_drop(keys: _Keys) -> DropRule:
+def _read_drop(keys: Keys) -> DropRule:
     inner = keys.inner("drop")
     rule = DropRule(
         empty=inner.flag("empty"),
         one_polarity=inner.flag("one_polarity"),
-        max_ratio=inner.ratio("max_ratio"),
-        min_ratio=inner.ratio("min_ratio"),
+        max_ratio=_read_ratio(inner, "max_ratio"),
+        min_ratio=_read_ratio(inner, "min_ratio"),
     )
     inner.finish()
     if rule.max_ratio is not None and rule.min_ratio is not None and rule.max_ratio < rule.min_ratio:
@@ -254,134 +300,32 @@ def _read_drop(keys: _Keys) -> DropRule:
     return rule
 
 
-def _read_unverified(keys: _Keys) -> Iterable[Unverified]:
-    for inner in keys.inners("unverified"):
-        yield Unverified(what=inner.text("what"), why=inner.text("why"))
+def _read_ratio(keys: Keys, key: str) -> float | None:
+    return None if keys.take(key) is None else keys.number(key, _MIN_RATIO, 1 / _MIN_RATIO, "null or ")
+
+
+def _read_crop(keys: Keys) -> Crop | None:
+    if keys.take("crop") is None:
+        return None
+    inner = keys.inner("crop")
+    crop = Crop(multiple=inner.whole("multiple", 1, _MAX_CROP), fewer=inner.whole("fewer", 0, _MAX_CROP))
+    inner.finish()
+    return crop
+
+
+def _read_sampling(keys: Keys) -> dict[str, Any]:
+    settings = keys.table("sampling", "sampling settings")
+    try:
+        SamplingConfig.from_defaults(settings)
+    except ConfigError as error:
+        raise ConfigError(f'{keys.place("sampling")}: {error}') from error
+    return dict(settings)
+
+
+def _read_remarks(keys: Keys, key: str) -> Iterable[Remark]:
+    for inner in keys.inners(key):
+        yield Remark(what=inner.text("what"), why=inner.text("why"))
         inner.finish()
-
-
-class _Keys:
-    """The keys of one JSON object, taken one by one; each error names file, key, what was expected and what was found."""
-
-    def __init__(self, data: object, where: str, what: str) -> None:
-        if not isinstance(data, dict):
-            raise ConfigError(f"{where}: expected {what} to be a JSON object, found {_shown(data)}")
-        self._data, self._where, self._what = data, where, what
-        self._taken: set[str] = set()
-
-    def refuse(self, key: str, expected: str, found: object) -> NoReturn:
-        raise ConfigError(f'{self._where}: "{key}" of {self._what} must be {expected}, found {_shown(found)}')
-
-    def take(self, key: str) -> Any:
-        self._taken.add(key)
-        if key not in self._data:
-            raise ConfigError(f'{self._where}: {self._what} lacks "{key}"; see docs/protocols.md for every key')
-        return self._data[key]
-
-    def finish(self) -> None:
-        if unknown := sorted(set(self._data) - self._taken):
-            known = ", ".join(sorted(self._taken))
-            raise ConfigError(f"{self._where}: unknown key {_shown(unknown[0])} in {self._what}; known are {known}")
-
-    def text(self, key: str) -> str:
-        value = self.take(key)
-        if not isinstance(value, str) or not value.strip():
-            self.refuse(key, "a text that is not empty", value)
-        return value
-
-    def name(self, key: str) -> str:
-        value = self.text(key)
-        if not _NAME.fullmatch(value):
-            self.refuse(key, "a name of lower-case letters, digits and . _ + - (at most 64)", value)
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.take(key)
-        if not isinstance(value, bool):
-            self.refuse(key, "true or false", value)
-        return value
-
-    def whole(self, key: str, smallest: int, largest: int, otherwise: str = "") -> int:
-        value = self.take(key)
-        if type(value) is not int or not smallest <= value <= largest:
-            self.refuse(key, f"{otherwise}a whole number from {smallest} to {largest}", value)
-        return value
-
-    def ratio(self, key: str) -> float | None:
-        value = self.take(key)
-        if value is None:
-            return None
-        if type(value) not in (int, float) or not 0 < value <= _MAX_RATIO:
-            self.refuse(key, f"null or a number above 0, at most {_MAX_RATIO}", value)
-        return float(value)
-
-    def choice(self, key: str, known: tuple[str, ...]) -> str:
-        value = self.take(key)
-        if value not in known:
-            self.refuse(key, f"one of {', '.join(known)}", value)
-        return str(value)
-
-    def choices(self, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
-        values = self._list(key, f"of {', '.join(known)}")
-        if not values or any(value not in known for value in values):
-            self.refuse(key, f"a list of some of {', '.join(known)}", values)
-        return self._unlike(key, values)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._list(key, "of texts")
-        if any(not isinstance(value, str) or not value.strip() for value in values):
-            self.refuse(key, "a list of texts", values)
-        return self._unlike(key, values)
-
-    def wholes(self, key: str, smallest: int, largest: int) -> tuple[int, ...]:
-        values = self._list(key, "of whole numbers")
-        if not values or any(type(value) is not int or not smallest <= value <= largest for value in values):
-            self.refuse(key, f"a list of whole numbers from {smallest} to {largest}", values)
-        return self._unlike(key, values)
-
-    def settings(self, key: str) -> dict[str, Any]:
-        value = self.take(key)
-        if not isinstance(value, dict):
-            self.refuse(key, "a JSON object of sampling settings", value)
-        try:
-            SamplingConfig.from_defaults(value)
-        except ConfigError as error:
-            raise ConfigError(f'{self._where}: "{key}" of {self._what}: {error}') from error
-        return dict(value)
-
-    def inner(self, key: str) -> _Keys:
-        return _Keys(self.take(key), self._where, f'"{key}"')
-
-    def inners(self, key: str) -> list[_Keys]:
-        return [_Keys(value, self._where, f'an entry of "{key}"') for value in self._list(key, "of JSON objects")]
-
-    def _list(self, key: str, of_what: str) -> list[Any]:
-        value = self.take(key)
-        if not isinstance(value, list):
-            self.refuse(key, f"a list {of_what}", value)
-        return value
-
-    def _unlike(self, key: str, values: list[Any]) -> tuple[Any, ...]:
-        if len(set(values)) < len(values):
-            self.refuse(key, "a list without doubles", values)
-        return tuple(values)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return data
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _folder() -> Any:
@@ -391,17 +335,3 @@ def _folder() -> Any:
 def _load_own(name: str) -> Protocol:
     text = (_folder() / f"{name}.json").read_text(encoding="utf-8")
     return protocol_from_text(text, f"{name}.json")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the protocol {path}: {one_line(error)}") from error
-    if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{path}: expected a protocol of at most {_MAX_BYTES // 1024} KiB, found more")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected a protocol in UTF-8, but {one_line(error)}") from error

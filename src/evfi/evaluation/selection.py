@@ -72,8 +72,8 @@ def select_windows(recording: Recording, protocol: Protocol, skip: int) -> list[
 def window_starts(num_frames: int, rule: WindowRule, skip: int) -> range:
     """First frames of all windows of a sequence; none if it is too short. No window reaches past the last frame."""
     stride = skip + 1 if rule.stride == WINDOW_STRIDE else rule.stride
-    stop = num_frames - (skip + 1) - rule.tail_margin
-    if rule.at_least_one and num_frames - (skip + 1) > rule.first:
+    stop = num_frames - rule.frames_needed(skip) + 1
+    if rule.at_least_one and num_frames >= rule.first + rule.frames_needed(skip, with_margin=False):
         stop = max(rule.first + 1, stop)
     return range(rule.first, stop, stride)
 
@@ -93,15 +93,15 @@ def spread(windows: Sequence[T], limit: int) -> list[T]:
 
 def _describe_shortage(num_frames: int, protocol: Protocol, skip: int) -> str:
     rule = protocol.windows
-    margin = 0 if rule.at_least_one else rule.tail_margin
+    needed = rule.frames_needed(skip, with_margin=not rule.at_least_one)
     parts = [f"a window takes {skip + 2}"]
     if rule.first:
-        parts.append(f"the first {rule.first} are left out")
-    if margin:
-        parts.append(f"the last {margin} are left out")
+        parts.append(f"it starts at frame {rule.first}")
+    if needed > skip + 2:
+        parts.append(f"{needed - skip - 2} must follow it")
     return (
-        f"protocol {protocol.name} with skip {skip} needs at least {rule.first + skip + 2 + margin} frames "
-        f"({', '.join(parts)}), found {num_frames}; use a smaller skip or another protocol"
+        f"protocol {protocol.name} with skip {skip} needs at least {rule.first + needed} frames ({', '.join(parts)}), "
+        f"found {num_frames}; use a smaller skip or another protocol"
     )
 
 
