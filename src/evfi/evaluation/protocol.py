@@ -222,7 +222,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     protocol = protocol_from_text(read_text(path, _MAX_BYTES, "protocol"), str(path))
     if protocol.name in names and protocol != _load_own(protocol.name):
         raise ConfigError(
-            f'{path}: "name" is {protocol.name!r}, but its rules differ from the protocol of that name; give it another'
+            f'{path}: "name" is {protocol.name!r}, but it differs from the protocol of that name; give it another'
         )
     return protocol
 
@@ -318,7 +318,7 @@ def _read_sampling(keys: Keys) -> dict[str, Any]:
     try:
         SamplingConfig.from_defaults(settings)
     except ConfigError as error:
-        raise ConfigError(f'{keys.place("sampling")}: {error}') from error
+        raise ConfigError(f"{keys.place('sampling')}: {error}") from error
     return dict(settings)
 
 
