@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def test_every_protocol_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/protocols.md").read_text(encoding="utf-8")
     keys = set(load_protocol("raw").to_dict()) | {"tail_margin", "tail_after", "at_least_one", "one_polarity", "fewer"}
     for word in (*NAMES, *sorted(keys)):
-        assert f"`{word}`" in page, word
+        assert re.search(rf"`[^`]*\b{word}\b[^`]*`", page), word
+    example = page.split("```json\n")[1].split("```")[0]
+    assert protocol_from_text(example, "docs/protocols.md").windows.stride == 2
 
 
 def test_unknown_names_list_the_known() -> None:
