@@ -1,0 +1,157 @@
+"""What all parts of a report need to know of the results: averages found by what they are of, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from evfi.evaluation.bootstrap import Average, Interval, interval
+from evfi.evaluation.metrics.base import ALL
+from evfi.evaluation.results import EvaluationResults, MetricInfo, SystemInfo
+from evfi.evaluation.score_cells import Cell, CellKey, by_sequence, cells_of, mean_of
+from evfi.evaluation.summary import SummaryRow, summarise
+
+MOST_HEADLINES: Final = 6
+
+TRUTH_TITLES: Final = {"raw": "Raw truth", "vae": "Truth through the autoencoder"}
+TRUTH_WORDS: Final = {
+    "raw": "compared with the true frames as they were recorded",
+    "vae": "compared with true frames that went through the model's own autoencoder; not comparable with raw truth",
+}
+REGION_TITLES: Final = {ALL: "Whole frame", "moving": "Moving region", "changing": "Changing region"}
+REGION_WORDS: Final = {
+    ALL: "every pixel",
+    "moving": "pixels of each frame where the truth differs from either key frame by more than 12 of 255, grown by 3 px",
+    "changing": "pixels where the truth changes by more than 20 of 255 in some channel within the window",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two averages, first minus second."""
+
+    value: float
+    interval: Interval | None
+
+    @property
+    def is_off_zero(self) -> bool:
+        """Whether its interval is known and leaves out zero."""
+        return self.interval is not None and (self.interval.low > 0 or self.interval.high < 0)
+
+
+@dataclass(frozen=True, eq=False)
+class ReportContext:
+    """Results, and what is looked up in them again and again."""
+
+    results: EvaluationResults
+
+    @cached_property
+    def summary(self) -> dict[tuple[CellKey, str], SummaryRow]:
+        """Averages by cell and system."""
+        rows = summarise(self.results)
+        return {((row.skip, row.truth, row.metric, row.region), row.system): row for row in rows}
+
+    @cached_property
+    def cells(self) -> dict[CellKey, Cell]:
+        """Scores by what they are of, in the order of tables."""
+        return {cell.key: cell for cell in cells_of(self.results)}
+
+    @property
+    def skips(self) -> list[int]:
+        """Skips that have scores."""
+        return sorted({key[0] for key in self.cells})
+
+    @cached_property
+    def headline(self) -> tuple[MetricInfo, ...]:
+        """The metrics of the protocol's own tables; the first few where it names none of those that are here."""
+        named = self.results.protocol.get("metrics")
+        wanted = [name for name in named if isinstance(name, str)] if isinstance(named, list | tuple) else []
+        by_name = {metric.name: metric for metric in self.compared}
+        found = tuple(by_name[name] for name in dict.fromkeys(wanted) if name in by_name)
+        return (found or self.compared)[:MOST_HEADLINES]
+
+    @property
+    def compared(self) -> tuple[MetricInfo, ...]:
+        """Metrics that compare with the truth and have scores."""
+        return tuple(metric for metric in self._scored if metric.needs_truth)
+
+    @property
+    def truthless(self) -> tuple[MetricInfo, ...]:
+        """Metrics that do not look at the truth and have scores."""
+        return tuple(metric for metric in self._scored if not metric.needs_truth)
+
+    @property
+    def _scored(self) -> list[MetricInfo]:
+        names = {key[2] for key in self.cells}
+        return [metric for metric in self.results.metrics if metric.name in names]
+
+    def metric(self, name: str) -> MetricInfo:
+        """A metric by name."""
+        return next(metric for metric in self.results.metrics if metric.name == name)
+
+    def truths(self, skip: int) -> list[str]:
+        """Truths of a skip, the protocol's own first."""
+        needing = {metric.name for metric in self.compared}
+        found = {key[1] for key in self.cells if key[0] == skip and key[2] in needing}
+        asked = self.results.protocol.get("truths")
+        order = list(asked) if isinstance(asked, list | tuple) else []
+        return sorted(found, key=lambda truth: (order.index(truth) if truth in order else len(order), truth))
+
+    def regions(self, skip: int, truth: str, metrics: Sequence[MetricInfo]) -> list[str]:
+        """Regions for which any of these metrics has scores."""
+        names = {metric.name for metric in metrics}
+        return list(dict.fromkeys(key[3] for key in self.cells if key[:2] == (skip, truth) and key[2] in names))
+
+    def style(self, system: str) -> int:
+        """Number of a system: its colour and shape, the same everywhere."""
+        return [info.name for info in self.results.systems].index(system)
+
+    @cached_property
+    def subject(self) -> SystemInfo | None:
+        """The first model, else the first folder of frames, else the first system: what the report is about."""
+        order = {"model": 0, "frames": 1, "baseline": 2}
+        return min(self.results.systems, key=lambda system: order.get(system.kind, 3), default=None)
+
+    def rivals(self, key: CellKey) -> list[str]:
+        """Systems that the subject is compared with in a cell: baselines, else all others."""
+        present = self.cells[key].systems if key in self.cells else {}
+        others = [system for system in self.results.systems if system != self.subject and system.name in present]
+        return [system.name for system in others if system.kind == "baseline"] or [system.name for system in others]
+
+    def average(self, key: CellKey, system: str, average: Average) -> float | None:
+        """One of the two averages."""
+        row = self.summary.get((key, system))
+        if row is None:
+            return None
+        return row.over_sequences if average == "sequences" else row.over_windows
+
+    def ranked(self, key: CellKey, systems: Sequence[str], average: Average) -> list[str]:
+        """Systems that have an average, the best first."""
+        sign = -1 if self.metric(key[2]).higher_is_better else 1
+        values = {system: self.average(key, system, average) for system in systems}
+        found = {system: value for system, value in values.items() if value is not None}
+        return sorted(found, key=lambda system: sign * found[system])
+
+    def difference(self, key: CellKey, first: str, second: str, average: Average) -> Difference | None:
+        """First minus second over the windows in which both have a value."""
+        cell = self.cells[key]
+        means: dict[tuple[str, int], float | None] = {}
+        for window in cell.common_windows():
+            one, other = mean_of(cell.systems[first][window]), mean_of(cell.systems[second][window])
+            means[window] = None if one is None or other is None else one - other
+        groups = list(by_sequence(means).values())
+        if not groups:
+            return None
+        per_sequence = [sum(group) / len(group) for group in groups]
+        values = per_sequence if average == "sequences" else [value for group in groups for value in group]
+        return Difference(sum(values) / len(values), interval(groups, average))
+
+    def clear_winner(self, key: CellKey, average: Average) -> str | None:
+        """The best system, if its paired difference to the second best is off zero."""
+        ranked = self.ranked(key, list(self.cells[key].systems), average) if key in self.cells else []
+        if len(ranked) < 2:
+            return None
+        difference = self.difference(key, ranked[0], ranked[1], average)
+        return ranked[0] if difference is not None and difference.is_off_zero else None

@@ -1,0 +1,72 @@
+"""The page: its parts in order, style and script inside it, and nothing that it would have to fetch.
+
+A content security policy in the page itself lets only this style, this script and embedded pictures through, so that
+nothing a results file may hold can load or run anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from evfi.evaluation.report.markup import Html, element
+
+_PACKAGE: Final = "evfi.evaluation.report"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        anchor: its address in the page.
+        title: its heading.
+        body: what it says.
+    """
+
+    anchor: str
+    title: str
+    body: Html
+
+
+def page(title: str, introduction: Html, sections: Sequence[Section], footer: str) -> str:
+    """The whole page as text, one final newline."""
+    style, script = _read("style.css"), _read("script.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("title", title),
+        element("style", Html(style)),
+    )
+    links = [element("a", section.title, href=f"#{section.anchor}") for section in sections]
+    body = element(
+        "body",
+        element("header", element("h1", title), introduction, element("nav", *links, aria_label="Contents")),
+        element("main", *(_section(section) for section in sections)),
+        element("footer", footer),
+        element("script", Html(script)),
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _section(section: Section) -> Html:
+    return element("section", element("h2", section.title), section.body, id=section.anchor)
+
+
+def _read(name: str) -> str:
+    return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

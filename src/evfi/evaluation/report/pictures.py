@@ -1,0 +1,107 @@
+"""Pictures of a report: where they come from, error maps, slices through time, and how they get into the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evfi.evaluation.results import WindowRecord
+
+ERROR_TOP: Final = 64
+"""Levels of 255 from which on an error has the last colour."""
+
+LARGEST_EDGE_PX: Final = 448
+"""Larger pictures are made smaller."""
+
+_SLICE_HEIGHT_PX: Final = 112
+_QUALITY: Final = 86
+_ANCHORS: Final = (0x000004, 0x1C1044, 0x4F127B, 0x812581, 0xB5367A, 0xE55964, 0xFB8761, 0xFEC287, 0xFCFDBF)
+"""Nine colours of the map "magma" (public domain), dark to light in even perceived steps."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowPictures:
+    """All pictures of one window.
+
+    Attributes:
+        truth: the true frames, key frames included, uint8 [F, H, W, 3].
+        frames: the same as each system made it, by the system's name.
+        events: its events drawn, uint8 [H', W', 3]; None where there are none.
+    """
+
+    truth: NDArray[np.uint8]
+    frames: dict[str, NDArray[np.uint8]]
+    events: NDArray[np.uint8] | None = None
+
+
+class PictureSource(Protocol):
+    """Gives the pictures of windows."""
+
+    def window(self, record: WindowRecord) -> WindowPictures:
+        """The pictures of one window."""
+
+
+def error_map(frame: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colours of the error: mean over channels of the absolute difference, 0 to `ERROR_TOP` levels; larger is the last.
+
+    Args:
+        frame: uint8 [H, W, 3].
+        truth: the same shape.
+
+    Returns:
+        uint8 [h, w, 3], made smaller like other pictures, but before it is coloured.
+    """
+    errors = np.abs(frame.astype(np.int16) - truth).mean(axis=-1).astype(np.float32)
+    small = Image.fromarray(errors).resize(shown_size(frame), Image.Resampling.BOX)
+    levels = np.clip(np.asarray(small) / ERROR_TOP, 0, 1) * 255
+    return error_colours()[np.rint(levels).astype(np.intp)]
+
+
+def error_colours() -> NDArray[np.uint8]:
+    """The colours of errors from none to `ERROR_TOP`, uint8 [256, 3]."""
+    anchors = np.array([[colour >> 16, colour >> 8 & 255, colour & 255] for colour in _ANCHORS], np.float64)
+    places = np.linspace(0, len(anchors) - 1, 256)
+    channels = [np.interp(places, np.arange(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    colours: NDArray[np.uint8] = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return colours
+
+
+def busiest_row(truth: NDArray[np.uint8]) -> int:
+    """The row of pixels that changes most from frame to frame, in uint8 [F, H, W, 3]."""
+    changes = np.zeros(truth.shape[1])
+    for before, after in itertools.pairwise(truth):
+        changes += np.abs(after.astype(np.int16) - before).mean(axis=(1, 2))
+    return int(np.argmax(changes))
+
+
+def slice_through_time(frames: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+    """One row of pixels of every frame, the first frame on top, each as a stripe; uint8 [h, w, 3]."""
+    stripe = max(2, round(_SLICE_HEIGHT_PX / len(frames)))
+    width, _ = shown_size(frames[0])
+    rows = Image.fromarray(np.ascontiguousarray(frames[:, row]))
+    narrow = rows.resize((width, len(frames)), Image.Resampling.BOX)
+    return np.repeat(np.asarray(narrow), stripe, axis=0)
+
+
+def shown_size(picture: NDArray[np.uint8]) -> tuple[int, int]:
+    """(width, height) in px at which a picture is shown."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, LARGEST_EDGE_PX / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def data_uri(picture: NDArray[np.uint8]) -> str:
+    """A picture as text that a page can hold: WebP at the size at which it is shown; the same for the same pixels."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    if image.size != shown_size(picture):
+        image = image.resize(shown_size(picture), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

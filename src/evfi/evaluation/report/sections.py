@@ -1,0 +1,107 @@
+"""The parts of a report, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from evfi.evaluation.bootstrap import FEWEST_SEQUENCES
+from evfi.evaluation.report.charts import plots_section
+from evfi.evaluation.report.context import ReportContext
+from evfi.evaluation.report.document import Section, page
+from evfi.evaluation.report.facts import (
+    definitions_section,
+    omissions_section,
+    protocol_section,
+    provenance_section,
+)
+from evfi.evaluation.report.markup import Html, counted, element, joined
+from evfi.evaluation.report.pictures import PictureSource
+from evfi.evaluation.report.published_table import published_section
+from evfi.evaluation.report.tables import averages_section, differences_section, speed_section
+from evfi.evaluation.report.windows import windows_section
+
+_READING: Final = (
+    "In brackets: 95 % bootstrap intervals. Bold: best by more than chance, that is, the paired difference to the second "
+    "best has an interval that leaves out zero; where nothing is bold, no system is clearly best. Many columns are looked "
+    "at and no allowance is made for that. Arrows say which way is better."
+)
+_OVER_WINDOWS: Final = (
+    f"Fewer than {FEWEST_SEQUENCES} sequences: intervals are over windows of these very sequences. They say how the "
+    "averages depend on which windows were looked at, not how other scenes would come out."
+)
+_DIFFERENCES: Final = (
+    "Both systems on the same windows, mean over sequences, with 95 % intervals of the difference. “Better” and “worse” "
+    "stand where the interval leaves out zero."
+)
+
+
+def render(context: ReportContext, pictures: PictureSource | None) -> str:
+    """The whole report as text."""
+    sections = [
+        Section("protocol", "What was evaluated", protocol_section(context.results)),
+        Section("provenance", "Provenance", provenance_section(context)),
+        Section("results", "Results", _results(context)),
+        Section("differences", "Paired differences", _differences(context)),
+        Section("speed", "Speed", speed_section(context)),
+        *_published(context),
+        Section("plots", "Plots", _per_skip(context, plots_section)),
+        Section("windows", "Best and worst windows", windows_section(context, pictures)),
+        Section("omissions", "What is left out", omissions_section(context)),
+        Section("metrics", "Metrics", definitions_section(context.results)),
+    ]
+    results = context.results
+    footer = f"evfi {results.evfi_version} · {results.created} · made from results.json, which holds every value"
+    return page(_title(context), _introduction(context), sections, footer)
+
+
+def _title(context: ReportContext) -> str:
+    subject = context.subject.name if context.subject else "nothing"
+    others = [system.name for system in context.results.systems if system != context.subject]
+    if not others:
+        return f"Evaluation of {subject}"
+    listed = ", ".join(others[:-1]) + (" and " if len(others) > 1 else "") + others[-1]
+    return f"{subject} against {listed}"
+
+
+def _introduction(context: ReportContext) -> Html:
+    results = context.results
+    scored = [window for window in results.windows if window.dropped is None]
+    frames = sum(len(window.times_us) - 2 for window in scored)
+    protocol = results.protocol.get("title") or results.protocol.get("name") or "none"
+    text = (
+        f"Protocol {protocol}: {counted(len(results.sequences), 'sequence')}, {counted(len(scored), 'window')}, "
+        f"{counted(frames, 'inserted frame')} per system; {results.created[:10]}."
+    )
+    return joined([element("p", text, class_="lead"), _interval_note(context)])
+
+
+def _interval_note(context: ReportContext) -> Html:
+    if any(row.interval_over == "windows" for row in context.summary.values()):
+        return element("p", _OVER_WINDOWS, class_="callout")
+    return Html("")
+
+
+def _results(context: ReportContext) -> Html:
+    return joined([element("p", _READING, class_="note"), _per_skip(context, averages_section)])
+
+
+def _differences(context: ReportContext) -> Html:
+    if len(context.results.systems) < 2:
+        return element("p", "There is one system only.")
+    return joined([element("p", _DIFFERENCES, class_="note"), _per_skip(context, differences_section)])
+
+
+def _published(context: ReportContext) -> list[Section]:
+    body = published_section(context)
+    return [Section("published", "Published numbers", body)] if body else []
+
+
+def _per_skip(context: ReportContext, part: Callable[[ReportContext, int], Html]) -> Html:
+    if not context.skips:
+        return element("p", "Nothing was scored.")
+    parts = []
+    for skip in context.skips:
+        words = f"Skip {skip}: {counted(skip, 'frame')} inserted between two key frames"
+        parts += [element("h3", words), part(context, skip)]
+    return joined(parts)

@@ -1,0 +1,275 @@
+"""The windows that tell most: where the first model loses most, where it gains most, and where it is worst."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from evfi.evaluation.metrics.base import ALL
+from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
+from evfi.evaluation.report.markup import Html, element, joined, number
+from evfi.evaluation.report.pictures import (
+    ERROR_TOP,
+    PictureSource,
+    WindowPictures,
+    busiest_row,
+    data_uri,
+    error_colours,
+    error_map,
+    shown_size,
+    slice_through_time,
+)
+from evfi.evaluation.report.tables import system_label, table
+from evfi.evaluation.results import MetricInfo, WindowRecord
+from evfi.evaluation.score_cells import Cell, WindowKey, mean_of
+
+MOST_PICTURE_BYTES: Final = 10_000_000
+_MOST_SYSTEMS: Final = 6
+_FEWEST_SLICE_FRAMES: Final = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Pick:
+    """A window that is shown.
+
+    Attributes:
+        record: which.
+        cell: the scores it was chosen by.
+        reason: why, in words.
+        rival: the baseline that the subject is compared with; None without any.
+        place: the inserted frame that is shown, 0 is the first.
+    """
+
+    record: WindowRecord
+    cell: Cell
+    reason: str
+    rival: str | None
+    place: int
+
+
+def windows_section(context: ReportContext, source: PictureSource | None) -> Html:
+    """The chosen windows of every skip, with pictures as long as these are not too large together."""
+    picks = {skip: pick_windows(context, skip) for skip in context.skips}
+    budget = _Budget(source, MOST_PICTURE_BYTES)
+    by_rank = [picks[skip][rank] for rank in range(3) for skip in picks if rank < len(picks[skip])]
+    shown = {pick: _window_figure(context, pick, budget) for pick in by_rank}
+    parts = []
+    for skip, chosen in picks.items():
+        if chosen:
+            parts += [element("h3", f"Skip {skip}"), *(shown[pick] for pick in chosen)]
+    if not parts:
+        return element("p", "There is no window to choose from.")
+    return joined([_introduction(context), *parts])
+
+
+def pick_windows(context: ReportContext, skip: int) -> list[Pick]:
+    """The windows of largest loss, largest gain and worst value of the subject; fewer where they coincide.
+
+    The first headline metric over the whole frame decides, under the protocol's first truth; the rival is the baseline
+    with the best average.
+    """
+    if context.subject is None or not context.headline or not context.truths(skip):
+        return []
+    key = (skip, context.truths(skip)[0], context.headline[0].name, ALL)
+    cell = context.cells.get(key)
+    if cell is None or context.subject.name not in cell.systems:
+        return []
+    rival = next(iter(context.ranked(key, context.rivals(key), "sequences")), None)
+    metric = context.headline[0]
+    reasons: dict[WindowKey, list[str]] = {}
+    choices = _choices(cell, context.subject.name, rival, metric)
+    for window, reason in choices:
+        reasons.setdefault(window, []).append(reason)
+    records = {record.key: record for record in context.results.windows}
+    return [
+        Pick(records[window[0], skip, window[1]], cell, "; ".join(words), rival,
+             _extreme_place(cell, window, context.subject.name, rival, metric, words[0]))
+        for window, words in reasons.items()
+    ]  # fmt: skip
+
+
+def _choices(cell: Cell, subject: str, rival: str | None, metric: MetricInfo) -> list[tuple[WindowKey, str]]:
+    sign = 1 if metric.higher_is_better else -1
+    common = cell.common_windows()
+    own = {window: mean_of(cell.systems[subject][window]) for window in common}
+    goodness = {window: sign * value for window, value in own.items() if value is not None}
+    found: list[tuple[WindowKey, str]] = []
+    if rival is not None:
+        others = {window: mean_of(cell.systems[rival][window]) for window in goodness}
+        gains = {window: goodness[window] - sign * other for window, other in others.items() if other is not None}
+        if gains:
+            worst, best = min(gains, key=lambda window: gains[window]), max(gains, key=lambda window: gains[window])
+            found += [(worst, _loss_words(subject, rival, gains[worst], metric))]
+            found += [(best, _gain_words(subject, rival, gains[best], metric))] if best != worst else []
+    if goodness:
+        worst = min(goodness, key=lambda window: goodness[window])
+        value = number(own[worst], metric.decimals)
+        found.append((worst, f"worst {metric.title} of {subject}: {_with_unit(value, metric)}"))
+    return found
+
+
+def _loss_words(subject: str, rival: str, gain: float, metric: MetricInfo) -> str:
+    size = _with_unit(number(abs(gain), metric.decimals), metric)
+    if gain < 0:
+        return f"{subject} loses most against {rival}: by {size} {metric.title}"
+    return f"{subject} gains least over {rival} (it loses nowhere): {size} {metric.title}"
+
+
+def _gain_words(subject: str, rival: str, gain: float, metric: MetricInfo) -> str:
+    size = _with_unit(number(abs(gain), metric.decimals), metric)
+    if gain > 0:
+        return f"{subject} gains most over {rival}: {size} {metric.title}"
+    return f"{subject} loses least against {rival} (it gains nowhere): by {size} {metric.title}"
+
+
+def _with_unit(value: str, metric: MetricInfo) -> str:
+    return f"{value} {metric.unit}" if metric.unit else value
+
+
+def _extreme_place(
+    cell: Cell, window: WindowKey, subject: str, rival: str | None, metric: MetricInfo, reason: str
+) -> int:
+    """The inserted frame in which what the window was chosen for shows most."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    own = [np.nan if value is None else sign * value for value in cell.systems[subject][window]]
+    if rival is not None and not reason.startswith("worst"):
+        others = [np.nan if value is None else sign * value for value in cell.systems[rival][window]]
+        own = [mine - other for mine, other in zip(own, others, strict=False)]
+        if "gains most" in reason or "loses least" in reason:
+            own = [-value for value in own]
+    found = [index for index, value in enumerate(own) if not np.isnan(value)]
+    return min(found, key=lambda index: own[index], default=0)
+
+
+class _Budget:
+    """Gives pictures as long as all together are not too large."""
+
+    def __init__(self, source: PictureSource | None, most: int) -> None:
+        self.source, self.left = source, most
+
+    def spend(self, figure: Callable[[WindowPictures], Html], record: WindowRecord) -> Html | None:
+        """What is made of a window's pictures; None where there is no source, or it would be too much."""
+        if self.source is None or self.left <= 0:
+            return None
+        made = figure(self.source.window(record))
+        if len(made) > self.left:
+            self.left = 0
+            return None
+        self.left -= len(made)
+        return made
+
+
+def _introduction(context: ReportContext) -> Html:
+    metric = context.headline[0]
+    bar = error_colours()[None].repeat(12, axis=0)
+    scale = element("img", src=data_uri(bar), alt="colours from black over red to light yellow", class_="bar")
+    words = (
+        f"Chosen by {metric.title} over the whole frame, {TRUTH_TITLES.get(context.truths(context.skips[0])[0], '')}, "
+        "mean of the window; shown is the inserted frame in which the reason shows most. The baseline is the one with "
+        "the best average. Pictures are compressed and at most 448 px large; nothing is measured on them. Truth is as "
+        "recorded. Events: red brighter, blue darker. "
+    )
+    legend = element(
+        "span", "Errors: mean absolute difference of the channels, 0 ", scale, f" {ERROR_TOP} of 255 or more."
+    )
+    return element("p", words, legend, class_="note")
+
+
+def _window_figure(context: ReportContext, pick: Pick, budget: _Budget) -> Html:
+    record = pick.record
+    begin, end = record.times_us[0] / 1e3, record.times_us[-1] / 1e3
+    where = f"frames {record.start_frame} to {record.end_frame}, {begin:,.1f} to {end:,.1f} ms"
+    heading = element("h4", record.sequence, element("span", f" window {record.index} · {where}", class_="what"))
+    reason = pick.reason[:1].upper() + pick.reason[1:] + "."
+    pictures = budget.spend(lambda found: _pictures(context, pick, found), record)
+    if pictures is None and budget.source is not None:
+        pictures = element("p", "Its pictures are left out: the report would be too large.", class_="note")
+    return element("article", heading, element("p", reason), _values_table(context, pick), pictures, class_="window")
+
+
+def _values_table(context: ReportContext, pick: Pick) -> Html:
+    """The headline metrics of this window, all systems."""
+    skip, truth = pick.cell.skip, pick.cell.truth
+    window = (pick.record.sequence, pick.record.index)
+    cells = [context.cells.get((skip, truth, metric.name, ALL)) for metric in context.headline]
+    rows = []
+    for name in pick.cell.systems:
+        shown = [
+            number(mean_of(cell.systems[name][window]), metric.decimals)
+            if cell is not None and window in cell.systems.get(name, {})
+            else "–"
+            for cell, metric in zip(cells, context.headline, strict=True)
+        ]
+        at_place = pick.cell.systems[name][window][pick.place]
+        values = [*shown, number(at_place, context.headline[0].decimals)]
+        row = [element("td", value, class_="value") for value in values]
+        rows.append(element("tr", element("th", system_label(context, name), scope="row"), *row))
+    titles = [metric.title for metric in context.headline]
+    head = ["Mean of the window", *titles, f"{titles[0]} of inserted frame {pick.place + 1}"]
+    return table(head, [rows], None, "compact")
+
+
+def _pictures(context: ReportContext, pick: Pick, pictures: WindowPictures) -> Html:
+    at = pick.place + 1
+    truth = pictures.truth[at]
+    inputs = [
+        _picture(pictures.truth[0], "Start key frame"),
+        _picture(pictures.events, "Events") if pictures.events is not None else None,
+        _picture(truth, f"Truth, inserted frame {at}"),
+        _picture(pictures.truth[-1], "End key frame"),
+    ]
+    names = [name for name in _shown_systems(context, pick) if name in pictures.frames]
+    made = [_made_frame(context, pick, name, pictures.frames[name][at], truth) for name in names]
+    return joined([
+        element("div", *inputs, class_="pictures"),
+        element("div", *made, class_="pictures"),
+        _slices(pictures, names),
+    ])  # fmt: skip
+
+
+def _shown_systems(context: ReportContext, pick: Pick) -> Sequence[str]:
+    """The subject first, then its rival, then the others as far as there is room."""
+    subject = context.subject.name if context.subject else ""
+    first = [name for name in (subject, pick.rival) if name in pick.cell.systems]
+    others = [name for name in pick.cell.systems if name not in first]
+    return [name for name in [*first, *others] if name is not None][:_MOST_SYSTEMS]
+
+
+def _made_frame(
+    context: ReportContext, pick: Pick, name: str, frame: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    truth: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+) -> Html:  # fmt: skip
+    metric = context.headline[0]
+    value = pick.cell.systems[name][pick.record.sequence, pick.record.index][pick.place]
+    shown = f" · {_with_unit(number(value, metric.decimals), metric)}"
+    return element(
+        "figure",
+        _image(frame, f"frame made by {name}"),
+        _image(error_map(frame, truth), f"error map of {name}"),
+        element("figcaption", system_label(context, name), shown),
+    )
+
+
+def _slices(pictures: WindowPictures, names: Sequence[str]) -> Html | None:
+    if len(pictures.truth) < _FEWEST_SLICE_FRAMES:
+        return None
+    row = busiest_row(pictures.truth)
+    shown = [_picture(slice_through_time(pictures.truth, row), "Truth")]
+    shown += [_picture(slice_through_time(pictures.frames[name], row), name) for name in names]
+    words = (
+        f"Row {row} of the pictures (the one with most change, counted from 0 at the top) over the window's "
+        f"{len(pictures.truth)} frames: time goes down, first and last stripe are the key frames."
+    )
+    return joined([element("p", words, class_="note"), element("div", *shown, class_="pictures slices")])
+
+
+def _picture(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], caption: str) -> Html:
+    return element("figure", _image(picture, caption), element("figcaption", caption))
+
+
+def _image(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], words: str) -> Html:
+    width, height = shown_size(picture)
+    return element("img", src=data_uri(picture), alt=words, width=width, height=height, loading="lazy")
