@@ -14,7 +14,7 @@ from typing import Any, Final
 from evfi.errors import ConfigError
 from evfi.evaluation.bootstrap import interval
 from evfi.evaluation.results import EvaluationResults, MetricInfo
-from evfi.evaluation.results_table import Table, as_text, interval_text, number_text
+from evfi.evaluation.results_table import Table, as_text, interval_text, metric_title, number_text
 from evfi.evaluation.score_cells import (
     Cell,
     Values,
@@ -31,6 +31,9 @@ _PROTOCOL_TELLS_ONLY: Final = frozenset(
     {"title", "description", "source", "datasets", "layouts", "unverified", "skips", "truths", "metrics", "average"}
 )
 """Fields of a protocol that change no value: they say what to compute and show, or are for people."""
+
+VAE_TRUTH: Final = "vae_truth"
+"""In an evaluation's settings: the fingerprint of the autoencoder that true frames passed through."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +125,20 @@ def compare(
     cells_a = {cell.key: cell for cell in cells_of(a)}
     cells_b = {cell.key: cell for cell in cells_of(b)}
     better = {metric.name: 1 if metric.higher_is_better else -1 for metric in metrics}
+    truth_note = _note_of_truth(a, b)
     rows = [
         _row(cells_a[key], cells_b[key], pair, better[key[2]], seed)
         for pair in pairs
         for key in cells_a
-        if key in cells_b and key[2] in better and pair[0] in cells_a[key].systems and pair[1] in cells_b[key].systems
+        if key in cells_b and key[2] in better and not (truth_note and key[1] == "vae")
+        if pair[0] in cells_a[key].systems and pair[1] in cells_b[key].systems
     ]
     rows = [row for row in rows if row.num_pairs + row.num_undefined]
     if not rows:
         raise ConfigError(
             "nothing to compare: expected a window that both have scored with the same metric; found none"
         )
-    notes = [*_notes_of_names(a, b, pairs), *_notes_of_windows(cells_a.values(), cells_b.values(), pairs)]
+    notes = [*truth_note, *_notes_of_names(a, b, pairs), *_notes_of_windows(cells_a.values(), cells_b.values(), pairs)]
     return Comparison(tuple(rows), metrics, tuple(dict.fromkeys(notes)))
 
 
@@ -166,12 +171,10 @@ def _cells(row: ComparisonRow, metric: MetricInfo) -> tuple[str, ...]:
     share = row.share_b_better
     undefined = f" ({row.num_undefined} undefined)" if row.num_undefined else ""
     return (
-        *(
-            str(row.skip),
-            row.truth,
-            row.region,
-            f"{metric.title} {arrow}" + (f" ({metric.unit})" if metric.unit else ""),
-        ),
+        str(row.skip),
+        row.truth,
+        row.region,
+        metric_title(metric),
         number_text(row.over_windows, decimals, sign=True),
         number_text(row.over_sequences, decimals, sign=True),
         interval_text(row.interval, decimals, sign=True) + (" (w)" if row.interval_over == "windows" else ""),
@@ -276,6 +279,14 @@ def _row(a: Cell, b: Cell, pair: tuple[str, str], better: int, seed: int) -> Com
 def _difference(a: Values, b: Values) -> float | None:
     """Mean of B - A over the frames that are defined in both."""
     return mean_of(y - x for x, y in zip(a, b, strict=True) if x is not None and y is not None)
+
+
+def _note_of_truth(a: EvaluationResults, b: EvaluationResults) -> tuple[str, ...]:
+    """A note where true frames passed through different autoencoders, so that "vae" is not the same truth."""
+    first, second = a.settings.get(VAE_TRUTH), b.settings.get(VAE_TRUTH)
+    if first == second:
+        return ()
+    return (f"truth vae is left out: autoencoder {str(first)[:12]} in A, {str(second)[:12]} in B",)
 
 
 def _notes_of_names(a: EvaluationResults, b: EvaluationResults, pairs: tuple[tuple[str, str], ...]) -> Iterable[str]:
