@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evfi.errors import ConfigError, RecordingError
 from evfi.evaluation.cropping import crop_events, cropped
@@ -187,6 +189,31 @@ def test_files_that_are_no_protocols(tmp_path: Path, content: bytes, message: st
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         load_protocol(path)
+
+
+PLACES = [(key, part) for key, value in load_protocol("timelens-xl").to_dict().items()
+          for part in (value if isinstance(value, dict) else [None])]  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(place=st.sampled_from(PLACES), value=JSON)
+def test_whatever_a_file_holds_it_is_a_protocol_or_a_config_error(place: tuple[str, str | None], value: Any) -> None:
+    data = load_protocol("timelens-xl").to_dict()
+    key, part = place
+    if part is None:
+        data[key] = value
+    else:
+        data[key][part] = value
+    try:
+        protocol = protocol_from_text(json.dumps(data), "mine")
+    except ConfigError as error:
+        assert "\n" not in str(error) and str(error).startswith("mine: ")
+    else:
+        assert protocol_from_dict(protocol.to_dict(), "mine") == protocol
 
 
 def test_missing_files(tmp_path: Path) -> None:
