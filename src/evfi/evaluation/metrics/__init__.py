@@ -1,9 +1,10 @@
 """How close frames are to the truth, in numbers that are defined to the last rounding.
 
-`base` says what a metric is given and what it returns; every other file holds metrics of one kind.
+`base` says what a metric is given and what it returns, `registry` lists all of them; every other file holds metrics of one
+kind.
 """
 
 from evfi.evaluation.metrics.pixels import psnr
-from evfi.evaluation.metrics.regions import moving_pixels
+from evfi.evaluation.metrics.regions import moving_pixels, regions_of
 
-__all__ = ["moving_pixels", "psnr"]
+__all__ = ["moving_pixels", "psnr", "regions_of"]

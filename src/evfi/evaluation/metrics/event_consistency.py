@@ -1,0 +1,7 @@
+"""Whether frames explain the events."""
+
+from __future__ import annotations
+
+from evfi.evaluation.metrics.base import Metric
+
+METRICS: tuple[Metric, ...] = ()

@@ -1,0 +1,7 @@
+"""LDR-FLIP."""
+
+from __future__ import annotations
+
+from evfi.evaluation.metrics.base import Metric
+
+METRICS: tuple[Metric, ...] = ()

@@ -1,0 +1,7 @@
+"""Distances in the features of trained networks."""
+
+from __future__ import annotations
+
+from evfi.evaluation.metrics.base import Metric
+
+METRICS: tuple[Metric, ...] = ()

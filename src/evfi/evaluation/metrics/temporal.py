@@ -1,0 +1,7 @@
+"""How steady frames are in time."""
+
+from __future__ import annotations
+
+from evfi.evaluation.metrics.base import Metric
+
+METRICS: tuple[Metric, ...] = ()
