@@ -135,6 +135,17 @@ def test_detail_restoration_is_a_setting(bundle: ModelBundle, interpolator: Inte
     assert (next(plain.interpolate(recording, insert=1)).frames[1, 20:, 20:] != still[0, 20:, 20:]).any()
 
 
+def test_one_sided_sampling_does_not_look_at_the_end_image(bundle: ModelBundle) -> None:
+    window = _recording().load_window(_recording().plan_windows(2)[0])
+    other = replace(window, end_image=255 - window.end_image)
+    config = SamplingConfig.from_defaults(bundle.sampling, **FAST, two_sided=False, detail_restoration=False)
+    one_sided = Interpolator(bundle, config)
+    made = one_sided.interpolate_window(window)[1:-1]
+    np.testing.assert_array_equal(made, one_sided.interpolate_window(other)[1:-1])
+    both = Interpolator(bundle, replace(config, two_sided=True))
+    assert (made != both.interpolate_window(window)[1:-1]).any()
+
+
 def test_progress_is_told(interpolator: Interpolator) -> None:
     told = []
     list(interpolator.interpolate(_recording(), insert=1, on_step=lambda *step: told.append(step)))

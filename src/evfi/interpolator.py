@@ -187,6 +187,8 @@ class Interpolator:
         """All frames of a window as the model makes them, uint8 [F, H, W, 3] of the model size."""
         inputs = window_inputs(window, geometry, self.bundle)
         weights = fusion_weights(torch.from_numpy(window.spec.times_us))
+        if not self.config.two_sided:
+            weights = torch.ones_like(weights)
         noise = SeededNoise(seed, window.spec.index)
         latents = sample_window(self.bundle, inputs, self.config, noise, weights=weights, on_step=on_step)
         return to_pictures(self.bundle.decode(latents, self.config.decode_chunk_size).float() * 127.5 + 127.5)
