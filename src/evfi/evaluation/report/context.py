@@ -23,8 +23,9 @@ TRUTH_WORDS: Final = {
 REGION_TITLES: Final = {ALL: "Whole frame", "moving": "Moving region", "changing": "Changing region"}
 REGION_WORDS: Final = {
     ALL: "every pixel",
-    "moving": "pixels of each frame where the truth differs from either key frame by more than 12 of 255, grown by 3 px",
-    "changing": "pixels where the truth changes by more than 20 of 255 in some channel within the window",
+    "moving": "of each frame, the pixels where the truth differs from either key frame by more than 12 of 255 "
+    "in the mean of channels, grown by 3 px",
+    "changing": "of a whole window, the pixels where the truth changes by more than 20 of 255 in some channel",
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from evfi.evaluation.report.context import TRUTH_TITLES, TRUTH_WORDS, ReportContext
+from evfi.evaluation.report.context import REGION_TITLES, REGION_WORDS, TRUTH_TITLES, TRUTH_WORDS, ReportContext
 from evfi.evaluation.report.markup import Html, counted, element, joined
 from evfi.evaluation.report.tables import system_label, table
 from evfi.evaluation.results import EvaluationResults, SequenceInfo, SystemInfo
@@ -35,7 +35,7 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Protocol", joined([element("b", protocol.get("title", "")), element("code", protocol.get("name", ""))], " ")),
         ("Rules", protocol.get("description", "")),
         ("Source", protocol.get("source")),
-        ("Skips", ", ".join(map(str, skips)) + " true frames left out between two key frames"),
+        ("Skips", _listed(skips) + " true frames left out between two key frames"),
         ("Windows", _window_words(protocol.get("windows"))),
         ("Left out", _drop_words(protocol.get("drop"))),
         ("Size", _SIZE_WORDS.get(str(protocol.get("size")), protocol.get("size"))),
@@ -44,6 +44,11 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Models", _settings_words(protocol.get("sampling"))),
     ]
     return joined([_facts(facts), _unverified(protocol.get("unverified"))])
+
+
+def _listed(skips: Sequence[int]) -> str:
+    words = [str(skip) for skip in skips]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _window_words(rule: object) -> str | None:
@@ -243,7 +248,19 @@ def definitions_section(results: EvaluationResults) -> Html:
             )
         )
         entries.append(element("dd", metric.definition))
-    return element("dl", *entries, class_="definitions")
+    return element("dl", *entries, *_regions(results), class_="definitions")
+
+
+def _regions(results: EvaluationResults) -> list[Html]:
+    """What the regions are that have scores."""
+    found = dict.fromkeys(score.region for score in results.scores)
+    return [
+        joined([
+            element("dt", REGION_TITLES.get(region, region), " ", element("code", region), " region"),
+            element("dd", REGION_WORDS.get(region, "no description"), "."),
+        ])
+        for region in found
+    ]  # fmt: skip
 
 
 def _facts(facts: Sequence[tuple[str, object]]) -> Html:
@@ -260,6 +277,8 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _compact(value: object) -> str:
+    if value is None or value == []:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

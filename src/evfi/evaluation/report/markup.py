@@ -37,8 +37,8 @@ def escaped(value: object) -> Html:
 
 
 def joined(parts: Iterable[object], between: str = "") -> Html:
-    """Parts one after the other, with text between them."""
-    return Html(escaped(between).join(escaped(part) for part in parts))
+    """Parts one after the other, with text between them; None is left out."""
+    return Html(escaped(between).join(escaped(part) for part in parts if part is not None))
 
 
 def element(tag: str, /, *children: object, **attributes: object) -> Html:
@@ -56,7 +56,7 @@ def element(tag: str, /, *children: object, **attributes: object) -> Html:
     )
     if tag in _VOID:
         return Html(f"<{tag}{inside}>")
-    return Html(f"<{tag}{inside}>{joined(child for child in children if child is not None)}</{tag}>")
+    return Html(f"<{tag}{inside}>{joined(children)}</{tag}>")
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:

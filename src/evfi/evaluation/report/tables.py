@@ -89,7 +89,7 @@ def _region_tables(context: ReportContext, skip: int, truth: str, metrics: Seque
     for region in context.regions(skip, truth, metrics):
         present = [metric for metric in metrics if (skip, truth, metric.name, region) in context.cells]
         tables.append(_averages_table(context, skip, truth, region, present))
-    return joined(tables)
+    return element("div", *tables, class_="tables")
 
 
 def _averages_table(context: ReportContext, skip: int, truth: str, region: str, metrics: Sequence[MetricInfo]) -> Html:
@@ -105,17 +105,11 @@ def _averages_table(context: ReportContext, skip: int, truth: str, region: str, 
 def _caption(region: str, rows: Sequence[SummaryRow]) -> Html:
     windows, sequences = ({getattr(row, name) for row in rows} for name in ("num_windows", "num_sequences"))
     undefined = max((row.num_undefined for row in rows), default=0)
-    words = [f"{_range(windows)} windows of {_range(sequences)} sequences"]
+    words = f"{_counted(windows, 'window')} of {_counted(sequences, 'sequence')}"
     if undefined:
-        words.append(f"in up to {counted(undefined, 'window')} not defined")
-    return joined(
-        [
-            element("b", REGION_TITLES.get(region, region)),
-            element("span", REGION_WORDS.get(region, ""), class_="what"),
-            element("span", "; ".join(words), class_="what"),
-        ],
-        " ",
-    )
+        words += f"; not defined in {counted(undefined, 'window')}"
+    name = element("b", REGION_TITLES.get(region, region), title=REGION_WORDS.get(region))
+    return joined([name, element("span", words, class_="what")], " ")
 
 
 def _averages_body(
@@ -152,15 +146,15 @@ def differences_section(context: ReportContext, skip: int) -> Html:
         return Html("")
     tables = []
     for truth in context.truths(skip):
-        for region in context.regions(skip, truth, context.headline):
-            rows = _difference_rows(context, subject.name, skip, truth, region)
-            if rows:
-                head = [f"{subject.name} minus", *(metric_heading(metric) for metric in context.headline)]
-                caption = joined(
-                    [element("b", TRUTH_TITLES.get(truth, truth)), REGION_TITLES.get(region, region)], ", "
-                )
-                tables.append(table(head, [rows], caption, "sortable"))
-    return joined(tables)
+        bodies = [
+            _difference_rows(context, subject.name, skip, truth, region)
+            for region in context.regions(skip, truth, context.headline)
+        ]
+        if any(bodies):
+            head = [f"{subject.name} minus", *(metric_heading(metric) for metric in context.headline)]
+            badge = element("span", TRUTH_TITLES.get(truth, truth), class_=f"badge {truth}")
+            tables.append(table(head, filter(None, bodies), badge, "sortable"))
+    return element("div", *tables, class_="tables")
 
 
 def _difference_rows(context: ReportContext, subject: str, skip: int, truth: str, region: str) -> list[Html]:
@@ -173,7 +167,10 @@ def _difference_rows(context: ReportContext, subject: str, skip: int, truth: str
         ]
         if any("data-value" in cell for cell in cells):
             rows.append(element("tr", element("th", system_label(context, rival), scope="row"), *cells))
-    return rows
+    if not rows:
+        return []
+    title = element("th", REGION_TITLES.get(region, region), colspan=len(keys) + 1, scope="rowgroup")
+    return [element("tr", title, class_="group"), *rows]
 
 
 def _difference_cell(context: ReportContext, key: CellKey, subject: str, rival: str, metric: MetricInfo) -> Html:
@@ -238,6 +235,6 @@ def _groups(metrics: Sequence[MetricInfo]) -> list[Sequence[MetricInfo]]:
     return [metrics[start : start + _MOST_COLUMNS] for start in range(0, len(metrics), _MOST_COLUMNS)]
 
 
-def _range(counts: set[int]) -> str:
+def _counted(counts: set[int], noun: str) -> str:
     low, high = min(counts, default=0), max(counts, default=0)
-    return str(low) if low == high else f"{low} to {high}"
+    return counted(low, noun) if low == high else f"{low} to {high} {noun}s"
