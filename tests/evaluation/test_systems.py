@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from system_tasks import FLOORED, HEIGHT, WIDTH, window_task
+
+from evfi.errors import ConfigError
+from evfi.evaluation import model_system
+from evfi.evaluation.ground_truth import scored_size_frame
+from evfi.evaluation.model_system import weights_fingerprint
+from evfi.evaluation.systems import SizeRule, System, SystemRequest, load_system
+from evfi.interpolator import Interpolator, to_pictures, window_inputs
+from evfi.models.bundle import ModelBundle
+from evfi.sampling.config import SamplingConfig
+from evfi.sampling.noise import SeededNoise
+from evfi.sampling.two_sided import fusion_weights, sample_window
+from evfi.video.geometry import FrameGeometry
+from tiny_models import tiny_bundle
+
+FAST = {"num_inference_steps": 1, "max_guidance_scale": 1.0}
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ModelBundle:
+    return tiny_bundle(factor=8)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, bundle: ModelBundle) -> None:
+    monkeypatch.setattr(model_system.Interpolator, "from_pretrained", classmethod(lambda cls, *_: Interpolator(bundle)))
+
+
+def _baseline(name: str, size: SizeRule = "original") -> System:
+    return load_system(SystemRequest(name, "baseline", name), size, "cpu")
+
+
+def _model(size: SizeRule = "original", **settings: Any) -> System:
+    return load_system(SystemRequest("ours", "model", "tiny", FAST | settings), size, "cpu")
+
+
+def test_hold_shows_the_key_frame_before() -> None:
+    task = window_task()
+    frames = _baseline("hold").make(task)
+    assert frames.shape == (5, HEIGHT, WIDTH, 3)
+    assert (frames[:4] == task.window.start_image).all()
+    assert (frames[4] == task.window.end_image).all()
+
+
+def test_linear_mixes_by_time() -> None:
+    task = window_task()
+    frames = _baseline("linear").make(task)
+    start, end = task.window.start_image.astype(float), task.window.end_image.astype(float)
+    assert (frames[1] == np.rint(0.75 * start + 0.25 * end)).all()
+    assert (frames[[0, -1]] == np.stack([task.window.start_image, task.window.end_image])).all()
+
+
+@pytest.mark.parametrize("name", ["hold", "linear"])
+def test_baselines_work_on_the_floored_key_frames(name: str) -> None:
+    task = window_task()
+    frames = _baseline(name, "floor8").make(task)
+    assert frames.shape == (5, *FLOORED, 3)
+    assert (frames[0] == scored_size_frame(task.window.start_image, "floor8")).all()
+    assert (frames[-1] == scored_size_frame(task.window.end_image, "floor8")).all()
+
+
+def test_baselines_say_who_they_are() -> None:
+    infos = [_baseline(name).info for name in ("hold", "linear")]
+    assert [info.settings for info in infos] == [{"baseline": "hold"}, {"baseline": "linear"}]
+    assert infos[0].fingerprint != infos[1].fingerprint
+    assert (infos[0].kind, infos[0].device, infos[0].licence) == ("baseline", "", "")
+
+
+def test_an_unknown_baseline_is_told_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"^no baseline 'flow'; there are hold, linear, rife$"):
+        _baseline("flow")
+
+
+def test_only_models_take_settings(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^baseline hold takes no settings, got fps$"):
+        load_system(SystemRequest("hold", "baseline", "hold", {"fps": 3}), "original", "cpu")
+    with pytest.raises(ConfigError, match=r"^frames theirs takes no settings, got fps$"):
+        load_system(SystemRequest("theirs", "frames", str(tmp_path), {"fps": 3}), "original", "cpu")
+
+
+def test_an_unknown_kind_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^a system must be a model, a baseline or frames, got 'magic'$"):
+        load_system(SystemRequest("a", "magic", "b"), "original", "cpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_model_makes_what_the_interpolator_makes(bundle: ModelBundle) -> None:
+    task = window_task()
+    interpolator = Interpolator(bundle, SamplingConfig.from_defaults(bundle.sampling, **FAST))
+    system = _model()
+    assert (system.make(task) == interpolator.interpolate_window(task.window, seed=task.seed)).all()
+    assert system.notes == []
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("upscale", [1, 2])
+@pytest.mark.parametrize("size_mode", ["resize", "pad"])
+def test_floored_frames_come_from_the_model_size_by_one_resampling(
+    bundle: ModelBundle, upscale: int, size_mode: str
+) -> None:
+    """The published way, step by step: floor, upscale, sample, decode, Lanczos to the floored size."""
+    task = window_task()
+    config = SamplingConfig.from_defaults(bundle.sampling, upscale=upscale, detail_restoration=False, **FAST)
+    geometry = FrameGeometry((WIDTH, HEIGHT), 8, "resize", upscale)
+    with torch.inference_mode():
+        latents = sample_window(
+            bundle,
+            window_inputs(task.window, geometry, bundle),
+            config,
+            SeededNoise(0, task.window.spec.index),
+            weights=fusion_weights(torch.from_numpy(task.window.spec.times_us)),
+        )
+        pictures = to_pictures(bundle.decode(latents, config.decode_chunk_size).float() * 127.5 + 127.5)
+    expected = np.stack([geometry.to_fitted(picture) for picture in pictures])
+    frames = _model("floor8", upscale=upscale, size_mode=size_mode, detail_restoration=False).make(task)
+    assert frames.shape == (5, *FLOORED, 3)
+    assert (frames[1:-1] == expected[1:-1]).all()
+    assert (frames[0] == geometry.fit(task.window.start_image)).all()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_detail_is_restored_at_the_floored_size() -> None:
+    task = window_task(events=3)
+    task.window.end_image[...] = task.window.start_image
+    restored, plain = (_model("floor8", detail_restoration=on).make(task) for on in (True, False))
+    key = scored_size_frame(task.window.start_image, "floor8")
+    difference, plain_difference = (np.abs(frames[2].astype(int) - key).mean() for frames in (restored, plain))
+    assert difference < plain_difference / 2
+
+
+@pytest.mark.usefixtures("tiny")
+def test_windows_do_not_depend_on_their_order() -> None:
+    tasks = [window_task(start=start, index=start) for start in (0, 4)]
+    forth, back = ([system.make(task) for task in order] for system, order in (
+        (_model(), tasks), (_model(), tasks[::-1])))  # fmt: skip
+    assert (forth[0] == back[1]).all()
+    assert (forth[1] == back[0]).all()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_window_without_events_is_blended_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    task = window_task(events=0)
+    system = _model("floor8")
+    assert (system.make(task) == _baseline("linear", "floor8").make(task)).all()
+    note = "ours: street, skip 3, window 1 has no events and is a blend of its key frames"
+    assert system.notes == [note]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [note]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_models_info_holds_all_that_defines_its_frames() -> None:
+    info = _model(fps=9).info
+    assert (info.name, info.kind, info.licence) == ("ours", "model", "none")
+    assert info.device
+    assert {
+        "model": "test model",
+        "fps": 9,
+        "dtype": "float32",
+        "size_mode": "pad",
+        "num_inference_steps": 1,
+    }.items() <= (info.settings.items())
+    assert info.settings["event_stack"]
+    assert json.loads(json.dumps(info.settings)) == info.settings
+    assert info.fingerprint == _model(fps=9).info.fingerprint
+    assert info.fingerprint != _model(fps=8).info.fingerprint
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_unknown_setting_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown sampling setting stepz; known are "):
+        _model(stepz=3)
+    with pytest.raises(ConfigError, match=r"^unknown sampling setting device; known are "):
+        _model(device="cpu")
+
+
+def test_the_weights_fingerprint_sees_every_value_but_not_the_layout() -> None:
+    network = torch.nn.Conv2d(3, 4, 3)
+    first = weights_fingerprint({"a": network})
+    network.weight.data = network.weight.data.contiguous(memory_format=torch.channels_last)
+    assert weights_fingerprint({"a": network}) == first
+    assert weights_fingerprint({"b": network}) != first
+    assert weights_fingerprint({"a": network.to(torch.bfloat16)}) != first
+    other = torch.nn.Conv2d(3, 4, 3)
+    both = {"a": network, "b": other}
+    assert weights_fingerprint(both) == weights_fingerprint(dict(reversed(both.items())))
+    before = weights_fingerprint({"b": other})
+    other.bias.data[-1] += 1  # type: ignore[union-attr]
+    assert weights_fingerprint({"b": other}) != before
