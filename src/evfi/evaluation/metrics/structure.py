@@ -1,7 +1,191 @@
-"""Structural similarity."""
+"""Structural similarity (SSIM), in the variants that published code computes.
+
+All are one formula with other parameters: per pixel, with local means m, variances v and covariance c under a window,
+
+    (2 m1 m2 + C1) (2 c + C2) / ((m1² + m2² + C1) (v1 + v2 + C2)),    C1 = (0.01 · 255)², C2 = (0.03 · 255)²
+
+averaged over pixels and channels. The variants differ in the channels, in the window, in what happens at the borders, and in
+what is done with negative values. The map is aligned with the picture: the value of a window belongs to its centre pixel.
+
+Convention: levels 0 to 255 in float64.
+"""
 
 from __future__ import annotations
 
-from evfi.evaluation.metrics.base import Metric
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
-METRICS: tuple[Metric, ...] = ()
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from evfi.evaluation.metrics.base import ALL, Metric, Score, ScoredWindow, Values, masked_mean
+
+_C1: Final = (0.01 * 255) ** 2
+_C2: Final = (0.03 * 255) ** 2
+
+
+@dataclass(frozen=True)
+class SsimVariant:
+    """What one SSIM does.
+
+    Attributes:
+        window: weights along one axis, of odd number; the window is their product with themselves.
+        on_luma: one channel, `rounded_luma`; otherwise red, green and blue each, and their mean.
+        samples: pixels of the window if variances are those of a sample (n - 1), as scikit-image has them by default; 0
+            for those of the weights.
+        drops_negative: a negative product of contrast and structure counts as 0.
+        as_volume: the channels are a third axis of the picture, along which the window lies too; borders are repeated in
+            all three. Otherwise only pixels whose window lies within the picture have a value.
+    """
+
+    window: tuple[float, ...]
+    on_luma: bool = False
+    samples: int = 0
+    drops_negative: bool = False
+    as_volume: bool = False
+
+    @property
+    def margin(self) -> int:
+        """Pixels at each border that have no value."""
+        return 0 if self.as_volume else len(self.window) // 2
+
+
+def gaussian_window(size: int = 11, sigma: float = 1.5) -> tuple[float, ...]:
+    """Normalised weights of a Gaussian, `sigma` in px."""
+    weights = np.exp(-0.5 * np.square((np.arange(size) - size // 2) / sigma))
+    return tuple(float(weight) for weight in weights / weights.sum())
+
+
+PYIQA: Final = SsimVariant(gaussian_window(), on_luma=True, drops_negative=True)
+SKIMAGE_GAUSSIAN: Final = SsimVariant(gaussian_window())
+SKIMAGE_UNIFORM: Final = SsimVariant((1 / 7,) * 7, samples=49)
+VOLUME: Final = SsimVariant(gaussian_window(), as_volume=True)
+
+
+def ssim_maps(
+    pictures: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    variant: SsimVariant,
+    device: torch.device,
+) -> NDArray[np.float64]:
+    """The similarity per pixel, mean over the channels.
+
+    Args:
+        pictures: uint8 [N, H, W, 3] RGB.
+        truth: the same shape.
+        variant: what is computed.
+        device: where; one that has no float64 is replaced by the CPU.
+
+    Returns:
+        float64 [N, H - 2 margin, W - 2 margin]; without pixels if the picture is smaller than the window.
+    """
+    margin, device = variant.margin, torch.device("cpu") if device.type == "mps" else device
+    height, width = (max(length - 2 * margin, 0) for length in truth.shape[1:3])
+    maps = np.empty((len(truth), height, width))
+    if maps.size:
+        for index, pair in enumerate(zip(pictures, truth, strict=True)):
+            first, second = (_channels(picture, variant.on_luma).to(device) for picture in pair)
+            maps[index] = _similarity(first, second, variant).mean(dim=0).cpu().numpy()
+    return maps
+
+
+def rounded_luma(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """0.299 R + 0.587 G + 0.114 B, rounded to whole levels, exactly, halves to even: uint8 [..., 3] to float64 [...]."""
+    thousandths = pictures.astype(np.int64) @ np.array((299, 587, 114))
+    luma: NDArray[np.float64] = np.rint(thousandths / 1000)
+    return luma
+
+
+def score_ssim(window: ScoredWindow, variant: SsimVariant, device: torch.device) -> Values:
+    """Mean of `ssim_maps` of the inserted frames, per region; of a region, pixels within the margin do not count."""
+    maps = ssim_maps(window.frames[1:-1], window.truth[1:-1], variant, device)
+    if not maps.size:
+        return {name: np.full(window.num_inserted, np.nan) for name in (ALL, *window.regions)}
+    inner = slice(variant.margin, -variant.margin or None)
+    masks = {ALL: None, **{name: mask[1:-1, inner, inner] for name, mask in window.regions.items()}}
+    return {name: masked_mean(maps, mask) for name, mask in masks.items()}
+
+
+def _channels(picture: NDArray[np.uint8], on_luma: bool) -> Tensor:
+    """uint8 [H, W, 3] to float64 [C, H, W]."""
+    if on_luma:
+        return torch.from_numpy(rounded_luma(picture))[None]
+    return torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float64))
+
+
+def _similarity(first: Tensor, second: Tensor, variant: SsimVariant) -> Tensor:
+    """Two pictures [C, H, W] to their map [C, H', W']."""
+    products = torch.stack([first, second, first * first, second * second, first * second])
+    mean1, mean2, square1, square2, product = _windowed(products, variant)
+    unbiased = variant.samples / (variant.samples - 1) if variant.samples else 1.0
+    variances = (square1 - mean1**2 + square2 - mean2**2) * unbiased
+    structure = (2 * unbiased * (product - mean1 * mean2) + _C2) / (variances + _C2)
+    if variant.drops_negative:
+        structure = structure.clamp(min=0)
+    similarity: Tensor = structure * (2 * mean1 * mean2 + _C1) / (mean1**2 + mean2**2 + _C1)
+    return similarity
+
+
+def _windowed(planes: Tensor, variant: SsimVariant) -> Tensor:
+    """Weighted means under the window: [5, C, H, W] to [5, C, H', W']."""
+    weights = torch.tensor(variant.window, dtype=planes.dtype, device=planes.device)
+    if variant.as_volume:
+        reach = len(variant.window) // 2
+        planes = functional.pad(planes[:, None], (reach,) * 6, mode="replicate")[:, 0]
+        planes = torch.einsum("pckhw,k->pchw", planes.unfold(1, len(weights), 1).movedim(-1, 2), weights)
+    shape = planes.shape
+    flat = planes.reshape(-1, 1, *shape[-2:])
+    flat = functional.conv2d(functional.conv2d(flat, weights[None, None, :, None]), weights[None, None, None, :])
+    return flat.reshape(*shape[:2], *flat.shape[-2:])
+
+
+def _load(device: torch.device, variant: SsimVariant) -> Score:
+    return partial(score_ssim, variant=variant, device=device)
+
+
+METRICS: Final[tuple[Metric, ...]] = (
+    Metric(
+        "ssim_y_pyiqa",
+        "SSIM-Y",
+        "SSIM of Y = 0.299 R + 0.587 G + 0.114 B rounded to whole levels of 255; Gaussian window of 11x11 pixels with "
+        "sigma 1.5; negative contrast-structure counts as 0; no value in the outer 5 pixels; equals pyiqa ssim.",
+        higher_is_better=True,
+        load=partial(_load, variant=PYIQA),
+        decimals=4,
+    ),
+    Metric(
+        "ssim_rgb_skimage",
+        "SSIM-RGB",
+        "SSIM of 8-bit R, G and B each, then their mean; Gaussian window of 11x11 pixels with sigma 1.5; no value in the "
+        "outer 5 pixels; equals scikit-image with gaussian_weights=True, sigma=1.5, use_sample_covariance=False, "
+        "data_range=255, channel_axis=-1, and torchmetrics with data_range given.",
+        higher_is_better=True,
+        load=partial(_load, variant=SKIMAGE_GAUSSIAN),
+        decimals=4,
+    ),
+    Metric(
+        "ssim_rgb_skimage_uniform",
+        "SSIM-RGB 7x7",
+        "SSIM of 8-bit R, G and B each, then their mean; uniform window of 7x7 pixels with variances of a sample; no "
+        "value in the outer 3 pixels; equals scikit-image's defaults with data_range=255, channel_axis=-1.",
+        higher_is_better=True,
+        load=partial(_load, variant=SKIMAGE_UNIFORM),
+        decimals=4,
+        is_default=False,
+    ),
+    Metric(
+        "ssim_rgb_volume",
+        "SSIM-RGB 3-D",
+        "SSIM of 8-bit RGB as a volume of three layers; Gaussian window of 11x11x11 with sigma 1.5, borders repeated in "
+        "all three directions, a value at every pixel; what RIFE's and many later evaluations of frame interpolation "
+        "call ssim_matlab.",
+        higher_is_better=True,
+        load=partial(_load, variant=VOLUME),
+        decimals=4,
+        is_default=False,
+    ),
+)
