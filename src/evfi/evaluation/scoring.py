@@ -1,0 +1,245 @@
+"""Scoring kept frames: every metric on every window, system and truth; values that are there already are not computed again.
+
+    OUT/scores/SYSTEM-xxxxxxxx/SEQUENCE/skipK/00012.json
+
+A value is told by metric, its version, the truth and the region. A file that was made of other frames is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evfi.errors import ModelError
+from evfi.evaluation.cropping import cropped
+from evfi.evaluation.fingerprints import fingerprint_of
+from evfi.evaluation.frame_store import FrameStore, made_of
+from evfi.evaluation.generation import Progress, frame_store, scored_truth, truth_store
+from evfi.evaluation.metrics.base import Metric, ScoredWindow
+from evfi.evaluation.metrics.base import Score as ScoreFunction
+from evfi.evaluation.metrics.regions import regions_of
+from evfi.evaluation.metrics.registry import metric_named
+from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
+from evfi.evaluation.results import Score, SystemInfo, WindowRecord
+from evfi.evaluation.workers import Work, run_work
+from evfi.files import written_whole
+
+RAW: Final = "raw"
+VAE: Final = "vae"
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """One system's frames of one window, and what is still to be computed of them.
+
+    Attributes:
+        system: whose frames.
+        record: which window.
+        missing: (truth, metric) pairs.
+    """
+
+    system: SystemInfo
+    record: WindowRecord
+    missing: tuple[tuple[str, str], ...]
+
+
+class ScoreFile:
+    """The values of one window of one system."""
+
+    def __init__(self, plan: EvaluationPlan, system: SystemInfo, record: WindowRecord, vae: str | None) -> None:
+        """Find the file and read what is in it.
+
+        Args:
+            plan: the evaluation.
+            system: whose frames.
+            record: which window.
+            vae: fingerprint of the autoencoder that true frames pass through, if any.
+        """
+        store = frame_store(plan, system)
+        self.path = plan.folder / "scores" / store.folder.name / record.sequence / f"skip{record.skip}"
+        self.path /= f"{record.index:05d}.json"
+        info = plan.sequence(record.sequence).info
+        own = made_of(store.maker, record, info)
+        self.made_of = {RAW: own} | ({VAE: fingerprint_of([own, truth_store(plan, vae).maker])} if vae else {})
+        self.values: dict[str, dict[str, Any]] = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """Values by truth and metric, those only that are of the same frames and truth."""
+        try:
+            raw = json.loads(self.path.read_text(encoding="utf-8"))
+            return {
+                truth: dict(raw[truth]["metrics"])
+                for truth, expected in self.made_of.items()
+                if truth in raw and raw[truth]["made_of"] == expected
+            }
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
+
+    def lacks(self, truth: str, metric: Metric) -> bool:
+        """Whether a metric is still to be computed."""
+        return bool(self.values.get(truth, {}).get(metric.name, {}).get("version") != metric.version)
+
+    def add(self, truth: str, metric: Metric, regions: dict[str, NDArray[np.float64]]) -> None:
+        """Take the values of a metric."""
+        self.values.setdefault(truth, {})[metric.name] = {
+            "version": metric.version,
+            "regions": {name: [_number(value) for value in values] for name, values in regions.items()},
+        }
+
+    def write(self) -> None:
+        """Keep all values.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            truth: {"made_of": self.made_of[truth], "metrics": metrics} for truth, metrics in self.values.items()
+        }
+        with written_whole(self.path) as partial:
+            partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class ScoreWork(Work[ScoreTask, None]):
+    """Computes metrics of kept frames."""
+
+    plan: EvaluationPlan
+    metrics: tuple[str, ...]
+    vae: str | None
+    device: str
+
+    def prepare(self) -> Any:
+        """Load the metrics."""
+        device = torch.device(self.device)
+        functions = {name: metric_named(name).load(device) for name in self.metrics}
+        return _Scorer(functions, OpenRecordings(self.plan))
+
+    def do(self, state: Any, item: ScoreTask) -> None:
+        """Compute and keep what is missing of one window."""
+        scorer: _Scorer = state
+        raw, regions, events = scorer.truth(self.plan, item.record)
+        info = self.plan.sequence(item.record.sequence).info
+        inserted = frame_store(self.plan, item.system).read(item.record, info)
+        frames = np.concatenate([raw[:1], inserted, raw[-1:]])
+        file = ScoreFile(self.plan, item.system, item.record, self.vae)
+        times = np.array(item.record.times_us, np.int64)
+        for truth in dict.fromkeys(truth for truth, _ in item.missing):
+            reference = raw if truth == RAW else self._vae_store().read(item.record, info)
+            window = cropped(ScoredWindow(frames, reference, times, regions, events), self.plan.protocol.crop)
+            for name in (name for kind, name in item.missing if kind == truth):
+                file.add(truth, metric_named(name), scorer.functions[name](window))
+        file.write()
+
+    def _vae_store(self) -> FrameStore:
+        assert self.vae is not None
+        return truth_store(self.plan, self.vae)
+
+
+@dataclass
+class _Scorer:
+    functions: dict[str, ScoreFunction]
+    recordings: OpenRecordings
+    last: tuple[WindowRecord, Any] | None = None
+
+    def truth(self, plan: EvaluationPlan, record: WindowRecord) -> Any:
+        """True frames, regions and events of a window; kept for the next system."""
+        if self.last is None or self.last[0] != record:
+            frames = scored_truth(plan, self.recordings, record)
+            events = self.recordings[record.sequence].read_events(record.times_us[0], record.times_us[-1])
+            self.last = record, (frames, regions_of(frames), events if len(events) else None)
+        return self.last[1]
+
+
+def usable_metrics(names: Sequence[str], device: str) -> tuple[tuple[Metric, ...], dict[str, str]]:
+    """Make sure that metrics can be computed here.
+
+    Args:
+        names: of metrics.
+        device: where.
+
+    Returns:
+        The metrics that can, and for the others the reason.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    usable, missing = [], {}
+    for name in dict.fromkeys(names):
+        metric = metric_named(name)
+        try:
+            metric.load(torch.device(device))
+        except ModelError as error:
+            missing[name] = str(error)
+        else:
+            usable.append(metric)
+    return tuple(usable), missing
+
+
+def score_missing(
+    plan: EvaluationPlan,
+    systems: Sequence[SystemInfo],
+    metrics: Sequence[Metric],
+    vae: str | None,
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Compute every value that is not there yet.
+
+    Args:
+        plan: the evaluation; all its frames are made.
+        systems: whose frames.
+        metrics: which.
+        vae: fingerprint of the autoencoder that true frames pass through, if the protocol wants that.
+        device: for metrics that are networks.
+        workers: processes.
+        progress: called with (done, in all, note).
+    """
+    tasks = []
+    for record in plan.scored:  # system by system within a window: its truth is read once
+        for system in systems:
+            file = ScoreFile(plan, system, record, vae)
+            missing = tuple(
+                (truth, metric.name) for truth, metric in wanted_values(plan, metrics) if file.lacks(truth, metric)
+            )
+            if missing:
+                tasks.append(ScoreTask(system, record, missing))
+    work = ScoreWork(plan, tuple(metric.name for metric in metrics), vae, device)
+    for done, _ in enumerate(run_work(work, tasks, workers), start=1):
+        progress(done, len(tasks), "scoring")
+
+
+def wanted_values(plan: EvaluationPlan, metrics: Sequence[Metric]) -> Iterator[tuple[str, Metric]]:
+    """Pairs of truth and metric: those that do not look at the truth once, as raw."""
+    for truth in plan.protocol.truths:
+        for metric in metrics:
+            if metric.needs_truth or truth == RAW:
+                yield truth, metric
+
+
+def collect_scores(
+    plan: EvaluationPlan, systems: Sequence[SystemInfo], metrics: Sequence[Metric], vae: str | None
+) -> tuple[Score, ...]:
+    """All kept values as records."""
+    scores = []
+    for record in plan.scored:
+        for system in systems:
+            file = ScoreFile(plan, system, record, vae)
+            for truth, metric in wanted_values(plan, metrics):
+                entry = file.values[truth][metric.name]
+                scores += [
+                    Score(*record.key, system.name, truth, metric.name, region, tuple(values))
+                    for region, values in entry["regions"].items()
+                ]
+    return tuple(scores)

@@ -1,0 +1,177 @@
+"""Whole evaluations on small recordings: results, resuming, several processes, wrong use."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from samples_on_disk import moving_square, write_recording
+
+from evfi.errors import ConfigError, InputError, OutputError, RecordingError
+from evfi.evaluation import generation, scoring
+from evfi.evaluation.metrics import psnr
+from evfi.evaluation.results import EvaluationResults
+from evfi.evaluation.results_file import read_results
+from evfi.evaluation.run import EvaluationConfig, EvaluationInputs, evaluate
+from evfi.evaluation.systems import SystemRequest
+from evfi.pipeline.blending import blend_linearly
+
+HOLD, LINEAR = SystemRequest("hold", "baseline", "hold"), SystemRequest("linear", "baseline", "linear")
+CONFIG = EvaluationConfig(skips=(1, 3), metrics=("psnr_rgb",))
+
+
+def values(results: EvaluationResults, **wanted: Any) -> list[float | None]:
+    """Values of all scores with these attributes, one list."""
+    found = [score for score in results.scores if all(getattr(score, key) == value for key, value in wanted.items())]
+    return [value for score in found for value in score.values]
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write_recording(tmp_path / "square")
+
+
+def test_numbers_are_those_computed_by_hand(recording: Path, tmp_path: Path):
+    results = evaluate(EvaluationInputs((recording,), (HOLD, LINEAR)), tmp_path / "out", CONFIG)
+    assert [(window.skip, window.start_frame, window.end_frame) for window in results.windows] == [
+        (1, 0, 2), (1, 2, 4), (1, 4, 6), (1, 6, 8), (3, 0, 4), (3, 4, 8)]  # fmt: skip
+    truth = moving_square()
+    times = np.array(results.windows[-1].times_us)
+    blended = blend_linearly(truth[4], truth[8], times)
+    expected = psnr(blended[1:-1], truth[5:8])
+    found = values(results, skip=3, index=1, system="linear", metric="psnr_rgb", region="all")
+    np.testing.assert_allclose(found, expected)
+    held = psnr(np.repeat(truth[4:5], 3, 0), truth[5:8])
+    np.testing.assert_allclose(values(results, skip=3, index=1, system="hold", metric="psnr_rgb", region="all"), held)
+
+
+def test_what_is_written(recording: Path, tmp_path: Path):
+    results = evaluate(
+        EvaluationInputs((recording,), (HOLD, LINEAR), command="evfi evaluate …"), tmp_path / "out", CONFIG
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "evaluation.json", "frames", "report.html", "results.csv", "results.json", "scores"]  # fmt: skip
+    assert read_results(tmp_path / "out" / "results.json") == results
+    assert results.command == "evfi evaluate …"
+    assert results.protocol["name"] == "raw"
+    assert results.environment["libraries"]["torch"]
+    assert len(results.timings) == 12
+    assert results.sequences[0].fingerprint
+
+
+def test_nothing_is_done_twice(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    first = evaluate(inputs, tmp_path / "out", CONFIG)
+    made: list[Any] = []
+    scored: list[Any] = []
+    make, score = generation.FrameWork.do, scoring.ScoreWork.do
+    monkeypatch.setattr(
+        generation.FrameWork, "do", lambda self, state, item: (made.append(item), make(self, state, item))[1]
+    )
+    monkeypatch.setattr(
+        scoring.ScoreWork, "do", lambda self, state, item: (scored.append(item), score(self, state, item))[1]
+    )
+    again = evaluate(inputs, tmp_path / "out", CONFIG)
+    assert (made, scored) == ([], [])
+    assert again.scores == first.scores
+    more = evaluate(inputs, tmp_path / "out", dataclasses.replace(CONFIG, metrics=("psnr_rgb", "psnr_y")))
+    assert (made, len(scored)) == ([], 6)
+    assert all(item.missing == (("raw", "psnr_y"),) for item in scored)
+    assert [score for score in more.scores if score.metric == "psnr_rgb"] == list(first.scores)
+    with_hold = evaluate(dataclasses.replace(inputs, systems=(HOLD, LINEAR)), tmp_path / "out", CONFIG)
+    assert len(made) == 6
+    assert [score for score in with_hold.scores if score.system == "linear"] == list(first.scores)
+
+
+def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    whole = evaluate(inputs, tmp_path / "whole", CONFIG)
+    make = generation.FrameWork.do
+    calls: list[int] = []
+
+    def fail_at_third(self: Any, state: Any, item: Any) -> None:
+        calls.append(item.index)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        make(self, state, item)
+
+    monkeypatch.setattr(generation.FrameWork, "do", fail_at_third)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        evaluate(inputs, tmp_path / "out", CONFIG)
+    assert not (tmp_path / "out" / "results.json").exists()
+    resumed = evaluate(inputs, tmp_path / "out", CONFIG)
+    assert len(calls) == 3 + 4
+    assert resumed.scores == whole.scores
+
+
+def test_several_processes_give_the_same(recording: Path, tmp_path: Path):
+    inputs = EvaluationInputs((recording,), (HOLD, LINEAR))
+    alone = evaluate(inputs, tmp_path / "alone", CONFIG)
+    together = evaluate(inputs, tmp_path / "together", dataclasses.replace(CONFIG, workers=2))
+    assert together.scores == alone.scores
+    assert together.timings == ()
+
+
+def test_changed_data_is_noticed(tmp_path: Path):
+    inputs = EvaluationInputs((write_recording(tmp_path / "square"),), (LINEAR,))
+    first = evaluate(inputs, tmp_path / "out", CONFIG)
+    (tmp_path / "square" / "frames" / "000001.png").write_bytes(
+        (tmp_path / "square" / "frames" / "000002.png").read_bytes()
+    )
+    second = evaluate(inputs, tmp_path / "out", CONFIG)
+    assert second.sequences[0].fingerprint != first.sequences[0].fingerprint
+    assert second.scores != first.scores
+
+
+def test_fewer_windows(recording: Path, tmp_path: Path):
+    results = evaluate(
+        EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", dataclasses.replace(CONFIG, windows=1)
+    )
+    assert [(window.skip, window.index) for window in results.windows] == [(1, 2), (3, 1)]
+
+
+def test_dropped_windows_are_recorded_and_not_made(recording: Path, tmp_path: Path):
+    protocol = json.loads((Path(scoring.__file__).parent / "protocols" / "raw.json").read_text())
+    protocol.update(name="strict", drop={"empty": True, "one_polarity": True, "max_ratio": 1.05, "min_ratio": 0.5})
+    (tmp_path / "strict.json").write_text(json.dumps(protocol))
+    config = dataclasses.replace(CONFIG, protocol=str(tmp_path / "strict.json"), skips=(1,))
+    results = evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", config)
+    dropped = [window.index for window in results.windows if window.dropped]
+    assert 0 < len(dropped) < 4
+    assert not {score.index for score in results.scores} & set(dropped)
+
+
+def test_too_short_sequences_are_named_and_left_out(recording: Path, tmp_path: Path):
+    short = write_recording(tmp_path / "short", number=3)
+    results = evaluate(EvaluationInputs((recording, short), (LINEAR,)), tmp_path / "out", CONFIG)
+    assert len(results.notes) == 1
+    assert results.notes[0].startswith("short, skip 3: ")
+    with pytest.raises(RecordingError, match="no window is left to evaluate"):
+        evaluate(EvaluationInputs((short,), (LINEAR,)), tmp_path / "none", dataclasses.replace(CONFIG, skips=(7,)))
+
+
+def test_wrong_use_is_told(recording: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
+        evaluate(EvaluationInputs((recording,), ()), tmp_path / "out", CONFIG)
+    with pytest.raises(ConfigError, match="linear more than once"):
+        evaluate(EvaluationInputs((recording,), (LINEAR, LINEAR)), tmp_path / "out", CONFIG)
+    with pytest.raises(ConfigError, match="no metric is named"):
+        evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", EvaluationConfig(metrics=("psrn",)))
+    with pytest.raises(InputError, match="no such file"):
+        evaluate(EvaluationInputs((tmp_path / "no",), (LINEAR,)), tmp_path / "out", CONFIG)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("…")
+    with pytest.raises(OutputError, match="not of an earlier evaluation"):
+        evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "full", CONFIG)
+    with pytest.raises(ConfigError, match="name a model too"):
+        evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "vae", EvaluationConfig("vdm-evfi", (1,)))
+
+
+@pytest.mark.parametrize("settings", [{"skips": (0,)}, {"windows": 0}, {"workers": 0}, {"seed": -1}])
+def test_settings_are_checked(settings: dict[str, Any]):
+    with pytest.raises(ConfigError):
+        EvaluationConfig(**settings)
