@@ -24,11 +24,14 @@ from evfi.evaluation.report.pictures import (
     PictureSource,
     WindowPictures,
     busiest_row,
+    cut_out,
     data_uri,
     error_colours,
     error_map,
     shown_size,
     slice_through_time,
+    telling_box,
+    with_box,
 )
 from evfi.evaluation.results import EvaluationResults, WindowRecord
 from evfi.evaluation.summary import summarise
@@ -250,7 +253,7 @@ def test_chooses_largest_loss_largest_gain_and_worst() -> None:
     assert [pick.reason for pick in picks] == [
         "ours loses most against linear: by 5.00 dB PSNR",
         "ours gains most over linear: 4.50 dB PSNR",
-        "worst PSNR of ours: 18.00 dB",
+        "ours has its worst PSNR: 18.00 dB",
     ]
 
 
@@ -259,7 +262,7 @@ def test_loss_and_gain_are_honest_words_where_one_always_wins() -> None:
     results = replaced(results, systems=(replace(results.systems[0], kind="model"), results.systems[1]))
     reasons = [pick.reason for pick in windows.pick_windows(ReportContext(results), 1)]
     assert reasons == [
-        "ours loses most against linear: by 0.100 LPIPS; worst LPIPS of ours: 0.300",
+        "ours loses most against linear: by 0.100 LPIPS; ours has its worst LPIPS: 0.300",
         "ours loses least against linear (it gains nowhere): by 0.050 LPIPS",
     ]
 
@@ -299,6 +302,19 @@ def test_slice_takes_the_row_that_moves() -> None:
     stripe = len(shown) // 7
     assert shown.shape == (7 * stripe, 10, 3)
     np.testing.assert_array_equal(shown[::stripe], truth[:, 5])
+
+
+def test_detail_is_where_systems_err_most() -> None:
+    truth = np.full((200, 300, 3), 90, np.uint8)
+    frame = truth.copy()
+    frame[150:160, 280:290] = 0
+    left, top, right, bottom = telling_box([frame, truth], truth)
+    assert (right - left, bottom - top) == (75, 50) and left <= 280 < 290 <= right and top <= 150 < 160 <= bottom
+    part = cut_out(frame, (280, 150, 290, 160))
+    assert part.shape == (440, 440, 3) and (part == 0).all()
+    assert telling_box([truth[:20, :30]], truth[:20, :30]) == (0, 0, 30, 20)
+    np.testing.assert_array_equal(truth, 90)
+    assert (with_box(truth, (1, 2, 30, 40)) != 90).any() and (truth == 90).all()
 
 
 def test_pictures_in_the_page_are_small() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from evfi.evaluation.results import WindowRecord
 
@@ -20,7 +21,12 @@ ERROR_TOP: Final = 64
 LARGEST_EDGE_PX: Final = 448
 """Larger pictures are made smaller."""
 
+Box: TypeAlias = tuple[int, int, int, int]
+"""(left, top, right, bottom) in px; the last two are outside."""
+
 _SLICE_HEIGHT_PX: Final = 112
+_SMALLEST_BOX_PX: Final = 48
+_BOX_COLOUR: Final = (255, 196, 0)
 _QUALITY: Final = 86
 _ANCHORS: Final = (0x000004, 0x1C1044, 0x4F127B, 0x812581, 0xB5367A, 0xE55964, 0xFB8761, 0xFEC287, 0xFCFDBF)
 """Nine colours of the map "magma" (public domain), dark to light in even perceived steps."""
@@ -88,6 +94,35 @@ def slice_through_time(frames: NDArray[np.uint8], row: int) -> NDArray[np.uint8]
     rows = Image.fromarray(np.ascontiguousarray(frames[:, row]))
     narrow = rows.resize((width, len(frames)), Image.Resampling.BOX)
     return np.repeat(np.asarray(narrow), stripe, axis=0)
+
+
+def telling_box(frames: Sequence[NDArray[np.uint8]], truth: NDArray[np.uint8]) -> Box:
+    """The box of a quarter of each side, at least 48 px, in which frames differ most from the truth, all together."""
+    height, width = truth.shape[:2]
+    errors = np.zeros((height, width))
+    for frame in frames:
+        errors += np.abs(frame.astype(np.int16) - truth).mean(axis=-1)
+    box_width, box_height = (min(side, max(_SMALLEST_BOX_PX, side // 4)) for side in (width, height))
+    sums = np.pad(errors, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    inside = sums[box_height:, box_width:] - sums[:-box_height, box_width:]
+    inside += sums[:-box_height, :-box_width] - sums[box_height:, :-box_width]
+    top, left = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    return int(left), int(top), int(left) + box_width, int(top) + box_height
+
+
+def cut_out(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """A part of a picture, its pixels made larger by a whole number where there is room."""
+    left, top, right, bottom = box
+    part = picture[top:bottom, left:right]
+    factor = max(1, LARGEST_EDGE_PX // max(part.shape[:2]))
+    return part.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def with_box(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """A picture with a frame around a part of it."""
+    image = Image.fromarray(picture.copy())
+    ImageDraw.Draw(image).rectangle(box, outline=_BOX_COLOUR, width=max(1, round(max(image.size) / LARGEST_EDGE_PX)))
+    return np.asarray(image)
 
 
 def shown_size(picture: NDArray[np.uint8]) -> tuple[int, int]:

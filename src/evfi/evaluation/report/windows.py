@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
@@ -16,11 +17,14 @@ from evfi.evaluation.report.pictures import (
     PictureSource,
     WindowPictures,
     busiest_row,
+    cut_out,
     data_uri,
     error_colours,
     error_map,
     shown_size,
     slice_through_time,
+    telling_box,
+    with_box,
 )
 from evfi.evaluation.report.tables import system_label, table
 from evfi.evaluation.results import MetricInfo, WindowRecord
@@ -79,35 +83,45 @@ def pick_windows(context: ReportContext, skip: int) -> list[Pick]:
         return []
     rival = next(iter(context.ranked(key, context.rivals(key), "sequences")), None)
     metric = context.headline[0]
-    reasons: dict[WindowKey, list[str]] = {}
-    choices = _choices(cell, context.subject.name, rival, metric)
-    for window, reason in choices:
-        reasons.setdefault(window, []).append(reason)
+    choices: dict[WindowKey, list[_Choice]] = {}
+    for choice in _choices(cell, context.subject.name, rival, metric):
+        choices.setdefault(choice.window, []).append(choice)
     records = {record.key: record for record in context.results.windows}
     return [
-        Pick(records[window[0], skip, window[1]], cell, "; ".join(words), rival,
-             _extreme_place(cell, window, context.subject.name, rival, metric, words[0]))
-        for window, words in reasons.items()
-    ]  # fmt: skip
+        Pick(
+            records[window[0], skip, window[1]],
+            cell,
+            "; ".join(choice.reason for choice in found),
+            rival,
+            _telling_place(cell, context.subject.name, rival, metric, found[0]),
+        )
+        for window, found in choices.items()
+    ]
 
 
-def _choices(cell: Cell, subject: str, rival: str | None, metric: MetricInfo) -> list[tuple[WindowKey, str]]:
+@dataclass(frozen=True)
+class _Choice:
+    window: WindowKey
+    kind: Literal["loss", "gain", "worst"]
+    reason: str
+
+
+def _choices(cell: Cell, subject: str, rival: str | None, metric: MetricInfo) -> list[_Choice]:
     sign = 1 if metric.higher_is_better else -1
-    common = cell.common_windows()
-    own = {window: mean_of(cell.systems[subject][window]) for window in common}
-    goodness = {window: sign * value for window, value in own.items() if value is not None}
-    found: list[tuple[WindowKey, str]] = []
+    means = {window: mean_of(cell.systems[subject][window]) for window in cell.common_windows()}
+    goodness = {window: sign * value for window, value in means.items() if value is not None}
+    found: list[_Choice] = []
     if rival is not None:
         others = {window: mean_of(cell.systems[rival][window]) for window in goodness}
         gains = {window: goodness[window] - sign * other for window, other in others.items() if other is not None}
-        if gains:
-            worst, best = min(gains, key=lambda window: gains[window]), max(gains, key=lambda window: gains[window])
-            found += [(worst, _loss_words(subject, rival, gains[worst], metric))]
-            found += [(best, _gain_words(subject, rival, gains[best], metric))] if best != worst else []
+        for window in [min(gains, key=gains.__getitem__)] if gains else []:
+            found.append(_Choice(window, "loss", _loss_words(subject, rival, gains[window], metric)))
+        for window in [max(gains, key=gains.__getitem__)] if len(gains) > 1 else []:
+            found.append(_Choice(window, "gain", _gain_words(subject, rival, gains[window], metric)))
     if goodness:
-        worst = min(goodness, key=lambda window: goodness[window])
-        value = number(own[worst], metric.decimals)
-        found.append((worst, f"worst {metric.title} of {subject}: {_with_unit(value, metric)}"))
+        window = min(goodness, key=goodness.__getitem__)
+        value = _with_unit(number(means[window], metric.decimals), metric)
+        found.append(_Choice(window, "worst", f"{subject} has its worst {metric.title}: {value}"))
     return found
 
 
@@ -129,19 +143,20 @@ def _with_unit(value: str, metric: MetricInfo) -> str:
     return f"{value} {metric.unit}" if metric.unit else value
 
 
-def _extreme_place(
-    cell: Cell, window: WindowKey, subject: str, rival: str | None, metric: MetricInfo, reason: str
-) -> int:
+def _telling_place(cell: Cell, subject: str, rival: str | None, metric: MetricInfo, choice: _Choice) -> int:
     """The inserted frame in which what the window was chosen for shows most."""
-    sign = 1.0 if metric.higher_is_better else -1.0
-    own = [np.nan if value is None else sign * value for value in cell.systems[subject][window]]
-    if rival is not None and not reason.startswith("worst"):
-        others = [np.nan if value is None else sign * value for value in cell.systems[rival][window]]
-        own = [mine - other for mine, other in zip(own, others, strict=False)]
-        if "gains most" in reason or "loses least" in reason:
-            own = [-value for value in own]
-    found = [index for index, value in enumerate(own) if not np.isnan(value)]
-    return min(found, key=lambda index: own[index], default=0)
+    sign = 1 if metric.higher_is_better else -1
+    values = cell.systems[subject][choice.window]
+    others = (
+        cell.systems[rival][choice.window] if rival is not None and choice.kind != "worst" else (0.0,) * len(values)
+    )
+    gains = {
+        place: sign * (own - other)
+        for place, (own, other) in enumerate(zip(values, others, strict=False))
+        if own is not None and other is not None
+    }
+    best = max if choice.kind == "gain" else min
+    return best(gains, key=gains.__getitem__, default=0)
 
 
 class _Budget:
@@ -170,7 +185,7 @@ def _introduction(context: ReportContext) -> Html:
         f"Chosen by {metric.title} over the whole frame, {TRUTH_TITLES.get(context.truths(context.skips[0])[0], '')}, "
         "mean of the window; shown is the inserted frame in which the reason shows most. The baseline is the one with "
         "the best average. Pictures are compressed and at most 448 px large; nothing is measured on them. Truth is as "
-        "recorded. Events: red brighter, blue darker. "
+        "recorded. Details: where all systems together err most. Events: red brighter, blue darker. "
     )
     legend = element(
         "span", "Errors: mean absolute difference of the channels, 0 ", scale, f" {ERROR_TOP} of 255 or more."
@@ -180,14 +195,20 @@ def _introduction(context: ReportContext) -> Html:
 
 def _window_figure(context: ReportContext, pick: Pick, budget: _Budget) -> Html:
     record = pick.record
-    begin, end = record.times_us[0] / 1e3, record.times_us[-1] / 1e3
-    where = f"frames {record.start_frame} to {record.end_frame}, {begin:,.1f} to {end:,.1f} ms"
+    length = (record.times_us[-1] - record.times_us[0]) / 1e3
+    where = f"frames {record.start_frame} to {record.end_frame}, {length:.1f} ms"
     heading = element("h4", record.sequence, element("span", f" window {record.index} · {where}", class_="what"))
-    reason = pick.reason[:1].upper() + pick.reason[1:] + "."
     pictures = budget.spend(lambda found: _pictures(context, pick, found), record)
     if pictures is None and budget.source is not None:
         pictures = element("p", "Its pictures are left out: the report would be too large.", class_="note")
-    return element("article", heading, element("p", reason), _values_table(context, pick), pictures, class_="window")
+    return element(
+        "article",
+        heading,
+        element("p", f"Chosen because {pick.reason}."),
+        _values_table(context, pick),
+        pictures,
+        class_="window",
+    )
 
 
 def _values_table(context: ReportContext, pick: Pick) -> Html:
@@ -215,19 +236,25 @@ def _values_table(context: ReportContext, pick: Pick) -> Html:
 def _pictures(context: ReportContext, pick: Pick, pictures: WindowPictures) -> Html:
     at = pick.place + 1
     truth = pictures.truth[at]
+    names = [name for name in _shown_systems(context, pick) if name in pictures.frames]
+    box = telling_box([pictures.frames[name][at] for name in names], truth)
     inputs = [
         _picture(pictures.truth[0], "Start key frame"),
         _picture(pictures.events, "Events") if pictures.events is not None else None,
-        _picture(truth, f"Truth, inserted frame {at}"),
+        _picture(with_box(truth, box), f"Truth, inserted frame {at}; box: the detail below"),
         _picture(pictures.truth[-1], "End key frame"),
     ]
-    names = [name for name in _shown_systems(context, pick) if name in pictures.frames]
     made = [_made_frame(context, pick, name, pictures.frames[name][at], truth) for name in names]
-    return joined([
-        element("div", *inputs, class_="pictures"),
-        element("div", *made, class_="pictures"),
-        _slices(pictures, names),
-    ])  # fmt: skip
+    details = [_picture(cut_out(truth, box), "Truth, detail")]
+    details += [_picture(cut_out(pictures.frames[name][at], box), f"{name}, detail") for name in names]
+    return joined(
+        [
+            element("div", *inputs, class_="pictures"),
+            element("div", *made, class_="pictures"),
+            element("div", *details, class_="pictures enlarged"),
+            _slices(pictures, names),
+        ]
+    )
 
 
 def _shown_systems(context: ReportContext, pick: Pick) -> Sequence[str]:
@@ -239,8 +266,8 @@ def _shown_systems(context: ReportContext, pick: Pick) -> Sequence[str]:
 
 
 def _made_frame(
-    context: ReportContext, pick: Pick, name: str, frame: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    truth: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    context: ReportContext, pick: Pick, name: str, frame: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
 ) -> Html:  # fmt: skip
     metric = context.headline[0]
     value = pick.cell.systems[name][pick.record.sequence, pick.record.index][pick.place]
@@ -263,13 +290,13 @@ def _slices(pictures: WindowPictures, names: Sequence[str]) -> Html | None:
         f"Row {row} of the pictures (the one with most change, counted from 0 at the top) over the window's "
         f"{len(pictures.truth)} frames: time goes down, first and last stripe are the key frames."
     )
-    return joined([element("p", words, class_="note"), element("div", *shown, class_="pictures slices")])
+    return joined([element("p", words, class_="note"), element("div", *shown, class_="pictures enlarged")])
 
 
-def _picture(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], caption: str) -> Html:
+def _picture(picture: NDArray[np.uint8], caption: str) -> Html:
     return element("figure", _image(picture, caption), element("figcaption", caption))
 
 
-def _image(picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], words: str) -> Html:
+def _image(picture: NDArray[np.uint8], words: str) -> Html:
     width, height = shown_size(picture)
     return element("img", src=data_uri(picture), alt=words, width=width, height=height, loading="lazy")
