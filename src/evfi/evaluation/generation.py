@@ -95,10 +95,11 @@ class TruthWork(Work[WindowRecord, None]):
     request: SystemRequest
     device: str
     dtype: str | None
+    truth: VaeTruth | None = None
 
     def prepare(self) -> Any:
-        """Load the autoencoder."""
-        truth = load_vae_truth(self.request, self.device, self.dtype)
+        """Load the autoencoder, unless it is ready."""
+        truth = self.truth or load_vae_truth(self.request, self.device, self.dtype)
         return truth, OpenRecordings(self.plan), truth_store(self.plan, truth.fingerprint)
 
     def do(self, state: Any, item: WindowRecord) -> None:

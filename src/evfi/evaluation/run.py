@@ -277,8 +277,9 @@ def _make_truth(
             "name a model too"
         )
     request = _under_protocol(request, plan.protocol)
-    fingerprint = load_vae_truth(request, device, inputs.dtype).fingerprint
-    work = TruthWork(plan, request, device, inputs.dtype)
+    truth = load_vae_truth(request, device, inputs.dtype)
+    fingerprint = truth.fingerprint
+    work = TruthWork(plan, request, device, inputs.dtype, truth if config.workers == 1 else None)
     make_missing(
         plan, truth_store(plan, fingerprint), work, config.workers, _noted(report, "truth through the autoencoder")
     )
