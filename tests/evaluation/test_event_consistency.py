@@ -122,6 +122,16 @@ def test_changes_where_no_event_is_do_not_count():
     )
 
 
+def test_single_events_are_taken_for_noise_also_at_the_border():
+    frames = _edge()
+    events = _events_of(frames)
+    x, y = np.array([47, 47, 40, 3]), np.array([31, 0, 20, 0])  # none beside another, two in corners
+    lone = EventStream.from_arrays(x, y, np.full(4, _STEP_US // 3), [1, -1, 1, -1], (48, 32))
+    both = EventStream.concatenate([events, lone])
+    for metric in (event_correlation, event_residual):
+        np.testing.assert_array_equal(metric(_window(frames, both))["all"], metric(_window(frames, events))["all"])
+
+
 @pytest.mark.parametrize("metric", [event_correlation, event_residual])
 def test_undefined_with_too_few_events(metric):
     frames = _edge()

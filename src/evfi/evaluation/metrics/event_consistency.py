@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def _grid(window: ScoredWindow, events: EventStream) -> tuple[int, int]:
 def _eventful_cells(events: EventStream, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Cells with at least two events of the window in the 3x3 around, bool [height, width]."""
     counts = _per_cell(events, np.s_[:], np.ones(len(events)), size)
-    return _box_means(counts) * 9 > _MIN_EVENTS_AROUND - 0.5
+    return _box_means(counts, "constant") * 9 > _MIN_EVENTS_AROUND - 1e-6
 
 
 def _per_cell(events: EventStream, part: slice, weights: NDArray[Any], size: tuple[int, int]) -> _Map:
@@ -153,9 +153,9 @@ def _log_intensity(frame: NDArray[np.uint8], size: tuple[int, int]) -> _Map:
     return levels if levels.shape == size[::-1] else np.log(area_means(np.exp(levels), size))
 
 
-def _box_means(image: _Map) -> _Map:
-    """Means over 3x3 cells; beyond the border, the border's values continue."""
-    padded = np.pad(image, 1, mode="edge")
+def _box_means(image: _Map, border: Literal["edge", "constant"] = "edge") -> _Map:
+    """Means over 3x3 cells; beyond the border, the border's values continue ("edge"), or all is 0 ("constant")."""
+    padded = np.pad(image, 1, mode=border)
     rows = padded[:-2] + padded[1:-1] + padded[2:]
     means: _Map = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
     return means
