@@ -38,20 +38,23 @@ class SsimVariant:
         samples: pixels of the window if variances are those of a sample (n - 1), as scikit-image has them by default; 0
             for those of the weights.
         drops_negative: a negative product of contrast and structure counts as 0.
+        mirrors: borders are mirrored at the outermost pixel, so that every pixel has a value.
         as_volume: the channels are a third axis of the picture, along which the window lies too; borders are repeated in
-            all three. Otherwise only pixels whose window lies within the picture have a value.
+            all three directions, so that every pixel has a value. With neither, only pixels whose window lies within
+            the picture have one.
     """
 
     window: tuple[float, ...]
     on_luma: bool = False
     samples: int = 0
     drops_negative: bool = False
+    mirrors: bool = False
     as_volume: bool = False
 
     @property
     def margin(self) -> int:
         """Pixels at each border that have no value."""
-        return 0 if self.as_volume else len(self.window) // 2
+        return 0 if self.as_volume or self.mirrors else len(self.window) // 2
 
 
 def gaussian_window(size: int = 11, sigma: float = 1.5) -> tuple[float, ...]:
@@ -63,6 +66,7 @@ def gaussian_window(size: int = 11, sigma: float = 1.5) -> tuple[float, ...]:
 PYIQA: Final = SsimVariant(gaussian_window(), on_luma=True, drops_negative=True)
 SKIMAGE_GAUSSIAN: Final = SsimVariant(gaussian_window())
 SKIMAGE_UNIFORM: Final = SsimVariant((1 / 7,) * 7, samples=49)
+TORCHMETRICS: Final = SsimVariant(gaussian_window(), mirrors=True)
 VOLUME: Final = SsimVariant(gaussian_window(), as_volume=True)
 
 
@@ -83,20 +87,26 @@ def ssim_maps(
     Returns:
         float64 [N, H - 2 margin, W - 2 margin]; without pixels if the picture is smaller than the window.
     """
-    margin, device = variant.margin, torch.device("cpu") if device.type == "mps" else device
-    height, width = (max(length - 2 * margin, 0) for length in truth.shape[1:3])
-    maps = np.empty((len(truth), height, width))
-    if maps.size:
-        for index, pair in enumerate(zip(pictures, truth, strict=True)):
-            first, second = (_channels(picture, variant.on_luma).to(device) for picture in pair)
-            maps[index] = _similarity(first, second, variant).mean(dim=0).cpu().numpy()
+    device = torch.device("cpu") if device.type == "mps" else device
+    size = [length - 2 * variant.margin for length in truth.shape[1:3]]
+    if min(truth.shape[1:3]) < len(variant.window):
+        size = [0, 0]
+    maps = np.empty((len(truth), *size))
+    for index, pair in enumerate(zip(pictures, truth, strict=True) if maps.size else ()):
+        first, second = (_channels(picture, variant.on_luma).to(device) for picture in pair)
+        maps[index] = _similarity(first, second, variant).mean(dim=0).cpu().numpy()
     return maps
 
 
 def rounded_luma(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """0.299 R + 0.587 G + 0.114 B, rounded to whole levels, exactly, halves to even: uint8 [..., 3] to float64 [...]."""
-    thousandths = pictures.astype(np.int64) @ np.array((299, 587, 114))
-    luma: NDArray[np.float64] = np.rint(thousandths / 1000)
+    """0.299 R + 0.587 G + 0.114 B, rounded to whole levels: uint8 [..., 3] to float64 [...].
+
+    One pixel in a thousand lies halfway between two levels. So that it goes where pyiqa rounds it, the sum is that of float32,
+    of channels in [0, 1], in the order of the formula.
+    """
+    red, green, blue = np.moveaxis(pictures.astype(np.float32) / np.float32(255), -1, 0)
+    sums = red * np.float32(0.299) + green * np.float32(0.587) + blue * np.float32(0.114)
+    luma: NDArray[np.float64] = np.rint(sums * np.float32(255)).astype(np.float64)
     return luma
 
 
@@ -137,6 +147,8 @@ def _windowed(planes: Tensor, variant: SsimVariant) -> Tensor:
         reach = len(variant.window) // 2
         planes = functional.pad(planes[:, None], (reach,) * 6, mode="replicate")[:, 0]
         planes = torch.einsum("pckhw,k->pchw", planes.unfold(1, len(weights), 1).movedim(-1, 2), weights)
+    elif variant.mirrors:
+        planes = functional.pad(planes, (len(variant.window) // 2,) * 4, mode="reflect")
     shape = planes.shape
     flat = planes.reshape(-1, 1, *shape[-2:])
     flat = functional.conv2d(functional.conv2d(flat, weights[None, None, :, None]), weights[None, None, None, :])
@@ -162,7 +174,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "SSIM-RGB",
         "SSIM of 8-bit R, G and B each, then their mean; Gaussian window of 11x11 pixels with sigma 1.5; no value in the "
         "outer 5 pixels; equals scikit-image with gaussian_weights=True, sigma=1.5, use_sample_covariance=False, "
-        "data_range=255, channel_axis=-1, and torchmetrics with data_range given.",
+        "data_range=255, channel_axis=-1.",
         higher_is_better=True,
         load=partial(_load, variant=SKIMAGE_GAUSSIAN),
         decimals=4,
@@ -174,6 +186,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         "value in the outer 3 pixels; equals scikit-image's defaults with data_range=255, channel_axis=-1.",
         higher_is_better=True,
         load=partial(_load, variant=SKIMAGE_UNIFORM),
+        decimals=4,
+        is_default=False,
+    ),
+    Metric(
+        "ssim_rgb_torchmetrics",
+        "SSIM-RGB mirrored",
+        "SSIM of 8-bit R, G and B each, then their mean; Gaussian window of 11x11 pixels with sigma 1.5, borders mirrored "
+        "at the outermost pixel, a value at every pixel; equals torchmetrics' defaults with data_range=1 for [0, 1].",
+        higher_is_better=True,
+        load=partial(_load, variant=TORCHMETRICS),
         decimals=4,
         is_default=False,
     ),
