@@ -1,6 +1,6 @@
 """LDR-FLIP: how different two pictures look when one flips between them.
 
-The library of its authors computes it: flip-evaluator (BSD-3-Clause, NVIDIA), in the extra ``eval``. It takes about 2 µs per
+The library of its authors computes it: flip-evaluator (BSD-3-Clause, NVIDIA), in the extra ``eval``. It takes 1 to 2 µs per
 pixel, and is therefore not among the default metrics.
 """
 

@@ -129,30 +129,37 @@ def _channels(picture: NDArray[np.uint8], on_luma: bool) -> Tensor:
 
 def _similarity(first: Tensor, second: Tensor, variant: SsimVariant) -> Tensor:
     """Two pictures [C, H, W] to their map [C, H', W']."""
-    products = torch.stack([first, second, first * first, second * second, first * second])
-    mean1, mean2, square1, square2, product = _windowed(products, variant)
+    products = torch.stack([first, second, first * first + second * second, first * second])
+    mean1, mean2, squares, product = _windowed(products, variant)
     unbiased = variant.samples / (variant.samples - 1) if variant.samples else 1.0
-    variances = (square1 - mean1**2 + square2 - mean2**2) * unbiased
-    structure = (2 * unbiased * (product - mean1 * mean2) + _C2) / (variances + _C2)
+    squared_means, product_of_means = mean1**2 + mean2**2, mean1 * mean2
+    structure = 2 * unbiased * (product - product_of_means) + _C2
+    structure /= unbiased * (squares - squared_means) + _C2
     if variant.drops_negative:
         structure = structure.clamp(min=0)
-    similarity: Tensor = structure * (2 * mean1 * mean2 + _C1) / (mean1**2 + mean2**2 + _C1)
+    similarity: Tensor = structure * (2 * product_of_means + _C1) / (squared_means + _C1)
     return similarity
 
 
 def _windowed(planes: Tensor, variant: SsimVariant) -> Tensor:
-    """Weighted means under the window: [5, C, H, W] to [5, C, H', W']."""
-    weights = torch.tensor(variant.window, dtype=planes.dtype, device=planes.device)
+    """Weighted means under the window: [P, C, H, W] to [P, C, H', W']."""
+    reach = len(variant.window) // 2
     if variant.as_volume:
-        reach = len(variant.window) // 2
         planes = functional.pad(planes[:, None], (reach,) * 6, mode="replicate")[:, 0]
-        planes = torch.einsum("pckhw,k->pchw", planes.unfold(1, len(weights), 1).movedim(-1, 2), weights)
     elif variant.mirrors:
-        planes = functional.pad(planes, (len(variant.window) // 2,) * 4, mode="reflect")
-    shape = planes.shape
-    flat = planes.reshape(-1, 1, *shape[-2:])
-    flat = functional.conv2d(functional.conv2d(flat, weights[None, None, :, None]), weights[None, None, None, :])
-    return flat.reshape(*shape[:2], *flat.shape[-2:])
+        planes = functional.pad(planes, (reach,) * 4, mode="reflect")
+    for axis in (1, 2, 3) if variant.as_volume else (2, 3):
+        planes = _along(planes, axis, variant.window)
+    return planes
+
+
+def _along(planes: Tensor, axis: int, weights: tuple[float, ...]) -> Tensor:
+    """Weighted means along one axis, which gets shorter; sums of shifted planes are several times as fast as convolutions."""
+    length = planes.shape[axis] - len(weights) + 1
+    total = planes.narrow(axis, 0, length) * weights[0]
+    for offset, weight in enumerate(weights[1:], start=1):
+        total.add_(planes.narrow(axis, offset, length), alpha=weight)
+    return total
 
 
 def _load(device: torch.device, variant: SsimVariant) -> Score:
