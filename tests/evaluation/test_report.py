@@ -107,17 +107,19 @@ def test_truths_are_never_in_one_table_and_truthless_metrics_stand_apart(tmp_pat
         assert has_events == ("none" in block.classes())
 
 
-def test_bold_only_where_the_paired_difference_is_off_zero(tmp_path: Path) -> None:
-    steady = {"good": {"a": [[30.0], [31.0], [32.0]]}, "bad": {"a": [[20.0], [21.0], [22.5]]}}
-    page, _ = page_of(tmp_path, results_of(steady))
-    assert [strong.text for strong in section(page, "results").all("strong")] == ["31.00"]
-    mixed = {"good": {"a": [[30.0], [31.0], [32.0]]}, "bad": {"a": [[20.0], [41.0], [30.0]]}}
-    page, _ = page_of(tmp_path, results_of(mixed))
-    assert not section(page, "results").all("strong")
+def test_bold_only_where_the_paired_difference_is_clear(tmp_path: Path) -> None:
+    good, bad = ([[value] for value in values] for values in ([30.0, 31, 32, 33, 34, 35], [20.0, 21, 22.5, 23, 24, 25]))
+    page, _ = page_of(tmp_path, results_of({"good": {"a": good}, "bad": {"a": bad}}))
+    assert [strong.text for strong in section(page, "results").all("strong")] == ["32.50"]
+    assert "better" in section(page, "differences").all("tbody")[0].text
+    for mixed in ({"a": [*bad[:3], [41.0], [42.0], [43.0]]}, {"a": bad[:5]}):  # no agreement; too few
+        page, _ = page_of(tmp_path, results_of({"good": {"a": good[: len(mixed["a"])]}, "bad": mixed}))
+        assert not section(page, "results").all("strong")
+        assert "better" not in section(page, "differences").all("tbody")[0].text
 
 
 def test_differences_are_paired_and_say_which_way_is_better(tmp_path: Path) -> None:
-    values = {"ours": {"a": [[0.1], [0.5], [0.9]]}, "theirs": {"a": [[0.2], [0.6], [1.0]]}}
+    values = {"ours": {"a": [[n / 10] for n in range(6)]}, "theirs": {"a": [[(n + 1) / 10] for n in range(6)]}}
     page, _ = page_of(tmp_path, results_of(values, metric=METRICS[1]))
     cell = section(page, "differences").all("td")[0]
     assert [part.text for part in cell.all("span")] == ["−0.100", "[−0.100, −0.100]", "better"]

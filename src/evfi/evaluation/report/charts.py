@@ -13,7 +13,7 @@ from evfi.evaluation.report.plots import Point, Series, dot_plot, line_chart, st
 from evfi.evaluation.report.tables import system_label, table
 from evfi.evaluation.results import MetricInfo
 from evfi.evaluation.score_cells import Cell, CellKey, by_sequence, mean_of, mean_over_sequences
-from evfi.evaluation.summary import SequenceRow, summarise_sequences
+from evfi.evaluation.summary import SequenceRow
 
 _MOST_METRICS: Final = 3
 _MOST_ROWS: Final = 60
@@ -25,7 +25,7 @@ def plots_section(context: ReportContext, skip: int) -> Html:
     truths = context.truths(skip)
     if not truths:
         return Html("")
-    rows = [row for row in summarise_sequences(context.results) if row.skip == skip]
+    rows = [row for row in context.sequence_rows if row.skip == skip]
     cells = list(_shown_cells(context, skip, truths[0]))
     per_sequence = [_sequence_figure(context, cell, rows) for cell in cells]
     per_place = [_place_figure(context, cell) for cell in cells if skip > 1]

@@ -11,9 +11,12 @@ from evfi.evaluation.bootstrap import Average, Interval, interval
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.results import EvaluationResults, MetricInfo, SystemInfo
 from evfi.evaluation.score_cells import Cell, CellKey, by_sequence, cells_of, mean_of
-from evfi.evaluation.summary import SummaryRow, summarise
+from evfi.evaluation.summary import SequenceRow, SummaryRow, summarise, summarise_sequences
 
 MOST_HEADLINES: Final = 6
+
+FEWEST_FOR_VERDICT: Final = 6
+"""Windows or sequences: if fewer all agree, that still happens by chance in more than one of twenty cases (sign test)."""
 
 TRUTH_TITLES: Final = {"raw": "Raw truth", "vae": "Truth through the autoencoder"}
 TRUTH_WORDS: Final = {
@@ -31,15 +34,24 @@ REGION_WORDS: Final = {
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two averages, first minus second."""
+    """A paired difference of two averages, first minus second.
+
+    Attributes:
+        value: the difference.
+        interval: its 95 % interval, where there is enough to draw from.
+        num_units: windows or sequences that the interval was drawn from.
+    """
 
     value: float
     interval: Interval | None
+    num_units: int
 
     @property
-    def is_off_zero(self) -> bool:
-        """Whether its interval is known and leaves out zero."""
-        return self.interval is not None and (self.interval.low > 0 or self.interval.high < 0)
+    def is_clear(self) -> bool:
+        """Whether its interval leaves out zero and is of enough windows or sequences to mean something."""
+        if self.interval is None or self.num_units < FEWEST_FOR_VERDICT:
+            return False
+        return self.interval.low > 0 or self.interval.high < 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +65,11 @@ class ReportContext:
         """Averages by cell and system."""
         rows = summarise(self.results)
         return {((row.skip, row.truth, row.metric, row.region), row.system): row for row in rows}
+
+    @cached_property
+    def sequence_rows(self) -> tuple[SequenceRow, ...]:
+        """Averages of each sequence."""
+        return summarise_sequences(self.results)
 
     @cached_property
     def cells(self) -> dict[CellKey, Cell]:
@@ -147,12 +164,14 @@ class ReportContext:
             return None
         per_sequence = [sum(group) / len(group) for group in groups]
         values = per_sequence if average == "sequences" else [value for group in groups for value in group]
-        return Difference(sum(values) / len(values), interval(groups, average))
+        drawn = interval(groups, average)
+        num_units = len(groups) if drawn is not None and drawn.over == "sequences" else sum(map(len, groups))
+        return Difference(sum(values) / len(values), drawn, num_units)
 
     def clear_winner(self, key: CellKey, average: Average) -> str | None:
-        """The best system, if its paired difference to the second best is off zero."""
+        """The best system, if its paired difference to the second best is clear."""
         ranked = self.ranked(key, list(self.cells[key].systems), average) if key in self.cells else []
         if len(ranked) < 2:
             return None
         difference = self.difference(key, ranked[0], ranked[1], average)
-        return ranked[0] if difference is not None and difference.is_off_zero else None
+        return ranked[0] if difference is not None and difference.is_clear else None

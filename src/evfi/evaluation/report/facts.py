@@ -37,6 +37,7 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Source", protocol.get("source")),
         ("Skips", _listed(skips) + " true frames left out between two key frames"),
         ("Windows", _window_words(protocol.get("windows"))),
+        ("Of these", _limit_words(results.settings)),
         ("Left out", _drop_words(protocol.get("drop"))),
         ("Size", _SIZE_WORDS.get(str(protocol.get("size")), protocol.get("size"))),
         ("Truth", joined((f"{TRUTH_TITLES.get(one, one)}: {TRUTH_WORDS.get(one, '')}" for one in truths), "; ")),
@@ -60,6 +61,12 @@ def _window_words(rule: object) -> str | None:
     tail = f"at least {margin} frames follow each window" if margin else "to the end of the sequence"
     extra = "; a sequence too short for that gives its first window" if rule.get("at_least_one") and margin else ""
     return f"from frame {rule.get('first', 0)}, {neighbours}; {tail}{extra}"
+
+
+def _limit_words(settings: Mapping[str, Any]) -> str | None:
+    config = settings.get("config")
+    limit = config.get("windows") if isinstance(config, Mapping) else None
+    return f"at most {limit} windows per sequence and skip, spread evenly" if limit is not None else None
 
 
 def _drop_words(rule: object) -> str | None:

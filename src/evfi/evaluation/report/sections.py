@@ -7,7 +7,7 @@ from typing import Final
 
 from evfi.evaluation.bootstrap import FEWEST_SEQUENCES
 from evfi.evaluation.report.charts import plots_section
-from evfi.evaluation.report.context import ReportContext
+from evfi.evaluation.report.context import FEWEST_FOR_VERDICT, ReportContext
 from evfi.evaluation.report.document import Section, page
 from evfi.evaluation.report.facts import (
     definitions_section,
@@ -22,9 +22,10 @@ from evfi.evaluation.report.tables import averages_section, differences_section,
 from evfi.evaluation.report.windows import windows_section
 
 _READING: Final = (
-    "In brackets: 95 % bootstrap intervals. Bold: best by more than chance, that is, the paired difference to the second "
-    "best has an interval that leaves out zero; where nothing is bold, no system is clearly best. Many columns are looked "
-    "at and no allowance is made for that. Arrows say which way is better."
+    "In brackets: 95 % bootstrap intervals; of few windows they are too narrow, for they cannot reach beyond the values "
+    "that were seen. Bold: clearly best, that is, the paired difference to the second best has an interval that leaves "
+    f"out zero, over at least {FEWEST_FOR_VERDICT} windows or sequences. Many columns are looked at and no allowance is made "
+    "for that. Arrows say which way is better."
 )
 _OVER_WINDOWS: Final = (
     f"Fewer than {FEWEST_SEQUENCES} sequences: intervals are over windows of these very sequences. They say how the "
@@ -32,7 +33,7 @@ _OVER_WINDOWS: Final = (
 )
 _DIFFERENCES: Final = (
     "Both systems on the same windows, mean over sequences, with 95 % intervals of the difference. “Better” and “worse” "
-    "stand where the interval leaves out zero."
+    f"stand where the interval leaves out zero, over at least {FEWEST_FOR_VERDICT} windows or sequences."
 )
 
 

@@ -181,7 +181,7 @@ def _difference_cell(context: ReportContext, key: CellKey, subject: str, rival: 
     if found is None:
         return element("td", "–", class_="value")
     verdict = "level"
-    if found.is_off_zero:
+    if found.is_clear:
         verdict = "better" if (found.value > 0) == metric.higher_is_better else "worse"
     word = {"level": "", "better": "better", "worse": "worse"}[verdict]
     inside = [element("span", number(found.value, metric.decimals, sign=True))]

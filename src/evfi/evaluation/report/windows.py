@@ -178,11 +178,11 @@ class _Budget:
 
 
 def _introduction(context: ReportContext) -> Html:
-    metric = context.headline[0]
+    metric, truth = context.headline[0], context.truths(context.skips[0])[0]
     bar = error_colours()[None].repeat(12, axis=0)
     scale = element("img", src=data_uri(bar), alt="colours from black over red to light yellow", class_="bar")
     words = (
-        f"Chosen by {metric.title} over the whole frame, {TRUTH_TITLES.get(context.truths(context.skips[0])[0], '')}, "
+        f"Chosen by {metric.title} over the whole frame, {TRUTH_TITLES.get(truth, truth).lower()}, "
         "mean of the window; shown is the inserted frame in which the reason shows most. The baseline is the one with "
         "the best average. Pictures are compressed and at most 448 px large; nothing is measured on them. Truth is as "
         "recorded. Details: where all systems together err most. Events: red brighter, blue darker. "
@@ -241,7 +241,7 @@ def _pictures(context: ReportContext, pick: Pick, pictures: WindowPictures) -> H
     inputs = [
         _picture(pictures.truth[0], "Start key frame"),
         _picture(pictures.events, "Events") if pictures.events is not None else None,
-        _picture(with_box(truth, box), f"Truth, inserted frame {at}; box: the detail below"),
+        _picture(with_box(truth, box), f"Truth, inserted frame {at} (box: detail)"),
         _picture(pictures.truth[-1], "End key frame"),
     ]
     made = [_made_frame(context, pick, name, pictures.frames[name][at], truth) for name in names]
