@@ -87,7 +87,6 @@ def test_frames_that_do_not_change_explain_nothing():
     frames = _edge()
     hold = np.concatenate([frames[:1]] * 3 + [frames[-1:]])
     values = _window(hold, _events_of(frames))
-    # the edge's second and third step: orthogonal to nothing at all, which counts as 0; the last interval holds all change
     assert event_correlation(values)["all"][0] == 0
     assert event_residual(values)["all"][0] == pytest.approx(1)
 
@@ -154,6 +153,17 @@ def test_simulated_events_are_explained_best_by_the_frames_they_were_made_of():
     blended = event_correlation(_window(blend_linearly(frames[0], frames[-1], times), events))["all"]
     assert (truth > 0.95).all()
     assert (truth > blended + 0.2).all()
+
+
+def test_residual_by_hand():
+    frames = _edge()
+    events = _events_of(frames)
+    late = frames.copy()
+    late[1] = frames[0]  # the edge stands still for one interval, then moves twice as far
+    # intervals are equally strong; missing in the first: all of it; in the second: the strip of the first comes too much
+    assert event_residual(_window(late, events))["all"][0] == pytest.approx(1, abs=0.01)
+    # frame 2 lies between the interval with the strip too much and one that is right: root of the mean of 1 and 0
+    assert event_residual(_window(late, events))["all"][1] == pytest.approx(0.5**0.5, abs=0.01)
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))

@@ -52,17 +52,19 @@ def event_correlation(window: ScoredWindow) -> Values:
 
 
 def event_residual(window: ScoredWindow) -> Values:
-    """What frames leave unexplained of the events: root of the sum of (D - c * S)^2 over that of (c * S)^2, per interval.
+    """What frames leave unexplained of the events: root of the sum of (D - c * S)^2 over that of (c * S)^2.
 
-    The contrast threshold c is the one that fits the change from the first to the last key frame best (least squares), so it
-    is the same for all systems. 0 is perfect, 1 as bad as frames that do not change.
+    The sums go over both intervals beside a frame. The contrast threshold c is the ratio of the root mean squares of D and S
+    from the first to the last key frame, so it is the same for all systems. (The least-squares fit would be smaller
+    the more noise S holds.) 0 is perfect, 1 as bad as frames that do not change.
 
     Returns:
         As `event_correlation`; NaN also where the key frames' change goes against the events.
     """
-    threshold = _fitted(*next(_compared(window, (0, len(window.frames) - 1))))
-    values = [_residual(change, sums, threshold) for change, sums in _compared(window)]
-    return {ALL: mean_of_both_sides(np.array(values))}
+    threshold = _threshold(*next(_compared(window, (0, len(window.frames) - 1))))
+    parts = np.array([_rest_and_power(change, sums, threshold) for change, sums in _compared(window)])  # [F - 1, 2]
+    rest, power = mean_of_both_sides(parts).T
+    return {ALL: np.sqrt(np.divide(rest, power, out=np.full(len(rest), np.nan), where=power > 0))}
 
 
 def area_means(image: _Map, size: tuple[int, int]) -> _Map:
@@ -168,17 +170,20 @@ def _cosine(change: _Map, sums: _Map) -> float:
     return float(np.vdot(change, sums)) / (power * expected) ** 0.5 if power > 0 else 0.0
 
 
-def _fitted(change: _Map, sums: _Map) -> float:
-    """The contrast threshold for which change = threshold * sums is closest to true; NaN if none is positive."""
-    power = float(np.vdot(sums, sums))
-    threshold = float(np.vdot(change, sums)) / power if power > 0 else 0.0
-    return threshold if threshold > 0 else float("nan")
+def _threshold(change: _Map, sums: _Map) -> float:
+    """The contrast threshold for which threshold * sums is as strong as change; NaN if they go against each other."""
+    if not float(np.vdot(change, sums)) > 0:
+        return float("nan")
+    return float(np.linalg.norm(change) / np.linalg.norm(sums))
 
 
-def _residual(change: _Map, sums: _Map, threshold: float) -> float:
+def _rest_and_power(change: _Map, sums: _Map, threshold: float) -> tuple[float, float]:
+    """Sums of (D - c * S)^2 and of (c * S)^2; NaN where there is nothing to compare."""
+    if not len(sums):
+        return float("nan"), float("nan")
     expected = threshold * sums
-    rest, power = expected - change, float(np.vdot(expected, expected))
-    return (float(np.vdot(rest, rest)) / power) ** 0.5 if power > 0 else float("nan")
+    rest = expected - change
+    return float(np.vdot(rest, rest)), float(np.vdot(expected, expected))
 
 
 METRICS: Final = (
@@ -198,13 +203,15 @@ METRICS: Final = (
         name="event_residual",
         title="events unexplained",
         definition=(
-            "root of sum (D - c S)^2 / sum (c S)^2, D and S being the changes and polarity sums that event_correlation "
-            "compares, c the contrast threshold that fits the key frames and all events of the window best; mean of the "
-            "intervals before and after the frame; 1 for frames that do not change, NaN as for event_correlation"
+            "root of sum (D - c S)^2 over sum (c S)^2, D and S being the changes and polarity sums that event_correlation "
+            "compares, in the intervals before and after the frame, c the ratio of the root mean squares of D and S from the "
+            "first to the last key frame; 1 for frames that do not change, NaN as for event_correlation or where the key "
+            "frames' change goes against the events"
         ),
         higher_is_better=False,
         load=lambda device: event_residual,
         needs_truth=False,
+        is_default=False,
     ),
 )
 """In the order of tables."""

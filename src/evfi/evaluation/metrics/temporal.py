@@ -76,7 +76,11 @@ def static_pixels(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def mean_of_both_sides(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values of the F - 1 intervals as values of the F - 2 inserted frames: the mean of the intervals before and after."""
+    """Values of the F - 1 intervals as values of the F - 2 inserted frames: the mean of the intervals before and after.
+
+    Args:
+        values: [F - 1] or [F - 1, ...].
+    """
     means: NDArray[np.float64] = (values[:-1] + values[1:]) / 2
     return means
 
