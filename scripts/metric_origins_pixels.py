@@ -59,17 +59,20 @@ def _torchmetrics_ssim(data_range: float | None) -> PairFunction:
     )
 
 
-def _full_kernel_volume() -> PairFunction:
-    """The volume variant by one convolution with all 11x11x11 weights."""
+def _full_kernel(dimensions: int, padding: str) -> PairFunction:
+    """SSIM by one convolution with all weights of the window, over planes or over the volume of the three channels."""
     steps = torch.arange(11, dtype=torch.float64) - 5
     line = torch.exp(-(steps**2) / 4.5)
-    weights = torch.einsum("i,j,k->ijk", line, line, line)[None, None] / line.sum() ** 3
+    weights = torch.einsum("i,j->ij", line, line) if dimensions == 2 else torch.einsum("i,j,k->ijk", line, line, line)
+    weights = (weights / weights.sum())[None, None]
+    convolve = functional.conv2d if dimensions == 2 else functional.conv3d
 
-    def mean(volume: torch.Tensor) -> torch.Tensor:
-        return functional.conv3d(functional.pad(volume, (5,) * 6, mode="replicate"), weights)
+    def mean(picture: torch.Tensor) -> torch.Tensor:
+        return convolve(functional.pad(picture, (5,) * (2 * dimensions), mode=padding), weights)
 
     def ssim(picture: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-        a, b = (torch.from_numpy(side.transpose(2, 0, 1).astype(np.float64))[None, None] for side in (picture, truth))
+        a, b = (torch.from_numpy(side.transpose(2, 0, 1).astype(np.float64)) for side in (picture, truth))
+        a, b = (a[:, None], b[:, None]) if dimensions == 2 else (a[None, None], b[None, None])
         mean_a, mean_b = mean(a), mean(b)
         contrast = (2 * (mean(a * b) - mean_a * mean_b) + 58.5225) / (
             mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2 + 58.5225
@@ -120,7 +123,8 @@ ORIGINS = (
     ),
     Origin("ssim_rgb_skimage", "pyiqa ssimc", "pyiqa", partial(_pyiqa, "ssimc"), None),
     Origin("ssim_rgb_skimage_uniform", "scikit-image defaults", "scikit-image", _skimage_ssim, 1e-9),
-    Origin("ssim_rgb_volume", "one 11x11x11 convolution", "torch", _full_kernel_volume, 1e-9),
+    Origin("ssim_rgb_zeros", "one 11x11 convolution", "torch", partial(_full_kernel, 2, "constant"), 1e-9),
+    Origin("ssim_rgb_volume", "one 11x11x11 convolution", "torch", partial(_full_kernel, 3, "replicate"), 1e-9),
     Origin("flip", "flip-evaluator defaults", "flip-evaluator", _flip, 1e-4),
     Origin("flip", "flip-evaluator, ppd=33.5", "flip-evaluator", partial(_flip, ppd=33.5), None),
 )

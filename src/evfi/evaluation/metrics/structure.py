@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from evfi.evaluation.metrics.base import ALL, Metric, Score, ScoredWindow, Value
 
 _C1: Final = (0.01 * 255) ** 2
 _C2: Final = (0.03 * 255) ** 2
+_PADDING: Final = {"mirror": "reflect", "zeros": "constant", "repeat": "replicate"}
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,22 @@ class SsimVariant:
         samples: pixels of the window if variances are those of a sample (n - 1), as scikit-image has them by default; 0
             for those of the weights.
         drops_negative: a negative product of contrast and structure counts as 0.
-        mirrors: borders are mirrored at the outermost pixel, so that every pixel has a value.
-        as_volume: the channels are a third axis of the picture, along which the window lies too; borders are repeated in
-            all three directions, so that every pixel has a value. With neither, only pixels whose window lies within
-            the picture have one.
+        border: what lies beyond it: "none", so that only pixels whose window lies within the picture have a value;
+            "mirror", at the outermost pixel; "zeros"; "repeat" of the outermost pixel.
+        as_volume: the channels are a third axis of the picture, along which the window lies too, with the same border.
     """
 
     window: tuple[float, ...]
     on_luma: bool = False
     samples: int = 0
     drops_negative: bool = False
-    mirrors: bool = False
+    border: Literal["none", "mirror", "zeros", "repeat"] = "none"
     as_volume: bool = False
 
     @property
     def margin(self) -> int:
         """Pixels at each border that have no value."""
-        return 0 if self.as_volume or self.mirrors else len(self.window) // 2
+        return len(self.window) // 2 if self.border == "none" else 0
 
 
 def gaussian_window(size: int = 11, sigma: float = 1.5) -> tuple[float, ...]:
@@ -66,8 +66,9 @@ def gaussian_window(size: int = 11, sigma: float = 1.5) -> tuple[float, ...]:
 PYIQA: Final = SsimVariant(gaussian_window(), on_luma=True, drops_negative=True)
 SKIMAGE_GAUSSIAN: Final = SsimVariant(gaussian_window())
 SKIMAGE_UNIFORM: Final = SsimVariant((1 / 7,) * 7, samples=49)
-TORCHMETRICS: Final = SsimVariant(gaussian_window(), mirrors=True)
-VOLUME: Final = SsimVariant(gaussian_window(), as_volume=True)
+TORCHMETRICS: Final = SsimVariant(gaussian_window(), border="mirror")
+ZEROS: Final = SsimVariant(gaussian_window(), border="zeros")
+VOLUME: Final = SsimVariant(gaussian_window(), border="repeat", as_volume=True)
 
 
 def ssim_maps(
@@ -143,11 +144,10 @@ def _similarity(first: Tensor, second: Tensor, variant: SsimVariant) -> Tensor:
 
 def _windowed(planes: Tensor, variant: SsimVariant) -> Tensor:
     """Weighted means under the window: [P, C, H, W] to [P, C, H', W']."""
-    reach = len(variant.window) // 2
-    if variant.as_volume:
-        planes = functional.pad(planes[:, None], (reach,) * 6, mode="replicate")[:, 0]
-    elif variant.mirrors:
-        planes = functional.pad(planes, (reach,) * 4, mode="reflect")
+    if variant.border != "none":
+        beyond = (len(variant.window) // 2,) * (6 if variant.as_volume else 4)
+        padded = functional.pad(planes[:, None] if variant.as_volume else planes, beyond, mode=_PADDING[variant.border])
+        planes = padded.flatten(1, -3)
     for axis in (1, 2, 3) if variant.as_volume else (2, 3):
         planes = _along(planes, axis, variant.window)
     return planes
@@ -203,6 +203,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         "at the outermost pixel, a value at every pixel; equals torchmetrics' defaults with data_range=1 for [0, 1].",
         higher_is_better=True,
         load=partial(_load, variant=TORCHMETRICS),
+        decimals=4,
+        is_default=False,
+    ),
+    Metric(
+        "ssim_rgb_zeros",
+        "SSIM-RGB zeros",
+        "SSIM of 8-bit R, G and B each, then their mean; Gaussian window of 11x11 pixels with sigma 1.5, zeros beyond the "
+        "borders, a value at every pixel; what CBMNet's evaluation and others with a pytorch_ssim compute.",
+        higher_is_better=True,
+        load=partial(_load, variant=ZEROS),
         decimals=4,
         is_default=False,
     ),
