@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from evfi.errors import ConfigError, RecordingError
 from evfi.evaluation.cropping import crop_events, cropped
 from evfi.evaluation.metrics.base import ScoredWindow
+from evfi.evaluation.metrics.registry import METRICS
 from evfi.evaluation.protocol import (
     Crop,
     DropRule,
@@ -78,6 +79,12 @@ def test_layouts_are_those_of_readers() -> None:
     known = {reader.name for reader in RECORDING_FORMATS}
     for name in NAMES:
         assert set(load_protocol(name).layouts) <= known, name
+
+
+def test_metrics_are_known() -> None:
+    known = {metric.name for metric in METRICS} | {"lpips_alex"}
+    for name in NAMES:
+        assert set(load_protocol(name).metrics) <= known, name
 
 
 def test_every_protocol_is_documented() -> None:
