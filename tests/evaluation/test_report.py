@@ -16,6 +16,7 @@ from PIL import Image
 from results_samples import METRICS, SYSTEMS, replaced, results_of, sample_results, sequence_info
 
 from evfi.errors import OutputError
+from evfi.evaluation.protocol import load_protocol, protocol_names
 from evfi.evaluation.report import windows, write_report
 from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
 from evfi.evaluation.report.pictures import (
@@ -96,6 +97,28 @@ def test_tables_hold_the_averages_and_intervals_of_summarise(tmp_path: Path) -> 
                         )
                         seen += 1
     assert seen == 2 * 2 * 2 * 2 * 3 * 2  # skips, truths, regions, averages, systems, metrics
+
+
+def test_average_over_frames_where_it_is_the_protocols_own(tmp_path: Path) -> None:
+    values = {"ours": {"a": [[1.0, 2.0], [None, 6.0]], "b": [[4.0, 4.0]]}}
+    results = results_of(values, skip=2)
+    assert len(section(page_of(tmp_path, results)[0], "results").all("tbody")) == 2
+    own = replaced(results, protocol={**results.protocol, "average": "frames", "crop": {"multiple": 32, "fewer": 1}})
+    page, _ = page_of(tmp_path, own)
+    *_, frames = section(page, "results").all("tbody")
+    assert "(the protocol's own)" in frames.text
+    assert frames.all("td")[0].text == "3.40"  # (1 + 2 + 6 + 4 + 4) / 5
+    assert "(side // 32 - 1) × 32 px" in section(page, "protocol").text
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_is_told_in_words(tmp_path: Path, name: str) -> None:
+    protocol = load_protocol(name)
+    results = replaced(results_of({"ours": {"a": [[1.0], [2.0]]}}), protocol=protocol.to_dict())
+    told = section(page_of(tmp_path, replaced(results, settings={"config": {"windows": 7}}))[0], "protocol").text
+    assert protocol.description in told and "at most 7 windows" in told
+    for remark in (*protocol.deviations, *protocol.unverified):
+        assert remark.why in told
 
 
 def test_truths_are_never_in_one_table_and_truthless_metrics_stand_apart(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from evfi.evaluation.bootstrap import Average, Interval, interval
 from evfi.evaluation.metrics.base import ALL
@@ -30,6 +30,15 @@ REGION_WORDS: Final = {
     "in the mean of channels, grown by 3 px",
     "changing": "of a whole window, the pixels where the truth changes by more than 20 of 255 in some channel",
 }
+
+
+AnyAverage: TypeAlias = Literal["sequences", "windows", "frames"]
+"""What weighs the same; frames are averaged only where a protocol's own tables do."""
+
+
+def mean_of_row(row: SummaryRow, average: AnyAverage) -> float | None:
+    """One of a row's averages."""
+    return {"sequences": row.over_sequences, "windows": row.over_windows, "frames": row.over_frames}[average]
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,11 @@ class ReportContext:
         names = {key[2] for key in self.cells}
         return [metric for metric in self.results.metrics if metric.name in names]
 
+    @property
+    def own_average(self) -> str:
+        """What weighs the same in the protocol's own tables; "" where it does not tell."""
+        return str(self.results.protocol.get("average", ""))
+
     def metric(self, name: str) -> MetricInfo:
         """A metric by name."""
         return next(metric for metric in self.results.metrics if metric.name == name)
@@ -138,12 +152,10 @@ class ReportContext:
         others = [system for system in self.results.systems if system != self.subject and system.name in present]
         return [system.name for system in others if system.kind == "baseline"] or [system.name for system in others]
 
-    def average(self, key: CellKey, system: str, average: Average) -> float | None:
-        """One of the two averages."""
+    def average(self, key: CellKey, system: str, average: AnyAverage) -> float | None:
+        """One of the averages."""
         row = self.summary.get((key, system))
-        if row is None:
-            return None
-        return row.over_sequences if average == "sequences" else row.over_windows
+        return None if row is None else mean_of_row(row, average)
 
     def ranked(self, key: CellKey, systems: Sequence[str], average: Average) -> list[str]:
         """Systems that have an average, the best first."""

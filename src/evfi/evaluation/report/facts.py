@@ -39,12 +39,17 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Windows", _window_words(protocol.get("windows"))),
         ("Of these", _limit_words(results.settings)),
         ("Left out", _drop_words(protocol.get("drop"))),
+        ("Part of the frames", _crop_words(protocol.get("crop"))),
         ("Size", _SIZE_WORDS.get(str(protocol.get("size")), protocol.get("size"))),
         ("Truth", joined((f"{TRUTH_TITLES.get(one, one)}: {TRUTH_WORDS.get(one, '')}" for one in truths), "; ")),
         ("Its own average", _AVERAGE_WORDS.get(str(protocol.get("average")))),
         ("Models", _settings_words(protocol.get("sampling"))),
     ]
-    return joined([_facts(facts), _unverified(protocol.get("unverified"))])
+    remarks = [
+        _remarks("Where this differs from the protocol's source", protocol.get("deviations")),
+        _remarks("What the protocol's source does not tell", protocol.get("unverified")),
+    ]
+    return joined([_facts(facts), *remarks])
 
 
 def _listed(skips: Sequence[int]) -> str:
@@ -58,7 +63,8 @@ def _window_words(rule: object) -> str | None:
     stride = rule.get("stride")
     neighbours = "each begins with the last frame of the one before" if stride == "skip+1" else f"every {stride} frames"
     margin = rule.get("tail_margin")
-    tail = f"at least {margin} frames follow each window" if margin else "to the end of the sequence"
+    place = "each window's first frame" if rule.get("tail_after") == "first" else "each window"
+    tail = f"at least {margin} frames follow {place}" if margin else "to the end of the sequence"
     extra = "; a sequence too short for that gives its first window" if rule.get("at_least_one") and margin else ""
     return f"from frame {rule.get('first', 0)}, {neighbours}; {tail}{extra}"
 
@@ -90,7 +96,15 @@ def _settings_words(settings: object) -> str | None:
     return "sample with " + ", ".join(f"{name} = {_compact(value)}" for name, value in settings.items())
 
 
-def _unverified(entries: object) -> Html | None:
+def _crop_words(crop: object) -> str | None:
+    if not isinstance(crop, Mapping):
+        return None
+    return (
+        f"only the middle is scored, (side // {crop.get('multiple')} - {crop.get('fewer')}) × {crop.get('multiple')} px"
+    )
+
+
+def _remarks(title: str, entries: object) -> Html | None:
     lines = [
         element("li", element("b", str(entry.get("what", ""))), ": ", str(entry.get("why", "")))
         for entry in _list(entries)
@@ -98,7 +112,7 @@ def _unverified(entries: object) -> Html | None:
     ]
     if not lines:
         return None
-    return joined([element("p", "What the protocol's source does not tell:"), element("ul", *lines)])
+    return joined([element("h4", title), element("ul", *lines)])
 
 
 def provenance_section(context: ReportContext) -> Html:

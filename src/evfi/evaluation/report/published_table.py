@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from evfi.evaluation.bootstrap import Average
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.published import PublishedResult, published_results
-from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
+from evfi.evaluation.report.context import TRUTH_TITLES, AnyAverage, ReportContext
 from evfi.evaluation.report.markup import Html, element, joined, number
 from evfi.evaluation.report.tables import metric_heading, system_label, table
 
@@ -16,7 +15,7 @@ _WORDS: Final = (
     "From papers and their repositories, under the same protocol, never mixed into the tables above. Whether the data "
     "evaluated here is the whole test set of the dataset named is not checked."
 )
-_AVERAGES: Final[tuple[Average, ...]] = ("sequences", "windows")
+_AVERAGES: Final[tuple[AnyAverage, ...]] = ("sequences", "windows")
 _DECIMALS: Final = 3
 
 
@@ -64,10 +63,10 @@ def _their_row(context: ReportContext, row: PublishedResult, names: Sequence[str
 
 
 def _our_rows(context: ReportContext, published: PublishedResult, names: Sequence[str]) -> list[Html]:
-    """The systems of this report under both averages, as far as they have any of these metrics."""
+    """The systems of this report, averaged in the same way, as far as they have any of these metrics."""
     rows = []
     for system in context.results.systems:
-        for average in _AVERAGES:
+        for average in (published.average,) if published.average else _AVERAGES:
             keys = [(published.skip, str(published.truth), name, ALL) for name in names]
             values = [context.average(key, system.name, average) for key in keys]
             if any(value is not None for value in values):

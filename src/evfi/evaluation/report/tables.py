@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from evfi.evaluation.bootstrap import Average
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.report.context import (
     REGION_TITLES,
     REGION_WORDS,
     TRUTH_TITLES,
     TRUTH_WORDS,
+    AnyAverage,
     ReportContext,
+    mean_of_row,
 )
 from evfi.evaluation.report.markup import Html, counted, element, ends, joined, number
 from evfi.evaluation.report.plots import marker
@@ -21,9 +22,10 @@ from evfi.evaluation.score_cells import CellKey
 from evfi.evaluation.summary import SpeedRow, SummaryRow, summarise_speed
 
 _MOST_COLUMNS: Final = 6
-_AVERAGE_TITLES: Final[dict[Average, str]] = {
+_AVERAGE_TITLES: Final[dict[AnyAverage, str]] = {
     "sequences": "Mean over sequences, each counting the same",
     "windows": "Mean over windows, each counting the same",
+    "frames": "Mean over inserted frames, each counting the same",
 }
 
 
@@ -96,8 +98,12 @@ def _averages_table(context: ReportContext, skip: int, truth: str, region: str, 
     keys = [(skip, truth, metric.name, region) for metric in metrics]
     rows = [row for (key, _), row in context.summary.items() if key in keys]
     single = max((row.num_sequences for row in rows), default=0) < 2
-    averages: tuple[Average, ...] = ("windows",) if single else ("sequences", "windows")
-    bodies = [_averages_body(context, keys, metrics, average, single) for average in averages]
+    averages: tuple[AnyAverage, ...] = ("windows",) if single else ("sequences", "windows")
+    averages += ("frames",) if context.own_average == "frames" else ()
+    bodies = [
+        _averages_body(context, keys, metrics, average, _average_title(context, average, single))
+        for average in averages
+    ]
     head = ["System", *(metric_heading(metric) for metric in metrics)]
     return table(head, bodies, _caption(region, rows), "sortable averages")
 
@@ -112,12 +118,17 @@ def _caption(region: str, rows: Sequence[SummaryRow]) -> Html:
     return joined([name, element("span", words, class_="what")], " ")
 
 
+def _average_title(context: ReportContext, average: AnyAverage, single: bool) -> str:
+    if single and average == "windows":
+        return "Mean over windows; of one sequence, so both averages are the same"
+    return _AVERAGE_TITLES[average] + (" (the protocol's own)" if context.own_average == average else "")
+
+
 def _averages_body(
-    context: ReportContext, keys: Sequence[CellKey], metrics: Sequence[MetricInfo], average: Average, single: bool
+    context: ReportContext, keys: Sequence[CellKey], metrics: Sequence[MetricInfo], average: AnyAverage, title: str
 ) -> list[Html]:
-    title = "Mean over windows; of one sequence, so both averages are the same" if single else _AVERAGE_TITLES[average]
     rows = [element("tr", element("th", title, colspan=len(keys) + 1, scope="rowgroup"), class_="group")]
-    winners = {key: context.clear_winner(key, average) for key in keys}
+    winners = {key: None if average == "frames" else context.clear_winner(key, average) for key in keys}
     for system in context.results.systems:
         found = [context.summary.get((key, system.name)) for key in keys]
         if any(found):
@@ -129,11 +140,11 @@ def _averages_body(
     return rows
 
 
-def _average_cell(row: SummaryRow | None, metric: MetricInfo, average: Average, is_best: bool) -> Html:
-    value = None if row is None else row.over_sequences if average == "sequences" else row.over_windows
+def _average_cell(row: SummaryRow | None, metric: MetricInfo, average: AnyAverage, is_best: bool) -> Html:
+    value = None if row is None else mean_of_row(row, average)
     if row is None or value is None:
         return element("td", "–", class_="value", title="not defined")
-    interval = row.interval if average == "sequences" else row.interval_over_windows
+    interval = {"sequences": row.interval, "windows": row.interval_over_windows}.get(average)
     shown = element("strong" if is_best else "span", number(value, metric.decimals))
     inside = [shown, element("span", ends(interval, metric.decimals), class_="ends")] if interval else [shown]
     return element("td", *inside, class_="value", data_value=repr(value))
