@@ -68,7 +68,7 @@ def studio_luma(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def decibels(mse: NDArray[np.float64]) -> NDArray[np.float64]:
-    """PSNR of mean squared errors of [0, 1]; an error below 1e-10, hence of equal pictures, gives 100 dB."""
+    """PSNR of mean squared errors of [0, 1]; never more than 100 dB, which equal pictures have."""
     values: NDArray[np.float64] = 10 * np.log10(1 / np.maximum(mse, _SMALLEST_MSE))
     return values
 
