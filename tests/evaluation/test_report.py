@@ -264,6 +264,8 @@ def test_published_numbers_only_beside_the_same_protocol(tmp_path: Path) -> None
     page, text = page_of(tmp_path, same)
     table = section(page, "published").text
     assert row.system in table and row.source in table and row.url in text and "30.50" in table
+    page, _ = page_of(tmp_path, replaced(same, settings={"config": {"windows": 2}}))
+    assert row.system not in section(page, "published").text and "not shown" in section(page, "published").text
     page, _ = page_of(tmp_path, results)
     assert not [one for one in page.all("section") if one.attributes.get("id") == "published"]
 

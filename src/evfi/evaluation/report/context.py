@@ -41,6 +41,13 @@ def mean_of_row(row: SummaryRow, average: AnyAverage) -> float | None:
     return {"sequences": row.over_sequences, "windows": row.over_windows, "frames": row.over_frames}[average]
 
 
+def window_limit(results: EvaluationResults) -> int | None:
+    """How many windows of each sequence and skip were asked for; None for all."""
+    config = results.settings.get("config")
+    limit = config.get("windows") if isinstance(config, dict) else None
+    return limit if isinstance(limit, int) else None
+
+
 @dataclass(frozen=True)
 class Difference:
     """A paired difference of two averages, first minus second.

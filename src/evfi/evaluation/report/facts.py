@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from evfi.evaluation.report.context import REGION_TITLES, REGION_WORDS, TRUTH_TITLES, TRUTH_WORDS, ReportContext
+from evfi.evaluation.report.context import (
+    REGION_TITLES,
+    REGION_WORDS,
+    TRUTH_TITLES,
+    TRUTH_WORDS,
+    ReportContext,
+    window_limit,
+)
 from evfi.evaluation.report.markup import Html, counted, element, joined
 from evfi.evaluation.report.tables import system_label, table
 from evfi.evaluation.results import EvaluationResults, SequenceInfo, SystemInfo
@@ -28,7 +35,7 @@ _AVERAGE_WORDS: Final = {
 
 def protocol_section(results: EvaluationResults) -> Html:
     """The protocol in plain words."""
-    protocol = results.protocol
+    protocol, limit = results.protocol, window_limit(results)
     skips = sorted({window.skip for window in results.windows})
     truths = [str(truth) for truth in _list(protocol.get("truths"))]
     facts: list[tuple[str, object]] = [
@@ -37,7 +44,7 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Source", protocol.get("source")),
         ("Skips", _listed(skips) + " true frames left out between two key frames"),
         ("Windows", _window_words(protocol.get("windows"))),
-        ("Of these", _limit_words(results.settings)),
+        ("Of these", None if limit is None else f"at most {limit} windows per sequence and skip, spread evenly"),
         ("Left out", _drop_words(protocol.get("drop"))),
         ("Part of the frames", _crop_words(protocol.get("crop"))),
         ("Size", _SIZE_WORDS.get(str(protocol.get("size")), protocol.get("size"))),
@@ -67,12 +74,6 @@ def _window_words(rule: object) -> str | None:
     tail = f"at least {margin} frames follow {place}" if margin else "to the end of the sequence"
     extra = "; a sequence too short for that gives its first window" if rule.get("at_least_one") and margin else ""
     return f"from frame {rule.get('first', 0)}, {neighbours}; {tail}{extra}"
-
-
-def _limit_words(settings: Mapping[str, Any]) -> str | None:
-    config = settings.get("config")
-    limit = config.get("windows") if isinstance(config, Mapping) else None
-    return f"at most {limit} windows per sequence and skip, spread evenly" if limit is not None else None
 
 
 def _drop_words(rule: object) -> str | None:

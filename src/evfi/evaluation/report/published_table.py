@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.published import PublishedResult, published_results
-from evfi.evaluation.report.context import TRUTH_TITLES, AnyAverage, ReportContext
+from evfi.evaluation.report.context import TRUTH_TITLES, AnyAverage, ReportContext, window_limit
 from evfi.evaluation.report.markup import Html, element, joined, number
 from evfi.evaluation.report.tables import metric_heading, system_label, table
 
@@ -15,6 +15,7 @@ _WORDS: Final = (
     "From papers and their repositories, under the same protocol, never mixed into the tables above. Whether the data "
     "evaluated here is the whole test set of the dataset named is not checked."
 )
+_LIMITED: Final = "There are published numbers under this protocol. They are not shown, because only some of its windows were evaluated."
 _AVERAGES: Final[tuple[AnyAverage, ...]] = ("sequences", "windows")
 _DECIMALS: Final = 3
 
@@ -38,6 +39,8 @@ def published_section(context: ReportContext) -> Html:
                 parts.append(_table(context, [row for row in found if row.dataset == dataset], sources))
     if not parts:
         return Html("")
+    if window_limit(context.results) is not None:
+        return element("p", _LIMITED, class_="note")
     return joined([element("p", _WORDS, class_="note"), *parts, _source_list(sources)])
 
 
