@@ -46,7 +46,7 @@ class EvaluateCommand:
     """Leave frames of recordings out, make them again, and measure how close they come.
 
         evfi evaluate street.aedat4 -o street-evaluation --skips 1 3 --open
-        evfi evaluate BS-ERGB/3_TEST -o bsergb --protocol vdm-evfi --model vdm-evfi --upscale 2
+        evfi evaluate BS-ERGB/1_TEST -o bsergb --protocol vdm-evfi --model vdm-evfi --upscale 2
         evfi evaluate --compare before/results.json after/results.json
 
     Attributes:

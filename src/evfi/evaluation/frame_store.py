@@ -110,7 +110,7 @@ class FrameStore:
             raise OutputError(f"cannot make the folder {folder.parent}: {one_line(error)}") from error
         with folder_written_whole(folder) as partial:
             for frame, number in zip(frames, known.frame_numbers, strict=True):
-                write_png(partial / f"{number:06d}.png", frame)
+                write_png(partial / f"{number:06d}.png", frame, compress_level=1)
             (partial / _FACTS_FILE).write_text(json.dumps(asdict(known)) + "\n", encoding="utf-8")
 
     def read(self, record: WindowRecord, sequence: SequenceInfo) -> NDArray[np.uint8]:

@@ -136,9 +136,8 @@ def evaluate(
     report = progress or (lambda done, total, note: None)
     protocol = load_protocol(config.protocol)
     _check_systems(inputs.systems)
-    wanted = config.metrics or tuple(
-        metric.name for metric in METRICS if metric.is_default or metric.name in protocol.metrics
-    )
+    defaults = (metric.name for metric in METRICS if metric.is_default)
+    wanted = config.metrics or tuple(dict.fromkeys((*protocol.metrics, *defaults)))
     device = str(resolve_device(inputs.device))
     metrics, missing = usable_metrics(wanted, device)
     for name, reason in missing.items():
