@@ -59,9 +59,10 @@ def protocol_section(results: EvaluationResults) -> Html:
     return joined([_facts(facts), *remarks])
 
 
-def _listed(skips: Sequence[int]) -> str:
-    words = [str(skip) for skip in skips]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+def _listed(words: Sequence[object], last: str = "and") -> str:
+    """Words in a row: 1, 3 and 7."""
+    texts = [str(word) for word in words]
+    return f" {last} ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
 def _window_words(rule: object) -> str | None:
@@ -87,8 +88,8 @@ def _drop_words(rule: object) -> str | None:
     if rule.get("max_ratio") is not None:
         words.append(f"more than {rule['max_ratio']:g} positive events per negative one")
     if rule.get("min_ratio") is not None:
-        words.append(f"fewer than {rule['min_ratio']:g}")
-    return f"windows in which an interval between true frames has {', '.join(words)}" if words else "nothing"
+        words.append(f"fewer than {rule['min_ratio']:g} of them")
+    return f"windows in which an interval between true frames has {_listed(words, 'or')}" if words else "nothing"
 
 
 def _settings_words(settings: object) -> str | None:
