@@ -15,8 +15,10 @@ _WORDS: Final = (
     "From papers and their repositories, under the same protocol, never mixed into the tables above. Whether the data "
     "evaluated here is the whole test set of the dataset named is not checked."
 )
-_LIMITED: Final = "There are published numbers under this protocol. They are not shown, because "
-    "only some of its windows were evaluated."
+_LIMITED: Final = (
+    "There are published numbers under this protocol. They are not shown, because only some of its windows were "
+    "evaluated."
+)
 _AVERAGES: Final[tuple[AnyAverage, ...]] = ("sequences", "windows")
 _DECIMALS: Final = 3
 
