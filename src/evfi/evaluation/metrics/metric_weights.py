@@ -1,0 +1,163 @@
+"""Published weights of metrics: where they lie, and how they come here.
+
+They are PyTorch files, which are pickles inside; they are read as tensors only (`weights_only`) and, before that, compared
+with a SHA-256 that is written here, so that no other file is ever opened. A file is looked for in an installed package that
+carries it (whose code is not run), in `~/.cache/evfi/metrics`, in PyTorch's own cache, and then fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+from urllib.request import urlopen
+
+import torch
+from torch import Tensor
+
+from evfi.errors import EvfiError, ModelError
+from evfi.files import cache_folder, one_line, written_whole
+
+_TIMEOUT_S: Final = 20.0
+_BLOCK_BYTES: Final = 2**20
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One published file.
+
+    Attributes:
+        name: of the file.
+        sha256: hexadecimal, or its beginning where only that is published.
+        num_bytes: its size; of a file of which only the beginning of the hash is known, the most it may have.
+        package: the package that carries it, if one does.
+        path: where in that package.
+        url: where it can be fetched, if it can.
+        hint: what to do without a network.
+    """
+
+    name: str
+    sha256: str
+    num_bytes: int
+    package: str = ""
+    path: str = ""
+    url: str = ""
+    hint: str = ""
+
+
+_HEADS_URL: Final = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
+_HEADS_HINT: Final = "or `pip install --no-deps lpips`"
+
+ALEX_HEADS: Final = WeightsFile(
+    "lpips-v0.1-alex.pth",
+    "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    6_009,
+    "lpips",
+    "weights/v0.1/alex.pth",
+    f"{_HEADS_URL}/alex.pth",
+    _HEADS_HINT,
+)
+VGG_HEADS: Final = WeightsFile(
+    "lpips-v0.1-vgg.pth",
+    "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    7_289,
+    "lpips",
+    "weights/v0.1/vgg.pth",
+    f"{_HEADS_URL}/vgg.pth",
+    _HEADS_HINT,
+)
+ALEX_LAYERS: Final = WeightsFile(
+    "alexnet-owt-7be5be79.pth",
+    "7be5be79",
+    2**28,
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+)
+VGG_LAYERS: Final = WeightsFile(
+    "vgg16-397923af.pth", "397923af", 2**30, url="https://download.pytorch.org/models/vgg16-397923af.pth"
+)
+SHIFT_TOLERANT_ALEX: Final = WeightsFile(
+    "alex_shift_tolerant.pth",
+    "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+    9_899_296,
+    "stlpips_pytorch",
+    "weights/vST0.0/alex_shift_tolerant.pth",
+    hint="install it: `pip install 'evfi[eval]'`",
+)
+
+
+def load_published(file: WeightsFile) -> dict[str, Tensor]:
+    """Find a file, fetch it if need be, and read its tensors.
+
+    Args:
+        file: which.
+
+    Raises:
+        ModelError: it is not here and cannot be fetched, or is another file.
+    """
+    path = find_published(file)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"cannot read {path}: {one_line(error)}; remove it, it will be fetched again") from error
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelError(f"{path} holds no weights; remove it, it will be fetched again")
+    return dict(weights)
+
+
+def find_published(file: WeightsFile) -> Path:
+    """A file's path, fetched if need be and compared with its SHA-256.
+
+    Raises:
+        ModelError: see `load_published`.
+    """
+    for path in _places(file):
+        if path.is_file():
+            _check(file, path)
+            return path
+    return _fetched(file)
+
+
+def _places(file: WeightsFile) -> list[Path]:
+    places = []
+    if file.package and (spec := find_spec(file.package)) is not None and spec.origin:
+        places.append(Path(spec.origin).parent / file.path)
+    places.append(cache_folder() / "metrics" / file.name)
+    hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch"))
+    return [*places, hub / "hub" / "checkpoints" / file.name]
+
+
+def _check(file: WeightsFile, path: Path) -> None:
+    size = path.stat().st_size
+    if size <= file.num_bytes:
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest().startswith(file.sha256):
+                return
+    raise ModelError(
+        f"{path} is not the published file: expected SHA-256 {file.sha256[:16]}…, found another ({size} bytes); remove it"
+    )
+
+
+def _fetched(file: WeightsFile) -> Path:
+    target = cache_folder() / "metrics" / file.name
+    what = f"{file.name} is missing"
+    if not file.url:
+        raise ModelError(f"{what}; {file.hint}")
+    by_hand = f"fetch {file.url} and put it at {target}" + f", {file.hint}" * bool(file.hint)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise ModelError(f"{what} and downloads are forbidden (HF_HUB_OFFLINE); {by_hand}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(target) as partial, urlopen(file.url, timeout=_TIMEOUT_S) as source:
+            with partial.open("wb") as stream:
+                left = file.num_bytes
+                while left >= 0 and (block := source.read(_BLOCK_BYTES)):
+                    left -= len(block)
+                    stream.write(block)
+            _check(file, partial)
+    except (OSError, HTTPException, EvfiError) as error:
+        raise ModelError(f"{what} and cannot be downloaded ({one_line(error)}); {by_hand}") from error
+    return target
