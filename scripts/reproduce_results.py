@@ -56,7 +56,12 @@ def config_of(part: str, arguments: argparse.Namespace) -> EvaluationConfig:
     """Windows of one part."""
     skips = {"videos": (1, 3, 7, 15), "recordings": (1, 3, 7), "ablations": (7,)}[part]
     windows = arguments.windows or (4 if part == "ablations" else 12)
-    return EvaluationConfig(skips=tuple(arguments.skips or skips), windows=windows, workers=arguments.workers)
+    return EvaluationConfig(
+        skips=tuple(arguments.skips or skips),
+        windows=windows,
+        metrics=tuple(arguments.metrics or ()),
+        workers=arguments.workers,
+    )
 
 
 def main() -> None:
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--windows", type=int)
     parser.add_argument("--skips", type=int, nargs="+")
+    parser.add_argument("--metrics", nargs="+")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     inputs = EvaluationInputs(
