@@ -11,7 +11,12 @@ import pytest
 from results_samples import sequence_info, window_record
 
 from evfi.errors import InputError
+from evfi.evaluation import generation
 from evfi.evaluation.frame_store import FrameStore
+from evfi.evaluation.generation import frame_store
+from evfi.evaluation.plan import EvaluationPlan
+from evfi.evaluation.protocol import load_protocol
+from evfi.evaluation.results import SystemInfo
 
 RECORD = window_record("dog", 3, 1)
 SEQUENCE = sequence_info("dog")
@@ -43,6 +48,16 @@ def test_written_again_in_the_place_of_what_was_there(tmp_path: Path):
     FrameStore(tmp_path, "old").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
     FrameStore(tmp_path, "new").write(RECORD, SEQUENCE, 255 - FRAMES[:2], [5, 6])
     np.testing.assert_array_equal(FrameStore(tmp_path, "new").read(RECORD, SEQUENCE), 255 - FRAMES[:2])
+
+
+def test_frames_of_other_devices_and_versions_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plan = EvaluationPlan(tmp_path, load_protocol("raw"), (), (), seed=0)
+    info = SystemInfo("ours", "model", {}, "f" * 64, device="cpu")
+    folders = {frame_store(plan, info).folder, frame_store(plan, dataclasses.replace(info, device="gpu")).folder}
+    folders.add(frame_store(dataclasses.replace(plan, seed=1), info).folder)
+    monkeypatch.setattr(generation, "__version__", "another")
+    folders.add(frame_store(plan, info).folder)
+    assert len(folders) == 4
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"made_of": 3}', '{"made_of": "x", "frame_numbers": []}'])

@@ -109,9 +109,11 @@ def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypat
 
 
 def test_several_processes_give_the_same(recording: Path, tmp_path: Path):
-    inputs = EvaluationInputs((recording,), (HOLD, LINEAR))
-    alone = evaluate(inputs, tmp_path / "alone", CONFIG)
-    together = evaluate(inputs, tmp_path / "together", dataclasses.replace(CONFIG, workers=2))
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    config = dataclasses.replace(CONFIG, skips=(3,))
+    alone = evaluate(inputs, tmp_path / "alone", config)
+    together = evaluate(inputs, tmp_path / "together", dataclasses.replace(config, workers=2))
+    assert len(together.scores) == 6
     assert together.scores == alone.scores
     assert together.timings == ()
 
@@ -125,6 +127,36 @@ def test_changed_data_is_noticed(tmp_path: Path):
     second = evaluate(inputs, tmp_path / "out", CONFIG)
     assert second.sequences[0].fingerprint != first.sequences[0].fingerprint
     assert second.scores != first.scores
+
+
+def test_a_protocol_with_another_crop_gets_its_own_scores(recording: Path, tmp_path: Path):
+    protocol = json.loads((Path(scoring.__file__).parent / "protocols" / "raw.json").read_text())
+    (tmp_path / "inner.json").write_text(
+        json.dumps(protocol | {"name": "inner", "crop": {"multiple": 8, "fewer": 3}, "skips": [1]})
+    )
+    inner = dataclasses.replace(CONFIG, protocol=str(tmp_path / "inner.json"))
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    alone = evaluate(inputs, tmp_path / "alone", inner)
+    whole = evaluate(inputs, tmp_path / "out", CONFIG)
+    after = evaluate(inputs, tmp_path / "out", inner)
+    assert after.scores == alone.scores != whole.scores
+    assert evaluate(inputs, tmp_path / "out", CONFIG).scores == whole.scores
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", '{"raw": []}', "3", '"values"', "null"],
+    ids=["empty", "list", "inner", "number", "text", "entry"],
+)
+def test_damaged_scores_are_computed_again(recording: Path, tmp_path: Path, damage: str):
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    config = dataclasses.replace(CONFIG, skips=(3,))
+    first = evaluate(inputs, tmp_path / "out", config)
+    for file in (tmp_path / "out" / "scores").rglob("*.json"):
+        content = json.loads(file.read_text())
+        content["raw"]["metrics"]["psnr_rgb"]["regions"]["all"] = [1.0]
+        file.write_text(json.dumps(content) if damage == "null" else damage)
+    assert evaluate(inputs, tmp_path / "out", config).scores == first.scores
 
 
 def test_fewer_windows(recording: Path, tmp_path: Path):
@@ -169,6 +201,10 @@ def test_wrong_use_is_told(recording: Path, tmp_path: Path):
         evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "full", CONFIG)
     with pytest.raises(ConfigError, match="name a model too"):
         evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "vae", EvaluationConfig("vdm-evfi", (1,)))
+    for output in (recording, recording / "out"):
+        with pytest.raises(ConfigError, match="lies within the data"):
+            evaluate(EvaluationInputs((recording,), (LINEAR,)), output, CONFIG)
+    assert not (tmp_path / "vae").exists()
 
 
 @pytest.mark.parametrize("settings", [{"skips": (0,)}, {"windows": 0}, {"workers": 0}, {"seed": -1}])

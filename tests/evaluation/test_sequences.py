@@ -13,6 +13,7 @@ from evfi.evaluation.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
 from evfi.recordings.options import RecordingOptions
 from evfi.video.io import VideoWriter
+from file_writers.datasets import known_recording, write_refid_gopro
 
 
 def write_video(path: Path, number: int = 9) -> Path:
@@ -99,3 +100,26 @@ def test_fingerprints_tell_files_apart(tmp_path: Path):
     assert fingerprint_of_files([tmp_path / "a"]) != fingerprint_of_files([tmp_path / "b"])
     assert fingerprint_of({"a": 1, "b": [2]}) == fingerprint_of({"b": [2], "a": 1})
     assert fingerprint_of({"a": 1}) != fingerprint_of({"a": 2})
+
+
+def test_fingerprints_see_files_behind_links_once(tmp_path: Path):
+    for folder in ("data", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    picture = tmp_path / "elsewhere" / "0.png"
+    picture.write_bytes(b"a")
+    (tmp_path / "data" / "frames").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "round").symlink_to(tmp_path / "data")
+    before = fingerprint_of_files([tmp_path / "data"])
+    picture.write_bytes(b"b")
+    assert fingerprint_of_files([tmp_path / "data"]) != before
+
+
+def test_the_fingerprint_sees_event_files_beside_the_sequence(tmp_path: Path):
+    path = write_refid_gopro(tmp_path / "data", known_recording())
+    (name, found), *_ = find_sequences([path]).items()
+    before = prepare_sequence(name, found, tmp_path / "out").info.fingerprint
+    event_file = next(file for file in sorted((tmp_path / "data").rglob("*.npz")) if not file.is_relative_to(path))
+    columns = dict(np.load(event_file))
+    columns["polarity"] = columns["polarity"][::-1].copy()
+    np.savez(event_file, **columns)
+    assert prepare_sequence(name, found, tmp_path / "out").info.fingerprint != before

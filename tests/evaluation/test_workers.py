@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +18,9 @@ class Squares(Work[int, tuple[int, int]]):
 
     def prepare(self) -> list[int]:
         return []
+
+    def finish(self, state: list[int]) -> None:
+        state.append(-1)
 
     def do(self, state: list[int], item: int) -> tuple[int, int]:
         if item == self.fail_at:
@@ -36,6 +40,15 @@ def test_one_and_several_processes_agree():
 def test_an_error_reaches_the_caller(workers: int):
     with pytest.raises(InputError, match="item 1 is damaged"):
         list(run_work(Squares(fail_at=1), range(4), workers))
+
+
+@pytest.mark.parametrize("fail_at", [-1, 2])
+def test_what_was_prepared_is_given_back(monkeypatch: pytest.MonkeyPatch, fail_at: int):
+    state: list[int] = []
+    monkeypatch.setattr(Squares, "prepare", lambda self: state)
+    with suppress(InputError):
+        list(run_work(Squares(fail_at), range(4), 1))
+    assert state[-1] == -1
 
 
 def test_nothing_to_do():

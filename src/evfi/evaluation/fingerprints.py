@@ -58,7 +58,24 @@ def _files_of(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    yield from sorted(file for file in path.rglob("*") if file.is_file())
+    yield from sorted(_files_below(path, set()))
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files in a folder and all that are below it, behind links too; each folder once."""
+    place = folder.resolve()
+    if place in seen:
+        return
+    seen.add(place)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {one_line(error)}") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(entry, seen)
+        elif entry.is_file():
+            yield entry
 
 
 def _add_file(digest: Any, file: Path) -> None:

@@ -6,7 +6,6 @@ OUT/truth/vae-xxxxxxxx/…          true frames passed through the model's autoe
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evfi import __version__
 from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.frame_store import FrameStore
 from evfi.evaluation.ground_truth import VaeTruth, load_vae_truth, scored_size_frame
@@ -24,22 +24,21 @@ from evfi.evaluation.results import SystemInfo, WindowRecord
 from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
 from evfi.evaluation.workers import Work, run_work
 
-_log = logging.getLogger(__name__)
 _SHORT: Final = 8
 
 Progress = Callable[[float, int, str], None]
 
 
 def frame_store(plan: EvaluationPlan, info: SystemInfo) -> FrameStore:
-    """Where a system's frames are kept."""
-    maker = fingerprint_of([info.fingerprint, plan.protocol.size, plan.seed])
+    """Where a system's frames are kept, apart from those of other settings, seeds, devices and versions of this package."""
+    maker = fingerprint_of([info.fingerprint, info.device, plan.protocol.size, plan.seed, __version__])
     name = re.sub(r"[^\w.+-]", "_", info.name)
     return FrameStore(plan.folder / "frames" / f"{name}-{maker[:_SHORT]}", maker)
 
 
 def truth_store(plan: EvaluationPlan, fingerprint: str) -> FrameStore:
-    """Where true frames are kept that were passed through an autoencoder."""
-    maker = fingerprint_of([fingerprint, plan.protocol.size, plan.seed])
+    """Where true frames are kept that were passed through an autoencoder, apart in the same way."""
+    maker = fingerprint_of([fingerprint, plan.protocol.size, plan.seed, __version__])
     return FrameStore(plan.folder / "truth" / f"vae-{maker[:_SHORT]}", maker)
 
 
@@ -78,6 +77,11 @@ class FrameWork(Work[WindowRecord, None]):
         maker.system.notes.clear()
         maker.is_warm = True
 
+    def finish(self, state: Any) -> None:
+        """Close the recording that is open."""
+        maker: _Maker = state
+        maker.recordings.close()
+
 
 @dataclass
 class _Maker:
@@ -110,6 +114,10 @@ class TruthWork(Work[WindowRecord, None]):
         numbers = range(item.start_frame, item.end_frame + 1)
         passed = vae.pass_through(frames, item.sequence, numbers, self.plan.seed)
         store.write(item, self.plan.sequence(item.sequence).info, passed, numbers)
+
+    def finish(self, state: Any) -> None:
+        """Close the recording that is open."""
+        state[1].close()
 
 
 def scored_truth(plan: EvaluationPlan, recordings: OpenRecordings, record: WindowRecord) -> NDArray[np.uint8]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,18 @@ class EvaluationPlan:
     seed: int
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def scored(self) -> tuple[WindowRecord, ...]:
         """Windows that the protocol does not drop."""
         return tuple(record for record in self.windows if record.dropped is None)
 
     def sequence(self, name: str) -> EvaluatedSequence:
         """A sequence by name."""
-        return next(sequence for sequence in self.sequences if sequence.info.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, EvaluatedSequence]:
+        return {sequence.info.name: sequence for sequence in self.sequences}
 
 
 def plan_windows(
@@ -134,9 +139,3 @@ class OpenRecordings:
             with suppress(OSError):
                 self._open[1].close()
             self._open = None
-
-
-def by_sequence(records: Sequence[WindowRecord]) -> Iterator[tuple[str, list[WindowRecord]]]:
-    """Windows grouped by sequence, in order."""
-    for name in dict.fromkeys(record.sequence for record in records):
-        yield name, [record for record in records if record.sequence == name]

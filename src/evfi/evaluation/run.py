@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,7 +135,7 @@ def evaluate(
     config = config or EvaluationConfig()
     report = progress or (lambda done, total, note: None)
     protocol = load_protocol(config.protocol)
-    _check_systems(inputs.systems)
+    _check_systems(inputs.systems, protocol)
     defaults = (metric.name for metric in METRICS if metric.is_default)
     wanted = config.metrics or tuple(dict.fromkeys((*protocol.metrics, *defaults)))
     device = str(resolve_device(inputs.device))
@@ -145,12 +145,14 @@ def evaluate(
     if not metrics:
         raise ConfigError(f"no metric can be computed: {next(iter(missing.values()))}")
     loaded = _LoadedSystems(inputs, protocol, device, config)
+    _check_apart(output, inputs.data)
     _claim_folder(output)
     with _kept_when_interrupted(output):
         plan = _plan(inputs, output, config, protocol, report)
         vae = _make_truth(plan, inputs, device, config, report)
         _make_frames(plan, loaded, config, report)
         score_missing(plan, loaded.infos, metrics, vae, device, config.workers, report)
+    timings, notes = _facts_of_frames(plan, loaded.infos)
     results = EvaluationResults(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         evfi_version=__version__,
@@ -162,10 +164,10 @@ def evaluate(
         systems=loaded.infos,
         metrics=tuple(_metric_info(metric) for metric in metrics),
         windows=plan.windows,
-        timings=_timings(plan, loaded.infos),
+        timings=timings,
         scores=collect_scores(plan, loaded.infos, metrics, vae),
         missing=missing,
-        notes=(*plan.notes, *_notes_on_frames(plan, loaded.infos)),
+        notes=(*plan.notes, *notes),
     )
     write_outputs(plan, results)
     return results
@@ -192,7 +194,7 @@ class _LoadedSystems:
         return FrameWork(plan, request, self.device, self.inputs.dtype, is_timed, ready)
 
 
-def _check_systems(requests: Sequence[SystemRequest]) -> None:
+def _check_systems(requests: Sequence[SystemRequest], protocol: Protocol) -> None:
     if not requests:
         raise ConfigError("there is nothing to evaluate; name a model, a baseline or a folder of frames")
     names = [request.name for request in requests]
@@ -200,6 +202,10 @@ def _check_systems(requests: Sequence[SystemRequest]) -> None:
         raise ConfigError(f"systems must have different names, got {', '.join(doubled)} more than once")
     if odd := next((name for name in names if not name.strip() or not name.isprintable()), None):
         raise ConfigError(f"the name of a system must be printable and not empty, got {odd!r}")
+    if VAE in protocol.truths and all(request.kind != "model" for request in requests):
+        raise ConfigError(
+            f"protocol {protocol.name} compares with true frames that passed through a model's autoencoder; name a model too"
+        )
 
 
 def _under_protocol(request: SystemRequest, protocol: Protocol) -> SystemRequest:
@@ -207,6 +213,12 @@ def _under_protocol(request: SystemRequest, protocol: Protocol) -> SystemRequest
     if request.kind != "model":
         return request
     return replace(request, settings={**protocol.sampling, **request.settings})
+
+
+def _check_apart(output: Path, data: Sequence[Path]) -> None:
+    """Results within the data would be taken for data, and change its fingerprint."""
+    if within := next((path for path in data if output.resolve().is_relative_to(path.resolve())), None):
+        raise ConfigError(f"the folder for results, {output}, lies within the data, {within}; choose another")
 
 
 def _claim_folder(output: Path) -> None:
@@ -269,12 +281,7 @@ def _make_truth(
     """Pass true frames through the first model's autoencoder where the protocol wants it; return its fingerprint."""
     if VAE not in plan.protocol.truths:
         return None
-    request = next((request for request in inputs.systems if request.kind == "model"), None)
-    if request is None:
-        raise ConfigError(
-            f"protocol {plan.protocol.name} compares with true frames that passed through a model's autoencoder; "
-            "name a model too"
-        )
+    request = next(request for request in inputs.systems if request.kind == "model")
     request = _under_protocol(request, plan.protocol)
     truth = load_vae_truth(request, device, inputs.dtype)
     fingerprint = truth.fingerprint
@@ -299,27 +306,21 @@ def _metric_info(metric: Metric) -> MetricInfo:
     return MetricInfo(**{field.name: getattr(metric, field.name) for field in fields(MetricInfo)})
 
 
-def _timings(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> tuple[Timing, ...]:
-    timings = []
+def _facts_of_frames(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> tuple[tuple[Timing, ...], list[str]]:
+    """How long windows took, and what systems had to say of them, e.g. that one without events was blended."""
+    timings: list[Timing] = []
+    notes: list[str] = []
     for system in systems:
         store = frame_store(plan, system)
         for record in plan.scored:
             facts = store.facts(record, plan.sequence(record.sequence).info)
-            if facts is not None and facts.seconds is not None:
+            if facts is None:
+                continue
+            if facts.seconds is not None:
                 timings.append(Timing(*record.key, system.name, facts.seconds, facts.is_warm))
-    return tuple(timings)
-
-
-def _notes_on_frames(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> list[str]:
-    """What systems had to say of windows, e.g. that one without events was blended."""
-    notes = []
-    for system in systems:
-        store = frame_store(plan, system)
-        for record in plan.scored:
-            facts = store.facts(record, plan.sequence(record.sequence).info)
             where = f"{system.name}, {record.sequence}, skip {record.skip}, window {record.index}"
-            notes += [f"{where}: {note}" for note in (facts.notes if facts else ())]
-    return notes
+            notes += [f"{where}: {note}" for note in facts.notes]
+    return tuple(timings), notes
 
 
 def _settings(inputs: EvaluationInputs, config: EvaluationConfig) -> dict[str, Any]:
@@ -337,4 +338,5 @@ def write_outputs(plan: EvaluationPlan, results: EvaluationResults) -> None:
     """
     write_results(plan.folder / "results.json", results)
     write_csv(plan.folder / "results.csv", results)
-    write_report(plan.folder / "report.html", results, KeptPictures(plan, results.systems))
+    with closing(KeptPictures(plan, results.systems)) as pictures:
+        write_report(plan.folder / "report.html", results, pictures)

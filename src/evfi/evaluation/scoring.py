@@ -2,7 +2,8 @@
 
     OUT/scores/SYSTEM-xxxxxxxx/SEQUENCE/skipK/00012.json
 
-A value is told by metric, its version, the truth and the region. A file that was made of other frames is made anew.
+A value is told by metric, its version, the truth and the region. What was made of other frames, of another part of them or
+with regions of another definition is made anew.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from evfi.evaluation.frame_store import FrameStore, made_of
 from evfi.evaluation.generation import Progress, frame_store, scored_truth, truth_store
 from evfi.evaluation.metrics.base import Metric, ScoredWindow
 from evfi.evaluation.metrics.base import Score as ScoreFunction
-from evfi.evaluation.metrics.regions import regions_of
+from evfi.evaluation.metrics.regions import REGIONS_VERSION, regions_of
 from evfi.evaluation.metrics.registry import metric_named
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.results import Score, SystemInfo, WindowRecord
@@ -65,20 +66,22 @@ class ScoreFile:
         self.path = plan.folder / "scores" / store.folder.name / record.sequence / f"skip{record.skip}"
         self.path /= f"{record.index:05d}.json"
         info = plan.sequence(record.sequence).info
-        own = made_of(store.maker, record, info)
+        crop = plan.protocol.crop
+        part = [REGIONS_VERSION, None if crop is None else [crop.multiple, crop.fewer]]
+        own = fingerprint_of([made_of(store.maker, record, info), part])
         self.made_of = {RAW: own} | ({VAE: fingerprint_of([own, truth_store(plan, vae).maker])} if vae else {})
-        self.values: dict[str, dict[str, Any]] = self._read()
+        self.values: dict[str, dict[str, Any]] = self._read(len(record.times_us) - 2)
 
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """Values by truth and metric, those only that are of the same frames and truth."""
+    def _read(self, num_inserted: int) -> dict[str, dict[str, Any]]:
+        """Values by truth and metric, those only that are of the same frames and truth; damaged ones count as absent."""
         try:
             raw = json.loads(self.path.read_text(encoding="utf-8"))
             return {
-                truth: dict(raw[truth]["metrics"])
+                truth: {name: entry for name, entry in raw[truth]["metrics"].items() if _is_whole(entry, num_inserted)}
                 for truth, expected in self.made_of.items()
                 if truth in raw and raw[truth]["made_of"] == expected
             }
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
     def lacks(self, truth: str, metric: Metric) -> bool:
@@ -104,6 +107,14 @@ class ScoreFile:
         }
         with written_whole(self.path) as partial:
             partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _is_whole(entry: dict[str, Any], num_inserted: int) -> bool:
+    """Whether the values of a metric are those of a window with so many inserted frames."""
+    return all(
+        len(values) == num_inserted and all(value is None or type(value) is float for value in values)
+        for values in entry["regions"].values()
+    )
 
 
 def _number(value: float) -> float | None:
@@ -140,6 +151,11 @@ class ScoreWork(Work[ScoreTask, None]):
             for name in (name for kind, name in item.missing if kind == truth):
                 file.add(truth, metric_named(name), scorer.functions[name](window))
         file.write()
+
+    def finish(self, state: Any) -> None:
+        """Close the recording that is open."""
+        scorer: _Scorer = state
+        scorer.recordings.close()
 
     def _vae_store(self) -> FrameStore:
         assert self.vae is not None

@@ -19,10 +19,11 @@ import numpy as np
 from evfi.errors import ConfigError, InputError, OutputError
 from evfi.evaluation.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.evaluation.results import SequenceInfo
-from evfi.events.simulate import SimulatorConfig
+from evfi.events.simulate import SIMULATOR_VERSION, SimulatorConfig
 from evfi.files import one_line, written_whole
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
+from evfi.recordings.datasets.interval_files import IntervalEvents
 from evfi.recordings.opening import open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
@@ -192,12 +193,15 @@ def prepare_sequence(
 
 
 def _fingerprint(recording: Recording, path: Path, opening: RecordingOptions, simulation: dict[str, Any] | None) -> str:
-    """Of the files, of how they were opened, and of the frame times that came out."""
+    """Of the files, of how they were opened, and of the frame times and the mapping of events that came out."""
     settings = {name: str(value) for name, value in asdict(replace(opening, events=None, timestamps=None)).items()}
     others = [place for place in (opening.events, opening.timestamps, opening.sensor_to_frame) if place is not None]
+    if simulation is None and isinstance(recording.events, IntervalEvents):
+        others += [file for file in recording.events.files if not file.is_relative_to(path)]
     times = np.ascontiguousarray(recording.frames.times_us, "<i8").tobytes().hex()
+    mapping = np.ascontiguousarray(recording.sensor_to_frame, "<f8").tobytes().hex()
     settings.pop("sensor_to_frame")
-    return fingerprint_of([fingerprint_of_files([path, *others]), settings, simulation, times])
+    return fingerprint_of([fingerprint_of_files([path, *others]), settings, simulation, times, mapping])
 
 
 def _simulated(
@@ -209,6 +213,7 @@ def _simulated(
         "height": options.height,
         "max_frames": options.max_frames,
         "simulator": asdict(simulator),
+        "simulator_version": SIMULATOR_VERSION,
         "seed": seed,
     }
     mark = folder.with_name(f"{folder.name}.{_SIMULATION_FILE}")
@@ -216,7 +221,8 @@ def _simulated(
         if _read_mark(mark) == wanted:
             return wanted
         raise ConfigError(
-            f"{folder} holds events simulated from another video or with other settings; choose another output folder"
+            f"{folder} holds events simulated from another video, with other settings or by another version; "
+            "choose another output folder"
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

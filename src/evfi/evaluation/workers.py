@@ -16,7 +16,10 @@ State = TypeVar("State")
 
 
 class Work(Generic[Item, Result]):
-    """What a process does: `prepare` once, `do` for each item. Instances are sent to the processes, so keep them small."""
+    """What a process does: `prepare` once, `do` for each item, `finish` at the end.
+
+    Instances are sent to the processes, so keep them small.
+    """
 
     def prepare(self) -> Any:
         """Make what all items need, e.g. load a model."""
@@ -25,6 +28,9 @@ class Work(Generic[Item, Result]):
     def do(self, state: Any, item: Item) -> Result:
         """Work on one item."""
         raise NotImplementedError
+
+    def finish(self, state: Any) -> None:
+        """Give back what `prepare` opened, also after an error; worker processes just end instead."""
 
 
 def run_work(work: Work[Item, Result], items: Sequence[Item], workers: int) -> Iterator[tuple[Item, Result]]:
@@ -42,8 +48,11 @@ def run_work(work: Work[Item, Result], items: Sequence[Item], workers: int) -> I
         return
     if workers <= 1 or len(items) == 1:
         state = work.prepare()
-        for item in items:
-            yield item, work.do(state, item)
+        try:
+            for item in items:
+                yield item, work.do(state, item)
+        finally:
+            work.finish(state)
         return
     workers = min(workers, len(items))
     threads = max(1, (os.cpu_count() or 1) // workers)

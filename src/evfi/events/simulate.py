@@ -17,6 +17,7 @@ Conventions and notable choices:
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from torch import Tensor
 from evfi.errors import ConfigError, InputError
 from evfi.events import counter_random
 from evfi.events.stream import EventStream
+
+SIMULATOR_VERSION: Final = 1
+"""Raised whenever the same frames, settings and seed give other events."""
 
 _MIN_THRESHOLD = 0.01
 _SALT_POSITIVE, _SALT_NEGATIVE, _SALT_REFERENCE, _SALT_NOISE, _SALT_NOISE_TIME = range(1, 6)

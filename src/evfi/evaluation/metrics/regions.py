@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+REGIONS_VERSION: Final = 1
+"""Raised whenever the pixels of a region change, so that kept scores are not mixed."""
+
 MOVING: Final = "moving"
 CHANGING: Final = "changing"
 

@@ -224,6 +224,11 @@ class IntervalEvents(ChunkedEvents):
         super().__init__(sensor_size, time_range_us, bounds_us, reader.load, _NUM_CACHED, report)
         self._reader = reader
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The event files, one per interval."""
+        return self._reader.files
+
     def count_polarities(self, index: int) -> tuple[int, int]:
         """How many positive and negative events file `index` holds, wherever they lie: outside the frame, too.
 
@@ -245,7 +250,7 @@ class _IntervalReader:
         unit: TimeUnit,
         read_columns: ReadColumns,
     ):
-        self._files, self._times, self._size = files, frames.times_us, frames.size
+        self.files, self._times, self._size = tuple(files), frames.times_us, frames.size
         self._convention, self._unit, self._read_columns = convention, unit, read_columns
         self._stamps = stamps
         self._damaged: set[int] = set()
@@ -253,7 +258,7 @@ class _IntervalReader:
 
     def load(self, index: int) -> EventChunk:
         """Events of the interval from frame `index` to the next; strays beyond the tolerance count as dropped."""
-        path = self._files[index]
+        path = self.files[index]
         if index in self._damaged:
             empty = EventStream.empty(self._size)
             return EventChunk(empty, empty.t)
@@ -271,7 +276,7 @@ class _IntervalReader:
         """Positive and negative events of a whole file, those that `load` leaves out too; none of a damaged file."""
         if index in self._damaged:
             return 0, 0
-        path = self._files[index]
+        path = self.files[index]
         polarities = self._read_columns(path, self._convention).p
         polarity_convention(polarities, str(path))
         positive = int(np.count_nonzero(polarities == 1))
@@ -279,12 +284,12 @@ class _IntervalReader:
 
     def find_damage(self) -> list[Path]:
         """Read every file once and leave out those that cannot be read at all."""
-        for index, path in enumerate(self._files):
+        for index, path in enumerate(self.files):
             try:
                 self._read_columns(path, self._convention)
             except InputError:
                 self._damaged.add(index)
-        return [self._files[index] for index in sorted(self._damaged)]
+        return [self.files[index] for index in sorted(self._damaged)]
 
     def check_and_find_range(self) -> tuple[int, int]:
         """Check a few files of the sequence; return the times of the first and of the last event.
@@ -294,7 +299,7 @@ class _IntervalReader:
             RecordingError: all files are empty.
         """
         self._check_frame_times()
-        num_files = len(self._files)
+        num_files = len(self.files)
         probes = {round(i) for i in np.linspace(0, num_files - 1, _NUM_PROBES)} | set(range(min(3, num_files)))
         for index in sorted(probes - self._damaged):
             self.load(index)
@@ -307,7 +312,7 @@ class _IntervalReader:
         """Tell of what is read without harm, but differs from the convention."""
         unsorted, farthest = 0, np.zeros(2)
         for index in indices:
-            columns = self._read_columns(self._files[index], self._convention)
+            columns = self._read_columns(self.files[index], self._convention)
             unsorted += bool((columns.t[1:] < columns.t[:-1]).any())
             code = "-1/+1" if (columns.p == -1).any() else "0/1" if (columns.p == 0).any() else None
             if code not in (None, self._convention.polarity):
@@ -334,7 +339,7 @@ class _IntervalReader:
             stream = self.load(index).stream
             if len(stream):
                 return stream
-        raise RecordingError(f"{self._files[0].parent}: all event files are empty")
+        raise RecordingError(f"{self.files[0].parent}: all event files are empty")
 
     def _near_interval(self, index: int, times: Times) -> NDArray[np.bool_]:
         start, end = self._times[index] - TOLERANCE_US, self._times[index + 1] + TOLERANCE_US
@@ -358,7 +363,7 @@ class _IntervalReader:
             if self._stamps is None:
                 pair = f"frames {line - 1} and {line} are at {self._times[line - 1]} and {self._times[line]} µs"
                 raise InputError(
-                    f"{self._files[0].parent}: frame times must increase, but {pair}; check the files' numbers"
+                    f"{self.files[0].parent}: frame times must increase, but {pair}; check the files' numbers"
                 )
             raise InputError(
                 f"{self._stamps}: times must increase, but lines {line} and {line + 1} say "
@@ -368,17 +373,17 @@ class _IntervalReader:
     def _describe_misfit(self, index: int, raw: NDArray[Any], times: Times) -> str:
         start, end = int(self._times[index]), int(self._times[index + 1])
         found = (
-            f"{self._files[index]}: expected events between frames {index} and {index + 1} ({start} to {end} µs), "
+            f"{self.files[index]}: expected events between frames {index} and {index + 1} ({start} to {end} µs), "
             f"found {times.min()} to {times.max()} µs"
         )
         fitting = int(np.searchsorted(self._times, np.median(times), side="right")) - 1
         neighbour, edge = (index - 1, "end") if self._convention.covers == "next" else (index + 1, "start")
-        if fitting == neighbour and 0 <= fitting < len(self._files):
+        if fitting == neighbour and 0 <= fitting < len(self.files):
             fits = f"{fitting} and {fitting + 1}"
             return f"{found}, which fits frames {fits}: files seem to be numbered by their {edge} frame"
         if advice := self._advice():
             return f"{found}; {advice}"
-        if 0 <= fitting < len(self._files):
+        if 0 <= fitting < len(self.files):
             return f"{found}, which fits frames {fitting} and {fitting + 1}; check the files' numbers"
         if unit := self._better_unit(index, raw):
             return f"{found}, which fits if the times are in {unit}: give that unit (--events-unit {unit})"
@@ -390,7 +395,7 @@ class _IntervalReader:
     def _better_unit(self, index: int, raw: NDArray[Any]) -> str | None:
         for unit in TIME_UNITS:
             try:
-                if unit != self._unit and self._fits(index, _to_us(raw, unit, self._files[index])):  # type: ignore[arg-type]
+                if unit != self._unit and self._fits(index, _to_us(raw, unit, self.files[index])):  # type: ignore[arg-type]
                     return unit
             except InputError:
                 continue
@@ -398,8 +403,8 @@ class _IntervalReader:
 
     def _advice(self) -> str:
         """Name the lines at the start of the times that disagree with the event files, if it is these alone."""
-        for index in range(min(len(self._files), _MAX_ADVICE_FILES)):
-            times = _to_us(self._read_columns(self._files[index], self._convention).t, self._unit, self._files[index])
+        for index in range(min(len(self.files), _MAX_ADVICE_FILES)):
+            times = _to_us(self._read_columns(self.files[index], self._convention).t, self._unit, self.files[index])
             if len(times) and self._fits(index, times):
                 break
         else:
