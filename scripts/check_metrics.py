@@ -23,7 +23,7 @@ from PIL import Image
 
 from evfi.evaluation.metrics.base import ALL, ScoredWindow
 from evfi.evaluation.metrics.registry import metric_named
-from metric_origins import Origin
+from metric_origins import Origin, PairFunction
 
 _HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(_HERE.parent / "tests" / "evaluation"))
@@ -45,9 +45,10 @@ def main() -> None:
         except importlib.metadata.PackageNotFoundError:
             print(f"\n{origin.metric}: {origin.distribution} is not installed, not compared with {origin.name}")
             continue
-        theirs = _values(origin, pairs)
-        failures += _print_table(origin, theirs, {name: _ours(origin.metric, *pairs[name]) for name in theirs})
-        found.append((origin, theirs))
+        theirs = _values_of(origin.load(), origin, pairs)
+        failures += _print_table(origin, theirs, _values_of(_ours(origin), origin, pairs))
+        if origin.ours is None:
+            found.append((origin, theirs))
     if arguments.write and arguments.pictures is None:
         _write(arguments.write, found, versions)
     sys.exit("disagrees: " + ", ".join(failures) if failures else print("\nok"))
@@ -64,15 +65,22 @@ def _read_pair(paths: list[Path]) -> Pair:
     return picture, truth
 
 
-def _values(origin: Origin, pairs: dict[str, Pair]) -> dict[str, float]:
-    function = origin.load()
+def _values_of(function: PairFunction, origin: Origin, pairs: dict[str, Pair]) -> dict[str, float]:
     with torch.no_grad():
         return {name: float(function(*pair)) for name, pair in pairs.items() if name not in origin.without}
 
 
-def _ours(metric: str, picture: np.ndarray, truth: np.ndarray) -> float:
-    window = ScoredWindow(np.stack([truth, picture, truth]), np.stack([truth] * 3), np.arange(3))
-    return float(metric_named(metric).load(torch.device("cpu"))(window)[ALL][0])
+def _ours(origin: Origin) -> PairFunction:
+    if origin.ours is not None:
+        return origin.ours()
+    score = metric_named(origin.metric).load(torch.device("cpu"))
+
+    def ours(picture: np.ndarray, truth: np.ndarray) -> float:
+        return float(
+            score(ScoredWindow(np.stack([truth, picture, truth]), np.stack([truth] * 3), np.arange(3)))[ALL][0]
+        )
+
+    return ours
 
 
 def _print_table(origin: Origin, theirs: dict[str, float], ours: dict[str, float]) -> list[str]:

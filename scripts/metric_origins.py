@@ -25,6 +25,7 @@ class Origin:
         tolerance: the largest difference that is rounding; None where theirs is defined differently, and is listed to show
             by how much.
         without: golden pairs that it cannot take.
+        ours: what is compared with it instead of the metric as it is; no golden values are kept of such.
     """
 
     metric: str
@@ -33,6 +34,7 @@ class Origin:
     load: Callable[[], PairFunction]
     tolerance: float | None
     without: tuple[str, ...] = ()
+    ours: Callable[[], PairFunction] | None = None
 
 
 def as_tensor(picture: NDArray[np.uint8]) -> Tensor:
