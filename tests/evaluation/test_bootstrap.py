@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evfi.evaluation import bootstrap
 from evfi.evaluation.bootstrap import Average, interval
 
 AVERAGES: tuple[Average, ...] = ("sequences", "windows")
@@ -98,3 +99,14 @@ def test_intervals_cover_the_truth(num_sequences: int, num_windows: int, at_leas
         assert found is not None
         covered += found.low <= truth <= found.high
     assert at_least <= covered / 300 <= 0.99
+
+
+def test_many_windows_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=50).tolist()
+    whole = interval([values])
+    monkeypatch.setattr(bootstrap, "_MOST_IN_BLOCK", 50 * 300)
+    monkeypatch.setattr(bootstrap, "_MOST_CACHED_UNITS", 10)
+    parts = interval([values])
+    assert whole is not None
+    assert parts is not None
+    assert (parts.low, parts.high) == pytest.approx((whole.low, whole.high), abs=1e-12)

@@ -143,19 +143,15 @@ def test_a_protocol_with_another_crop_gets_its_own_scores(recording: Path, tmp_p
     assert evaluate(inputs, tmp_path / "out", CONFIG).scores == whole.scores
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["", "[]", '{"raw": []}', "3", '"values"', "null"],
-    ids=["empty", "list", "inner", "number", "text", "entry"],
-)
-def test_damaged_scores_are_computed_again(recording: Path, tmp_path: Path, damage: str):
+def test_damaged_scores_are_computed_again(recording: Path, tmp_path: Path):
     inputs = EvaluationInputs((recording,), (LINEAR,))
-    config = dataclasses.replace(CONFIG, skips=(3,))
+    config = dataclasses.replace(CONFIG, skips=(1,))
     first = evaluate(inputs, tmp_path / "out", config)
-    for file in (tmp_path / "out" / "scores").rglob("*.json"):
-        content = json.loads(file.read_text())
-        content["raw"]["metrics"]["psnr_rgb"]["regions"]["all"] = [1.0]
-        file.write_text(json.dumps(content) if damage == "null" else damage)
+    files = sorted((tmp_path / "out" / "scores").rglob("*.json"))
+    too_few = json.loads(files[0].read_text())
+    too_few["raw"]["metrics"]["psnr_rgb"]["regions"]["all"] = []
+    for file, damage in zip(files, (json.dumps(too_few), "[]", '{"raw": []}', "3"), strict=True):
+        file.write_text(damage)
     assert evaluate(inputs, tmp_path / "out", config).scores == first.scores
 
 

@@ -31,6 +31,12 @@ NUM_RESAMPLES: Final = 2000
 FEWEST_SEQUENCES: Final = 4
 """Of fewer sequences than these, windows are drawn instead."""
 
+_MOST_CACHED_UNITS: Final = 20_000
+"""Counts of so many units, 40 MB, are kept for the next average over the same windows."""
+
+_MOST_IN_BLOCK: Final = 2**22
+"""Counts that are worked on at once."""
+
 _STUDENT: Final = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -76,12 +82,12 @@ def interval(groups: Sequence[Sequence[float]], average: Average = "sequences", 
 def _draw_sequences(arrays: list[NDArray[np.float64]], average: Average, seed: int) -> NDArray[np.float64]:
     """Averages over sequences that were drawn with replacement: [NUM_RESAMPLES]."""
     centre = arrays[0][0]  # so that equal values stay exactly equal
-    counts = _counts(seed, len(arrays), 0)
     if average == "sequences":
-        means: NDArray[np.float64] = np.array([(array - centre).mean() for array in arrays])
-        return _shifted(counts @ means / len(arrays), centre)
-    sums = counts @ np.array([(array - centre).sum() for array in arrays])
-    return _shifted(sums / (counts @ np.array([float(len(array)) for array in arrays])), centre)
+        means = np.array([(array - centre).mean() for array in arrays])
+        return _shifted(_drawn_sums(means, seed, 0) / len(arrays), centre)
+    sums_and_lengths = np.array([((array - centre).sum(), float(len(array))) for array in arrays])
+    sums, lengths = _drawn_sums(sums_and_lengths, seed, 0).T
+    return _shifted(sums / lengths, centre)
 
 
 def _draw_windows(arrays: list[NDArray[np.float64]], average: Average, seed: int) -> NDArray[np.float64]:
@@ -90,7 +96,7 @@ def _draw_windows(arrays: list[NDArray[np.float64]], average: Average, seed: int
     total = np.zeros(NUM_RESAMPLES)
     for number, array in enumerate(arrays):
         share = len(arrays) * len(array) if average == "sequences" else sum(map(len, arrays))
-        total += _counts(seed, len(array), number) @ (array - centre) / share
+        total += _drawn_sums(array - centre, seed, number) / share
     return _shifted(total, centre)
 
 
@@ -98,12 +104,28 @@ def _shifted(averages: NDArray[np.float64], centre: float) -> NDArray[np.float64
     return averages + centre
 
 
+def _drawn_sums(values: NDArray[np.float64], seed: int, stream: int) -> NDArray[np.float64]:
+    """Sums over as many units as there are, drawn with replacement: [N] or [N, K] to [NUM_RESAMPLES] or with K."""
+    draw = _counts if len(values) <= _MOST_CACHED_UNITS else _counts.__wrapped__
+    counts = draw(seed, len(values), stream)
+    return np.concatenate([counts[rows].astype(np.float32) @ values for rows in _blocks(len(values))])
+
+
 @lru_cache(maxsize=8)
-def _counts(seed: int, num_units: int, stream: int) -> NDArray[np.float32]:
-    """How often each unit is drawn in each resample: [NUM_RESAMPLES, num_units]."""
+def _counts(seed: int, num_units: int, stream: int) -> NDArray[np.uint8]:
+    """How often each unit is drawn in each resample: [NUM_RESAMPLES, num_units]; never near 255."""
     generator = np.random.default_rng([seed, num_units, stream])
-    counts = generator.multinomial(num_units, np.full(num_units, 1 / num_units), size=NUM_RESAMPLES)
-    return counts.astype(np.float32)
+    counts = np.empty((NUM_RESAMPLES, num_units), np.uint8)
+    for rows in _blocks(num_units):
+        size = rows.stop - rows.start
+        counts[rows] = generator.multinomial(num_units, np.full(num_units, 1 / num_units), size=size)
+    return counts
+
+
+def _blocks(num_units: int) -> list[slice]:
+    """The resamples in parts that take little memory."""
+    step = max(1, _MOST_IN_BLOCK // num_units)
+    return [slice(start, min(start + step, NUM_RESAMPLES)) for start in range(0, NUM_RESAMPLES, step)]
 
 
 def _between(draws: NDArray[np.float64], num_units: int, num_strata: int, over: Average) -> Interval:

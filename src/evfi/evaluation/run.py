@@ -29,7 +29,7 @@ from evfi.evaluation.generation import FrameWork, TruthWork, frame_store, make_m
 from evfi.evaluation.ground_truth import load_vae_truth
 from evfi.evaluation.kept_pictures import KeptPictures
 from evfi.evaluation.metrics.base import Metric
-from evfi.evaluation.metrics.registry import METRICS
+from evfi.evaluation.metrics.registry import default_metrics
 from evfi.evaluation.plan import EvaluationPlan, plan_windows
 from evfi.evaluation.protocol import Protocol, load_protocol
 from evfi.evaluation.report import write_report
@@ -136,7 +136,7 @@ def evaluate(
     report = progress or (lambda done, total, note: None)
     protocol = load_protocol(config.protocol)
     _check_systems(inputs.systems, protocol)
-    defaults = (metric.name for metric in METRICS if metric.is_default)
+    defaults = (metric.name for metric in default_metrics())
     wanted = config.metrics or tuple(dict.fromkeys((*protocol.metrics, *defaults)))
     device = str(resolve_device(inputs.device))
     metrics, missing = usable_metrics(wanted, device)

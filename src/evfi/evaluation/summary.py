@@ -154,12 +154,12 @@ def summarise(results: EvaluationResults, seed: int = 0) -> tuple[SummaryRow, ..
 
 def summarise_sequences(results: EvaluationResults, seed: int = 0) -> tuple[SequenceRow, ...]:
     """Average every system over the windows of each sequence; rows by sequence, then as in `summarise`."""
-    cells = [(cell, cell.common_windows()) for cell in cells_of(results)]
+    cells = [(cell, _by_sequence_name(cell.common_windows())) for cell in cells_of(results)]
     return tuple(
         _sequence_row(sequence.name, cell, system, windows, seed)
         for sequence in results.sequences
         for cell, common in cells
-        for windows in [[window for window in common if window[0] == sequence.name]]
+        for windows in [common.get(sequence.name, [])]
         if windows
         for system in cell.systems
     )
@@ -248,6 +248,13 @@ def _summary_row(cell: Cell, system: str, common: Sequence[WindowKey], seed: int
         num_undefined=len(common) - num_windows,
         num_left_out=len(values) - len(common),
     )
+
+
+def _by_sequence_name(windows: Iterable[WindowKey]) -> dict[str, list[WindowKey]]:
+    groups: dict[str, list[WindowKey]] = {}
+    for window in windows:
+        groups.setdefault(window[0], []).append(window)
+    return groups
 
 
 def _sequence_row(sequence: str, cell: Cell, system: str, windows: Sequence[WindowKey], seed: int) -> SequenceRow:
