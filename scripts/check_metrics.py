@@ -41,11 +41,17 @@ def main() -> None:
     found, versions, failures = [], {}, []
     for origin in _origins(arguments.metrics):
         try:
-            versions[origin.distribution] = importlib.metadata.version(origin.distribution)
+            version = importlib.metadata.version(origin.distribution)
+            theirs = _values_of(origin.load(), origin, pairs)
         except importlib.metadata.PackageNotFoundError:
             print(f"\n{origin.metric}: {origin.distribution} is not installed, not compared with {origin.name}")
             continue
-        theirs = _values_of(origin.load(), origin, pairs)
+        except ImportError as error:
+            print(
+                f"\n{origin.metric}: {origin.distribution} cannot be imported ({error}), not compared with {origin.name}"
+            )
+            continue
+        versions[origin.distribution] = version
         failures += _print_table(origin, theirs, _values_of(_ours(origin), origin, pairs))
         if origin.ours is None:
             found.append((origin, theirs))
