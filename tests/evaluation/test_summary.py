@@ -11,7 +11,6 @@ from evfi.evaluation.summary import (
     SummaryRow,
     gaps,
     summarise,
-    summarise_positions,
     summarise_sequences,
     summarise_speed,
 )
@@ -139,20 +138,6 @@ def test_sequences_by_hand() -> None:
     assert rows["s", "b"].interval == (2.0, 2.0)
 
 
-def test_positions_by_hand() -> None:
-    results = results_of({"a": {"s": [[1.0, 2.0, 3.0], [5.0, None, 7.0]], "t": [[9.0, 4.0, 11.0]]}}, skip=3)
-    rows = summarise_positions(results)
-    assert [(row.position, row.num_positions) for row in rows] == [(1, 3), (2, 3), (3, 3)]
-    assert [row.over_windows for row in rows] == [5.0, 3.0, 7.0]
-    assert [row.over_sequences for row in rows] == [6.0, 3.0, 8.0]
-    assert [(row.num_windows, row.num_undefined) for row in rows] == [(3, 0), (2, 1), (3, 0)]
-
-
-def test_windows_of_unequal_length_share_positions() -> None:
-    rows = summarise_positions(results_of({"a": {"s": [[1.0], [3.0, 4.0]]}}))
-    assert [(row.over_windows, row.num_windows) for row in rows] == [(2.0, 2), (4.0, 1)]
-
-
 def test_speed_by_hand() -> None:
     results = results_of({"a": {"s": [[1.0, 1.0]] * 4}, "b": {"s": [[1.0, 1.0]] * 4}}, skip=2)
     results = replaced(
@@ -172,7 +157,7 @@ def test_systems_without_timings_have_no_speed() -> None:
     assert {row.system for row in summarise_speed(sample_results())} == {"evfi-tiny", "linear"}
 
 
-@pytest.mark.parametrize("summary", [summarise, summarise_sequences, summarise_positions, summarise_speed, gaps])
+@pytest.mark.parametrize("summary", [summarise, summarise_sequences, summarise_speed, gaps])
 def test_nothing_gives_nothing(summary: object) -> None:
     nothing = replaced(sample_results(), scores=(), timings=(), windows=())
     assert summary(nothing) == ()  # type: ignore[operator]

@@ -19,7 +19,6 @@ from evfi.evaluation.bootstrap import Interval, interval
 from evfi.evaluation.results import EvaluationResults, Timing
 from evfi.evaluation.score_cells import (
     Cell,
-    Values,
     WindowKey,
     by_sequence,
     cells_of,
@@ -88,28 +87,6 @@ class SequenceRow:
 
 
 @dataclass(frozen=True)
-class PositionRow:
-    """The averages of one system at one place in the window; attributes as in `SummaryRow`.
-
-    Attributes:
-        position: 1 is the inserted frame after the start key frame.
-        num_positions: inserted frames of the longest window.
-    """
-
-    position: int
-    num_positions: int
-    skip: int
-    system: str
-    truth: str
-    metric: str
-    region: str
-    over_windows: float | None
-    over_sequences: float | None
-    num_windows: int
-    num_undefined: int
-
-
-@dataclass(frozen=True)
 class SpeedRow:
     """How long a system takes; a process's first window, which pays for setting up, does not count.
 
@@ -163,20 +140,6 @@ def summarise_sequences(results: EvaluationResults, seed: int = 0) -> tuple[Sequ
         if windows
         for system in cell.systems
     )
-
-
-def summarise_positions(results: EvaluationResults) -> tuple[PositionRow, ...]:
-    """Average every system at each place in the window; rows as in `summarise`, then by position."""
-    rows: list[PositionRow] = []
-    for cell in cells_of(results):
-        common = cell.common_windows()
-        for system, values in cell.systems.items():
-            num_positions = max((len(values[window]) for window in common), default=0)
-            rows.extend(
-                _position_row(cell, system, {window: values[window] for window in common}, number, num_positions)
-                for number in range(num_positions)
-            )
-    return tuple(rows)
 
 
 def summarise_speed(results: EvaluationResults) -> tuple[SpeedRow, ...]:
@@ -271,27 +234,6 @@ def _sequence_row(sequence: str, cell: Cell, system: str, windows: Sequence[Wind
         interval=_ends(interval([defined], seed=seed)),
         num_windows=len(defined),
         num_undefined=len(means) - len(defined),
-    )
-
-
-def _position_row(
-    cell: Cell, system: str, values: dict[WindowKey, Values], number: int, num_positions: int
-) -> PositionRow:
-    at_position = {window: found[number] for window, found in values.items() if number < len(found)}
-    groups = by_sequence({window: mean_of([value]) for window, value in at_position.items()})
-    num_windows = sum(map(len, groups.values()))
-    return PositionRow(
-        position=number + 1,
-        num_positions=num_positions,
-        skip=cell.skip,
-        system=system,
-        truth=cell.truth,
-        metric=cell.metric,
-        region=cell.region,
-        over_windows=mean_over_windows(groups),
-        over_sequences=mean_over_sequences(groups),
-        num_windows=num_windows,
-        num_undefined=len(at_position) - num_windows,
     )
 
 
