@@ -18,7 +18,14 @@ WEIGHTS = "evfi/weights/evfi-tiny/"
 NETWORKS = ("vae", "unet", "controlnet")
 BUDGET_BYTES = 40_000_000
 """For the weights of all networks together, in float16."""
-SUFFIXES = {".py", ".json", ".safetensors", ".md", ".typed"}
+SUFFIXES = {".py", ".json", ".safetensors", ".md", ".typed", ".css", ".js"}
+DATA = (
+    "evfi/evaluation/report/style.css",
+    "evfi/evaluation/report/script.js",
+    "evfi/evaluation/protocols/vdm-evfi.json",
+    "evfi/evaluation/published.json",
+)
+"""Some of the data files without which a command does not work."""
 
 
 def main() -> int:
@@ -42,8 +49,7 @@ def find_problems(sizes: dict[str, int]) -> list[str]:
         for name in ("config.json", "diffusion_pytorch_model.safetensors"):
             if f"{WEIGHTS}{network}/{name}" not in sizes:
                 problems.append(f"missing: {WEIGHTS}{network}/{name}")
-    if f"{WEIGHTS}evfi.json" not in sizes:
-        problems.append(f"missing: {WEIGHTS}evfi.json")
+    problems += [f"missing: {name}" for name in (f"{WEIGHTS}evfi.json", *DATA) if name not in sizes]
     weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     if weights > BUDGET_BYTES:
         problems.append(f"weights take {weights:,} bytes, the budget is {BUDGET_BYTES:,}")
