@@ -191,6 +191,7 @@ def test_wrong_use_is_told(recording: Path, tmp_path: Path):
         evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", EvaluationConfig(metrics=("psrn",)))
     with pytest.raises(InputError, match="no such file"):
         evaluate(EvaluationInputs((tmp_path / "no",), (LINEAR,)), tmp_path / "out", CONFIG)
+    assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("…")
     with pytest.raises(OutputError, match="not of an earlier evaluation"):

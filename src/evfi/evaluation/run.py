@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,8 +146,9 @@ def evaluate(
         raise ConfigError(f"no metric can be computed: {next(iter(missing.values()))}")
     loaded = _LoadedSystems(inputs, protocol, device, config)
     _check_apart(output, inputs.data)
+    is_new = not output.exists()
     _claim_folder(output)
-    with _kept_when_interrupted(output):
+    with _kept_when_interrupted(output), _removed_if_unused(output, is_new):
         plan = _plan(inputs, output, config, protocol, report)
         vae = _make_truth(plan, inputs, device, config, report)
         _make_frames(plan, loaded, config, report)
@@ -246,6 +247,19 @@ def _kept_when_interrupted(output: Path) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"interrupted; what was made is kept in {output}: the same command goes on"
         ) from interrupt
+
+
+@contextmanager
+def _removed_if_unused(output: Path, is_new: bool) -> Iterator[None]:
+    """After an error, remove a new folder in which nothing was made."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if is_new and [path.name for path in output.iterdir()] == [_MARK]:
+                (output / _MARK).unlink()
+                output.rmdir()
+        raise
 
 
 def _plan(
