@@ -33,6 +33,18 @@ def test_recordings_videos_and_folders_of_them(tmp_path: Path):
     assert find_sequences([first, first]) == {"one": first, "one_2": first}
 
 
+def test_files_that_only_look_like_recordings_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "set").mkdir()
+    good = write_recording(tmp_path / "set" / "good")
+    (tmp_path / "set" / "broken.aedat4").write_bytes(b"x")
+    (tmp_path / "set" / "notes.txt").write_text("…")
+    with caplog.at_level("WARNING", logger="evfi"):
+        assert find_sequences([tmp_path / "set"]) == {"good": good}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'set' / 'broken.aedat4'} is left out: no recording that can be read; open it alone to see why"
+    ]
+
+
 def test_equal_names_below_a_folder_get_their_folders_name(tmp_path: Path):
     for part in ("a", "b"):
         (tmp_path / "set" / part).mkdir(parents=True)

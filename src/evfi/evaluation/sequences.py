@@ -7,6 +7,7 @@ of the evaluation once, and is found there again.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,8 +29,11 @@ from evfi.recordings.opening import open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
+_log = logging.getLogger(__name__)
+
 MAX_SEQUENCES: Final = 10_000
 _MAX_SEARCHED_FOLDERS: Final = 20_000
+_RECORDING_SUFFIXES: Final = (".aedat", ".aedat4", ".bag", ".db3", ".mcap", ".h5", ".hdf5")
 _SIMULATION_FILE: Final = "simulation.json"
 
 Progress = Callable[[int, int], None]
@@ -112,11 +116,19 @@ def _sequences_of(path: Path, opening: RecordingOptions) -> dict[str, Path]:
     below = recordings_within(path, MAX_SEQUENCES, _MAX_SEARCHED_FOLDERS, files=True)
     if not below:
         return {_folder_name(path.name or path.resolve().name): path}  # opening it says what is wrong
+    _tell_passed_over(path, below)
     stems = Counter(place.stem for place in below)
     return {
         _folder_name(place.stem if stems[place.stem] == 1 else "_".join(place.relative_to(path).parts)): place
         for place in below
     }
+
+
+def _tell_passed_over(folder: Path, found: Sequence[Path]) -> None:
+    """Name the files in a folder that look like recordings and are none that can be read."""
+    for file in sorted(set(folder.iterdir()) - set(found)):
+        if file.suffix.lower() in _RECORDING_SUFFIXES and file.is_file():
+            _log.warning("%s is left out: no recording that can be read; open it alone to see why", file)
 
 
 def _is_recording(folder: Path) -> bool:
