@@ -70,11 +70,18 @@ def test_damaged_facts_count_as_absent(tmp_path: Path, damage: str):
         store.read(RECORD, SEQUENCE)
 
 
-def test_a_missing_picture_is_told(tmp_path: Path):
+def test_a_window_without_all_its_pictures_counts_as_absent(tmp_path: Path):
     store = FrameStore(tmp_path, "me")
     store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
     (store.path(RECORD) / "000006.png").unlink()
-    with pytest.raises(InputError, match=r"no such picture.*000006\.png"):
+    assert store.facts(RECORD, SEQUENCE) is None
+
+
+def test_a_damaged_picture_is_told(tmp_path: Path):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    (store.path(RECORD) / "000006.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"000006\.png.*remove the folder .* and run again"):
         store.read(RECORD, SEQUENCE)
 
 

@@ -182,6 +182,15 @@ def test_too_short_sequences_are_named_and_left_out(recording: Path, tmp_path: P
         evaluate(EvaluationInputs((short,), (LINEAR,)), tmp_path / "none", dataclasses.replace(CONFIG, skips=(7,)))
 
 
+def test_a_frame_that_is_gone_is_made_again(recording: Path, tmp_path: Path):
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    first = evaluate(inputs, tmp_path / "out", CONFIG)
+    gone = next((tmp_path / "out" / "frames").rglob("*.png"))
+    gone.unlink()
+    assert evaluate(inputs, tmp_path / "out", CONFIG).scores == first.scores
+    assert gone.is_file()
+
+
 def test_wrong_use_is_told(recording: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         evaluate(EvaluationInputs((recording,), ()), tmp_path / "out", CONFIG)

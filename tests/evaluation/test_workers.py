@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,30 @@ def test_what_was_prepared_is_given_back(monkeypatch: pytest.MonkeyPatch, fail_a
     with suppress(InputError):
         list(run_work(Squares(fail_at), range(4), 1))
     assert state[-1] == -1
+
+
+@dataclass(frozen=True)
+class SlowBesideBroken(Work[str, None]):
+    folder: Path
+
+    def prepare(self) -> Path:
+        return self.folder
+
+    def do(self, state: Path, item: str) -> None:
+        if item == "slow":
+            (state / "begun").touch()
+            time.sleep(1.0)
+            (state / "finished").touch()
+            return
+        while not (state / "begun").exists():
+            time.sleep(0.01)
+        raise InputError("broken")
+
+
+def test_no_process_works_on_after_an_error_is_told(tmp_path: Path):
+    with pytest.raises(InputError, match="broken"):
+        list(run_work(SlowBesideBroken(tmp_path), ["slow", "broken"], 2))
+    assert (tmp_path / "finished").exists()
 
 
 def test_nothing_to_do():

@@ -69,7 +69,7 @@ class FrameStore:
         return made_of(self.maker, record, sequence)
 
     def facts(self, record: WindowRecord, sequence: SequenceInfo) -> StoredFacts | None:
-        """What is known of a window, or None where it is not there or made of something else."""
+        """What is known of a window, or None where it or one of its frames is not there, or made of something else."""
         try:
             raw = json.loads((self.path(record) / _FACTS_FILE).read_text(encoding="utf-8"))
             facts = StoredFacts(
@@ -78,6 +78,8 @@ class FrameStore:
         except (OSError, ValueError, TypeError, KeyError):
             return None
         if facts.made_of != self.made_of(record, sequence) or not facts.frame_numbers:
+            return None
+        if not all(self._picture(record, number).is_file() for number in facts.frame_numbers):
             return None
         return facts
 
@@ -122,10 +124,16 @@ class FrameStore:
         facts = self.facts(record, sequence)
         if facts is None:
             raise InputError(f"{self.path(record)}: the frames of this window are missing; run the evaluation again")
-        frames = [read_image(self.path(record) / f"{number:06d}.png") for number in facts.frame_numbers]
+        try:
+            frames = [read_image(self._picture(record, number)) for number in facts.frame_numbers]
+        except InputError as error:
+            raise InputError(f"{error}; remove the folder {self.path(record)} and run again") from error
         if len({frame.shape for frame in frames}) > 1:
             raise InputError(f"{self.path(record)}: frames differ in size; remove the folder and run again")
         return np.stack(frames)
+
+    def _picture(self, record: WindowRecord, number: int) -> Path:
+        return self.path(record) / f"{number:06d}.png"
 
 
 def made_of(maker: str, record: WindowRecord, sequence: SequenceInfo) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,6 +45,7 @@ def run_work(work: Work[Item, Result], items: Sequence[Item], workers: int) -> I
 
     Raises:
         Exception: the first that an item's work raises; items that are not begun are left out then.
+        KeyboardInterrupt: items that are begun are finished first.
     """
     if not items:
         return
@@ -58,13 +61,27 @@ def run_work(work: Work[Item, Result], items: Sequence[Item], workers: int) -> I
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _begin, (work, threads)) as pool:
-        waiting: dict[Future[Result], Item] = {pool.submit(_do, item): item for item in items}
+        with _interrupts_later():
+            waiting: dict[Future[Result], Item] = {pool.submit(_do, item): item for item in items}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     yield waiting.pop(future), future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back. Processes that start meanwhile never see it: this one tells them when to stop."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _current: list[Any] = []
@@ -72,6 +89,7 @@ _current: list[Any] = []
 
 
 def _begin(work: Work[Any, Any], threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _current[:] = [work, None]
 
