@@ -8,7 +8,8 @@ from PIL import Image
 
 from evfi.errors import ConfigError, ResourceError
 from evfi.evaluation import ground_truth, model_system
-from evfi.evaluation.ground_truth import VaeTruth, load_vae_truth, scored_size_frame
+from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
+from evfi.evaluation.model_system import load_vae_truth
 from evfi.evaluation.systems import SystemRequest
 from evfi.interpolator import Interpolator, from_picture
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels

@@ -11,7 +11,7 @@ from evaluation_windows import window_of
 from torch import Tensor, nn
 
 from evfi.errors import ConfigError, ModelError
-from evfi.evaluation.metrics import perceptual
+from evfi.evaluation.metrics import lpips_network, metric_weights, perceptual
 from evfi.evaluation.metrics.base import ALL, ScoredWindow
 from evfi.evaluation.metrics.lpips_network import (
     ALEX,
@@ -200,7 +200,8 @@ def test_scores_are_of_inserted_frames_and_of_regions():
 def test_a_shift_costs_little_where_it_is_tolerated():
     """The published weights; golden values are in test_golden_metrics.py."""
     try:
-        network = perceptual.shift_tolerant_alex()
+        weights = metric_weights.SHIFT_TOLERANT_ALEX
+        network = perceptual.published(lpips_network.SHIFT_TOLERANT_ALEX, weights, weights)
     except ModelError as error:
         pytest.skip(str(error))
     rows, columns = np.mgrid[:48, :64]

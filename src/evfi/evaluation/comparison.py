@@ -17,13 +17,12 @@ from evfi.evaluation.results import EvaluationResults, MetricInfo
 from evfi.evaluation.results_table import Table, as_text, interval_text, metric_title, number_text
 from evfi.evaluation.score_cells import (
     Cell,
-    Values,
     WindowKey,
     by_sequence,
     cells_of,
-    mean_of,
     mean_over_sequences,
     mean_over_windows,
+    paired_difference,
 )
 from evfi.evaluation.summary import Ends
 
@@ -257,7 +256,7 @@ def _common_metrics(a: EvaluationResults, b: EvaluationResults) -> tuple[MetricI
 def _row(a: Cell, b: Cell, pair: tuple[str, str], better: int, seed: int) -> ComparisonRow:
     values_a, values_b = a.systems[pair[0]], b.systems[pair[1]]
     differences = {
-        window: _difference(values, values_b[window]) for window, values in values_a.items() if window in values_b
+        window: paired_difference(values, values_b[window]) for window, values in values_a.items() if window in values_b
     }
     groups = by_sequence(differences)
     ends = interval(list(groups.values()), seed=seed)
@@ -274,11 +273,6 @@ def _row(a: Cell, b: Cell, pair: tuple[str, str], better: int, seed: int) -> Com
         num_equal=sum(difference == 0 for difference in defined),
         num_undefined=len(differences) - len(defined),
     )
-
-
-def _difference(a: Values, b: Values) -> float | None:
-    """Mean of B - A over the frames that are defined in both."""
-    return mean_of(y - x for x, y in zip(a, b, strict=True) if x is not None and y is not None)
 
 
 def _note_of_truth(a: EvaluationResults, b: EvaluationResults) -> tuple[str, ...]:

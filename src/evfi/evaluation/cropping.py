@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evfi.evaluation.metrics.base import ScoredWindow
 from evfi.evaluation.protocol import Crop
 from evfi.events.stream import EventStream
+from evfi.recordings.alignment import scale_mapping, shifted_mapping, warp_events
 
 Box = tuple[int, int, int, int]
 
@@ -48,17 +48,11 @@ def crop_events(events: EventStream, frame_size: tuple[int, int], box: Box) -> E
         frame_size: (width, height) of the frame, px.
         box: (left, top, right, bottom) in the frame, px.
     """
-    x, width, inside_x = _cropped_axis(events.x, events.sensor_size[0], frame_size[0], box[0], box[2])
-    y, height, inside_y = _cropped_axis(events.y, events.sensor_size[1], frame_size[1], box[1], box[3])
-    inside = inside_x & inside_y
-    return EventStream(x[inside], y[inside], events.t[inside], events.p[inside], (width, height))
-
-
-def _cropped_axis(
-    places: NDArray[np.int32], grid: int, frame: int, start: int, end: int
-) -> tuple[NDArray[np.int32], int, NDArray[np.bool_]]:
-    """Places on the new grid, its side, and which of them are on it."""
-    side = max(1, round((end - start) * grid / frame))
-    moved = ((places + 0.5) * (frame / grid) - start) * (side / (end - start))
-    inside: NDArray[np.bool_] = (moved >= 0) & (moved < side)
-    return np.floor(moved).astype(np.int32), side, inside
+    left, top, right, bottom = box
+    size = (right - left, bottom - top)
+    grid = (
+        max(1, round(size[0] * events.sensor_size[0] / frame_size[0])),
+        max(1, round(size[1] * events.sensor_size[1] / frame_size[1])),
+    )
+    to_box = shifted_mapping(scale_mapping(events.sensor_size, frame_size), (-left, -top))
+    return warp_events(events, scale_mapping(size, grid) @ to_box, grid)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import torch
+from torch import nn
 
 from evfi.errors import InputError
 from evfi.files import one_line
@@ -27,6 +30,24 @@ def fingerprint_of(value: Any) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
+    """SHA-256 over all parameters and buffers: names, shapes, dtypes and bytes, as they lie in memory after loading.
+
+    Args:
+        networks: by name; their order does not matter, nor does the device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for part in sorted(networks):
+        for name, value in sorted(networks[part].state_dict().items()):
+            digest.update(f"{part}/{name}/{tuple(value.shape)}/{value.dtype}\0".encode())
+            values = value.detach().to("cpu").contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def fingerprint_of_files(paths: Iterable[Path]) -> str:

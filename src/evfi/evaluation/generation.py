@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from evfi import __version__
 from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.frame_store import FrameStore
-from evfi.evaluation.ground_truth import VaeTruth, load_vae_truth, scored_size_frame
+from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
+from evfi.evaluation.model_system import load_vae_truth
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings, spec_of, true_frames
 from evfi.evaluation.results import SystemInfo, WindowRecord
 from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
@@ -27,6 +28,7 @@ from evfi.evaluation.workers import Work, run_work
 _SHORT: Final = 8
 
 Progress = Callable[[float, int, str], None]
+"""Called with (done, in all, what is being done)."""
 
 
 def frame_store(plan: EvaluationPlan, info: SystemInfo) -> FrameStore:
@@ -126,14 +128,26 @@ def scored_truth(plan: EvaluationPlan, recordings: OpenRecordings, record: Windo
     return np.stack([scored_size_frame(frame, plan.protocol.size) for frame in frames])
 
 
+def kept_frames(
+    plan: EvaluationPlan, info: SystemInfo, record: WindowRecord, truth: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """All frames of a window as a system made them, uint8 [F, H, W, 3]; the key frames are those of the truth.
+
+    Raises:
+        InputError: the frames are not there, or damaged.
+    """
+    inserted = frame_store(plan, info).read(record, plan.sequence(record.sequence).info)
+    return np.concatenate([truth[:1], inserted, truth[-1:]])
+
+
 def make_missing(
     plan: EvaluationPlan,
     store: FrameStore,
     work: Work[WindowRecord, None],
     workers: int,
     progress: Callable[[int, int], None],
-) -> int:
-    """Do a work for the windows that a store lacks; return how many those were.
+) -> None:
+    """Do a work for the windows that a store lacks.
 
     Raises:
         EvfiError: whatever stops a window; those made before are kept.
@@ -145,4 +159,3 @@ def make_missing(
     for _ in run_work(work, missing, workers):
         done += 1
         progress(done, len(windows))
-    return len(missing)

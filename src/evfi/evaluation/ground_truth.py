@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evfi.errors import ConfigError
-from evfi.evaluation.fingerprints import fingerprint_of
-from evfi.evaluation.systems import SizeRule, SystemRequest
+from evfi.evaluation.fingerprints import fingerprint_of, weights_fingerprint
+from evfi.evaluation.systems import SizeRule
 from evfi.interpolator import from_picture, memory_errors_told, to_pictures
-from evfi.models.bundle import ModelBundle, decode_latents
+from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
 
 _MULTIPLE: Final = 8
@@ -62,8 +62,6 @@ class VaeTruth:
         Raises:
             ConfigError: a setting is below 1.
         """
-        from evfi.evaluation.model_system import weights_fingerprint
-
         for name, value in (("upscale", upscale), ("decode_chunk_size", decode_chunk_size)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -118,38 +116,12 @@ class VaeTruth:
     def _encode(self, picture: Frame, key: str) -> Tensor:
         """The code of one picture, unscaled, float32 [1, C, h, w]."""
         pixels = from_picture(picture)[None].to(self._vae.device, self._vae.dtype)
-        encoded = self._vae.encode(pixels)
         if not _has_posterior(self._vae):
-            code: Tensor = encoded.latents.float()
-            return code
-        posterior = encoded.latent_dist
+            return encode_pixels(self._vae, pixels).float()
+        posterior = self._vae.encode(pixels).latent_dist
         noise = _frame_noise(key, tuple(posterior.mean.shape)).to(posterior.mean.device)
         sample: Tensor = posterior.mean.float() + posterior.std.float() * noise
         return sample
-
-
-def load_vae_truth(request: SystemRequest, device: str | torch.device, dtype: str | torch.dtype | None) -> VaeTruth:
-    """Load the autoencoder of a model, with its upscaling and chunks.
-
-    Args:
-        request: a model, with settings.
-        device: where it shall run.
-        dtype: of the autoencoder.
-
-    Raises:
-        ConfigError: the request is not for a model, or a setting is out of range.
-        ModelError: the model cannot be found or loaded.
-        ResourceError: there is no such device, or too little memory.
-    """
-    from evfi.evaluation.model_system import load_interpolator
-
-    if request.kind != "model":
-        raise ConfigError(
-            f"truth can be passed through a model's autoencoder only, {request.name} is {request.kind}; name a model"
-        )
-    interpolator = load_interpolator(request, device, dtype)
-    config = interpolator.config
-    return VaeTruth(interpolator.bundle, config.upscale, config.decode_chunk_size)
 
 
 def _has_posterior(vae: Any) -> bool:

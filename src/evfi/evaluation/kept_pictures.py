@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from evfi.evaluation.generation import frame_store, scored_truth
+from evfi.evaluation.generation import kept_frames, scored_truth
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.report.pictures import WindowPictures
 from evfi.evaluation.results import SystemInfo, WindowRecord
@@ -30,11 +28,7 @@ class KeptPictures:
     def window(self, record: WindowRecord) -> WindowPictures:
         """The pictures of a window."""
         truth = scored_truth(self._plan, self._recordings, record)
-        info = self._plan.sequence(record.sequence).info
-        frames = {
-            system.name: np.concatenate([truth[:1], frame_store(self._plan, system).read(record, info), truth[-1:]])
-            for system in self._systems
-        }
+        frames = {system.name: kept_frames(self._plan, system, record, truth) for system in self._systems}
         events = self._recordings[record.sequence].read_events(record.times_us[0], record.times_us[-1])
         return WindowPictures(truth=truth, frames=frames, events=render_events(events) if len(events) else None)
 

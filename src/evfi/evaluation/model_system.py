@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from evfi.errors import ConfigError
 from evfi.evaluation.environment import processor_name
-from evfi.evaluation.fingerprints import fingerprint_of
-from evfi.evaluation.ground_truth import scored_size_frame
+from evfi.evaluation.fingerprints import fingerprint_of, weights_fingerprint
+from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.interpolator import Interpolator
@@ -77,22 +75,26 @@ def load_interpolator(
     return interpolator
 
 
-def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
-    """SHA-256 over all parameters and buffers: names, shapes, dtypes and bytes, as they lie in memory after loading.
+def load_vae_truth(request: SystemRequest, device: str | torch.device, dtype: str | torch.dtype | None) -> VaeTruth:
+    """Load the autoencoder of a model, with its upscaling and chunks.
 
     Args:
-        networks: by name; their order does not matter, nor does the device.
+        request: a model, with settings.
+        device: where it shall run.
+        dtype: of the autoencoder.
 
-    Returns:
-        64 hexadecimal digits.
+    Raises:
+        ConfigError: the request is not for a model, or a setting is out of range.
+        ModelError: the model cannot be found or loaded.
+        ResourceError: there is no such device, or too little memory.
     """
-    digest = hashlib.sha256()
-    for part in sorted(networks):
-        for name, value in sorted(networks[part].state_dict().items()):
-            digest.update(f"{part}/{name}/{tuple(value.shape)}/{value.dtype}\0".encode())
-            values = value.detach().to("cpu").contiguous().reshape(-1)
-            digest.update(values.view(torch.uint8).numpy())
-    return digest.hexdigest()
+    if request.kind != "model":
+        raise ConfigError(
+            f"truth can be passed through a model's autoencoder only, {request.name} is {request.kind}; name a model"
+        )
+    interpolator = load_interpolator(request, device, dtype)
+    config = interpolator.config
+    return VaeTruth(interpolator.bundle, config.upscale, config.decode_chunk_size)
 
 
 def device_name(device: torch.device) -> str:

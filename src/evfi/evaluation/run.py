@@ -25,11 +25,11 @@ from evfi import __version__
 from evfi.errors import ConfigError, OutputError
 from evfi.evaluation.comparison import VAE_TRUTH
 from evfi.evaluation.environment import describe_environment
-from evfi.evaluation.generation import FrameWork, TruthWork, frame_store, make_missing, truth_store
-from evfi.evaluation.ground_truth import load_vae_truth
+from evfi.evaluation.generation import FrameWork, Progress, TruthWork, frame_store, make_missing, truth_store
 from evfi.evaluation.kept_pictures import KeptPictures
 from evfi.evaluation.metrics.base import Metric
 from evfi.evaluation.metrics.registry import default_metrics
+from evfi.evaluation.model_system import load_vae_truth
 from evfi.evaluation.plan import EvaluationPlan, plan_windows
 from evfi.evaluation.protocol import Protocol, load_protocol
 from evfi.evaluation.report import write_report
@@ -48,9 +48,6 @@ _log = logging.getLogger(__name__)
 
 _MARK: Final = "evaluation.json"
 _MARK_CONTENT: Final = {"format": "evfi-evaluation-folder", "version": 1}
-
-Progress = Callable[[float, int, str], None]
-"""Called with (done, in all, what is being done)."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +147,7 @@ def evaluate(
     _claim_folder(output)
     with _kept_when_interrupted(output), _removed_if_unused(output, is_new):
         plan = _plan(inputs, output, config, protocol, report)
-        vae = _make_truth(plan, inputs, device, config, report)
+        vae = _make_truth(plan, loaded, config, report)
         _make_frames(plan, loaded, config, report)
         score_missing(plan, loaded.infos, metrics, vae, device, config.workers, report)
     timings, notes = _facts_of_frames(plan, loaded.infos)
@@ -289,21 +286,17 @@ def _plan(
     return EvaluationPlan(output, protocol, tuple(sequences), tuple(windows), config.seed, tuple(notes))
 
 
-def _make_truth(
-    plan: EvaluationPlan, inputs: EvaluationInputs, device: str, config: EvaluationConfig, report: Progress
-) -> str | None:
+def _make_truth(plan: EvaluationPlan, loaded: _LoadedSystems, config: EvaluationConfig, report: Progress) -> str | None:
     """Pass true frames through the first model's autoencoder where the protocol wants it; return its fingerprint."""
     if VAE not in plan.protocol.truths:
         return None
-    request = next(request for request in inputs.systems if request.kind == "model")
-    request = _under_protocol(request, plan.protocol)
-    truth = load_vae_truth(request, device, inputs.dtype)
-    fingerprint = truth.fingerprint
-    work = TruthWork(plan, request, device, inputs.dtype, truth if config.workers == 1 else None)
-    make_missing(
-        plan, truth_store(plan, fingerprint), work, config.workers, _noted(report, "truth through the autoencoder")
-    )
-    return fingerprint
+    request = next(request for request in loaded.requests if request.kind == "model")
+    device, dtype = loaded.device, loaded.inputs.dtype
+    truth = load_vae_truth(request, device, dtype)
+    work = TruthWork(plan, request, device, dtype, truth if config.workers == 1 else None)
+    store = truth_store(plan, truth.fingerprint)
+    make_missing(plan, store, work, config.workers, _noted(report, "truth through the autoencoder"))
+    return truth.fingerprint
 
 
 def _make_frames(plan: EvaluationPlan, loaded: _LoadedSystems, config: EvaluationConfig, report: Progress) -> None:
@@ -332,8 +325,7 @@ def _facts_of_frames(plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> tup
                 continue
             if facts.seconds is not None:
                 timings.append(Timing(*record.key, system.name, facts.seconds, facts.is_warm))
-            where = f"{system.name}, {record.sequence}, skip {record.skip}, window {record.index}"
-            notes += [f"{where}: {note}" for note in facts.notes]
+            notes += facts.notes
     return tuple(timings), notes
 
 

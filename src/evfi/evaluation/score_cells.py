@@ -76,6 +76,11 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return math.fsum(defined) / len(defined) if defined else None
 
 
+def paired_difference(a: Values, b: Values) -> float | None:
+    """Mean of B - A over the frames that are defined in both; None where none is."""
+    return mean_of(y - x for x, y in zip(a, b, strict=True) if x is not None and y is not None)
+
+
 def by_sequence(means: dict[WindowKey, float | None]) -> dict[str, list[float]]:
     """Defined values of windows, by sequence; sequences without any are left out."""
     groups: dict[str, list[float]] = {}

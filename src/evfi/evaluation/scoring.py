@@ -21,7 +21,7 @@ from evfi.errors import ModelError
 from evfi.evaluation.cropping import cropped
 from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.frame_store import FrameStore, made_of
-from evfi.evaluation.generation import Progress, frame_store, scored_truth, truth_store
+from evfi.evaluation.generation import Progress, frame_store, kept_frames, scored_truth, truth_store
 from evfi.evaluation.metrics.base import Metric, ScoredWindow
 from evfi.evaluation.metrics.base import Score as ScoreFunction
 from evfi.evaluation.metrics.regions import REGIONS_VERSION, regions_of
@@ -141,8 +141,7 @@ class ScoreWork(Work[ScoreTask, None]):
         scorer: _Scorer = state
         raw, regions, events = scorer.truth(self.plan, item.record)
         info = self.plan.sequence(item.record.sequence).info
-        inserted = frame_store(self.plan, item.system).read(item.record, info)
-        frames = np.concatenate([raw[:1], inserted, raw[-1:]])
+        frames = kept_frames(self.plan, item.system, item.record, raw)
         file = ScoreFile(self.plan, item.system, item.record, self.vae)
         times = np.array(item.record.times_us, np.int64)
         for truth in dict.fromkeys(truth for truth, _ in item.missing):

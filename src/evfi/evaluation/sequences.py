@@ -25,7 +25,7 @@ from evfi.files import one_line, written_whole
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
 from evfi.recordings.datasets.interval_files import IntervalEvents
-from evfi.recordings.opening import open_recording, recordings_within
+from evfi.recordings.opening import looks_like_recording, open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
@@ -111,7 +111,7 @@ def find_sequences(paths: Sequence[Path], opening: RecordingOptions | None = Non
 def _sequences_of(path: Path, opening: RecordingOptions) -> dict[str, Path]:
     if opening.events is not None or opening.format is not None or path.is_file():
         return {_folder_name(path.stem): path}
-    if _is_recording(path):
+    if looks_like_recording(path):
         return {_folder_name(path.name or path.resolve().name): path}
     below = recordings_within(path, MAX_SEQUENCES, _MAX_SEARCHED_FOLDERS, files=True)
     if not below:
@@ -129,16 +129,6 @@ def _tell_passed_over(folder: Path, found: Sequence[Path]) -> None:
     for file in sorted(set(folder.iterdir()) - set(found)):
         if file.suffix.lower() in _RECORDING_SUFFIXES and file.is_file():
             _log.warning("%s is left out: no recording that can be read; open it alone to see why", file)
-
-
-def _is_recording(folder: Path) -> bool:
-    try:
-        open_recording(folder, must_overlap=False).close()
-    except InputError:
-        return False
-    except Exception:  # it is one, though something else is wrong with it: opening it for real says what
-        return True
-    return True
 
 
 def _folder_name(name: str) -> str:

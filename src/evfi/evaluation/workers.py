@@ -14,7 +14,6 @@ import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-State = TypeVar("State")
 
 
 class Work(Generic[Item, Result]):

@@ -224,20 +224,20 @@ def recordings_within(
         if not waiting or len(found) >= most:
             break
         folder, depth = waiting.popleft()
-        if depth and any(_claims_quietly(layout, folder) for layout in RECORDING_FORMATS):
+        if depth and looks_like_recording(folder):
             found.append(folder)
         elif depth < _MAX_SEARCH_DEPTH:
             with suppress(OSError), os.scandir(folder) as entries:
                 some = sorted(islice(entries, _MAX_SEARCHED_ENTRIES), key=lambda entry: entry.name)
-                found += [
-                    Path(entry.path) for entry in some if files and entry.is_file() and _is_recording(Path(entry.path))
-                ]
+                below = [Path(entry.path) for entry in some if files and entry.is_file()]
+                found += [file for file in below if looks_like_recording(file) or plain.is_video(file)]
                 waiting.extend((Path(entry.path), depth + 1) for entry in some if entry.is_dir(follow_symlinks=False))
     return found
 
 
-def _is_recording(file: Path) -> bool:
-    return plain.is_video(file) or any(_claims_quietly(layout, file) for layout in RECORDING_FORMATS)
+def looks_like_recording(path: Path) -> bool:
+    """Whether a reader takes a file or folder for its own, told from its content without opening it."""
+    return any(_claims_quietly(layout, path) for layout in RECORDING_FORMATS)
 
 
 def _claims_quietly(layout: RecordingFormat, folder: Path) -> bool:

@@ -6,7 +6,6 @@ over the region of the map that results when the layers' maps are enlarged to th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -18,49 +17,28 @@ from torch import Tensor
 from evfi.errors import ConfigError
 from evfi.evaluation.metrics import lpips_network, metric_weights
 from evfi.evaluation.metrics.base import ALL, Metric, Score, ScoredWindow, Values, masked_mean
-from evfi.evaluation.metrics.lpips_network import PerceptualDistance
+from evfi.evaluation.metrics.lpips_network import Backbone, PerceptualDistance
+from evfi.evaluation.metrics.metric_weights import WeightsFile
 
 
-def shift_tolerant_alex() -> PerceptualDistance:
-    """ST-LPIPS with AlexNet, weights vST0.0.
-
-    Raises:
-        ModelError: the weights are not here.
-    """
-    weights = metric_weights.load_published(metric_weights.SHIFT_TOLERANT_ALEX)
-    return PerceptualDistance(lpips_network.SHIFT_TOLERANT_ALEX).load_published(weights, weights)
-
-
-def alex() -> PerceptualDistance:
-    """LPIPS 0.1 with AlexNet.
-
-    Raises:
-        ModelError: the weights are not here and cannot be fetched.
-    """
-    heads = metric_weights.load_published(metric_weights.ALEX_HEADS)
-    layers = metric_weights.load_published(metric_weights.ALEX_LAYERS)
-    return PerceptualDistance(lpips_network.ALEX).load_published(layers, heads)
-
-
-def vgg() -> PerceptualDistance:
-    """LPIPS 0.1 with VGG.
-
-    Raises:
-        ModelError: the weights are not here and cannot be fetched.
-    """
-    heads = metric_weights.load_published(metric_weights.VGG_HEADS)
-    layers = metric_weights.load_published(metric_weights.VGG_LAYERS)
-    return PerceptualDistance(lpips_network.VGG).load_published(layers, heads)
-
-
-def load(build: Callable[[], PerceptualDistance], device: torch.device) -> Score:
-    """Make a network ready.
+def published(backbone: Backbone, layers: WeightsFile, heads: WeightsFile) -> PerceptualDistance:
+    """A network with its published weights.
 
     Args:
-        build: makes it.
-        device: where it runs, in float32.
+        backbone: which.
+        layers: its weights.
+        heads: those of the channels; the same file where one holds both.
+
+    Raises:
+        ModelError: a file is not here and cannot be fetched, or is another.
     """
-    return partial(score, build().to(device), device)
+    weights = {file: metric_weights.load_published(file) for file in {layers, heads}}
+    return PerceptualDistance(backbone).load_published(weights[layers], weights[heads])
+
+
+def load(backbone: Backbone, layers: WeightsFile, heads: WeightsFile, device: torch.device) -> Score:
+    """Make a network ready, in float32; see `published`."""
+    return partial(score, published(backbone, layers, heads).to(device), device)
 
 
 @torch.inference_mode()
@@ -104,7 +82,12 @@ METRICS: Final = (
         lpips_network.SHIFT_TOLERANT_ALEX.title,
         f"Shift-tolerant LPIPS with AlexNet, weights vST0.0 of stlpips-pytorch. {_RULES}.",
         higher_is_better=False,
-        load=partial(load, shift_tolerant_alex),
+        load=partial(
+            load,
+            lpips_network.SHIFT_TOLERANT_ALEX,
+            metric_weights.SHIFT_TOLERANT_ALEX,
+            metric_weights.SHIFT_TOLERANT_ALEX,
+        ),
         decimals=4,
     ),
     Metric(
@@ -112,7 +95,7 @@ METRICS: Final = (
         lpips_network.ALEX.title,
         f"LPIPS 0.1 with AlexNet, as the library lpips and pyiqa's `lpips`. {_RULES}.",
         higher_is_better=False,
-        load=partial(load, alex),
+        load=partial(load, lpips_network.ALEX, metric_weights.ALEX_LAYERS, metric_weights.ALEX_HEADS),
         decimals=4,
         is_default=False,
     ),
@@ -121,7 +104,7 @@ METRICS: Final = (
         lpips_network.VGG.title,
         f"LPIPS 0.1 with VGG-16, as the library lpips and pyiqa's `lpips-vgg`. {_RULES}.",
         higher_is_better=False,
-        load=partial(load, vgg),
+        load=partial(load, lpips_network.VGG, metric_weights.VGG_LAYERS, metric_weights.VGG_HEADS),
         decimals=4,
         is_default=False,
     ),

@@ -17,7 +17,8 @@ CHANGING: Final = "changing"
 _MOVING_LEVELS: Final = 12
 _GROW_PX: Final = 3
 _CHANGING_LEVELS: Final = 20
-_SMALLEST_SHARE: Final = 0.001
+SMALLEST_SHARE: Final = 0.001
+"""Of a frame; fewer pixels say little about it."""
 
 
 def regions_of(truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
@@ -34,7 +35,7 @@ def regions_of(truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
     moving = np.stack([moving_pixels(frame, truth[0], truth[-1]) for frame in truth])
     changing = np.broadcast_to(changing_pixels(truth), truth.shape[:3]).copy()
     for mask in (moving, changing):
-        mask[mask.mean(axis=(1, 2)) < _SMALLEST_SHARE] = False
+        mask[mask.mean(axis=(1, 2)) < SMALLEST_SHARE] = False
     return {MOVING: moving, CHANGING: changing}
 
 

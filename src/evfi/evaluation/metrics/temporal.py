@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from evfi.evaluation.metrics.base import ALL, Metric, ScoredWindow, Values
+from evfi.evaluation.metrics.regions import SMALLEST_SHARE
 
 _STATIC_LEVELS: Final = 8
 _ERODE_PX: Final = 2
-_SMALLEST_SHARE: Final = 0.001
 
 
 def flicker(window: ScoredWindow) -> Values:
@@ -32,7 +32,7 @@ def flicker(window: ScoredWindow) -> Values:
         For all pixels alone: the other regions are where something moves. NaN where less than 0.1 % is static.
     """
     static = static_pixels(window.truth)
-    if np.count_nonzero(static) < _SMALLEST_SHARE * static.size:
+    if np.count_nonzero(static) < SMALLEST_SHARE * static.size:
         return {ALL: np.full(window.num_inserted, np.nan)}
     excess = [
         _mean_within(np.abs(made), static) - _mean_within(np.abs(true), static) for made, true in _changes(window)

@@ -10,7 +10,15 @@ from typing import Final, Literal, TypeAlias
 from evfi.evaluation.bootstrap import Average, Interval, interval
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.results import EvaluationResults, MetricInfo, SystemInfo
-from evfi.evaluation.score_cells import Cell, CellKey, by_sequence, cells_of, mean_of
+from evfi.evaluation.score_cells import (
+    Cell,
+    CellKey,
+    by_sequence,
+    cells_of,
+    mean_over_sequences,
+    mean_over_windows,
+    paired_difference,
+)
 from evfi.evaluation.summary import SequenceRow, SummaryRow, summarise, summarise_sequences
 
 MOST_HEADLINES: Final = 6
@@ -172,20 +180,18 @@ class ReportContext:
         return sorted(found, key=lambda system: sign * found[system])
 
     def difference(self, key: CellKey, first: str, second: str, average: Average) -> Difference | None:
-        """First minus second over the windows in which both have a value."""
+        """First minus second, paired frame by frame, over the windows in which both have a value."""
         cell = self.cells[key]
-        means: dict[tuple[str, int], float | None] = {}
-        for window in cell.common_windows():
-            one, other = mean_of(cell.systems[first][window]), mean_of(cell.systems[second][window])
-            means[window] = None if one is None or other is None else one - other
-        groups = list(by_sequence(means).values())
-        if not groups:
+        one, other = cell.systems[first], cell.systems[second]
+        groups = by_sequence(
+            {window: paired_difference(other[window], one[window]) for window in cell.common_windows()}
+        )
+        value = mean_over_sequences(groups) if average == "sequences" else mean_over_windows(groups)
+        if value is None:
             return None
-        per_sequence = [sum(group) / len(group) for group in groups]
-        values = per_sequence if average == "sequences" else [value for group in groups for value in group]
-        drawn = interval(groups, average)
-        num_units = len(groups) if drawn is not None and drawn.over == "sequences" else sum(map(len, groups))
-        return Difference(sum(values) / len(values), drawn, num_units)
+        drawn = interval(list(groups.values()), average)
+        num_units = len(groups) if drawn is not None and drawn.over == "sequences" else sum(map(len, groups.values()))
+        return Difference(value, drawn, num_units)
 
     def clear_winner(self, key: CellKey, average: Average) -> str | None:
         """The best system, if its paired difference to the second best is clear."""
