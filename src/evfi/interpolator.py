@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from evfi.engine.base import Engine, EngineName, PlainEngine
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
@@ -31,7 +32,7 @@ from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.detail import restore_detail
 from evfi.sampling.noise import SeededNoise
-from evfi.sampling.two_sided import OnStep, fusion_weights, sample_window
+from evfi.sampling.two_sided import OnStep, fusion_weights
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
 from evfi.video.io import is_grey_frame
 
@@ -56,15 +57,19 @@ class WindowResult:
 class Interpolator:
     """Makes the frames between key frames with one model and one set of settings."""
 
-    def __init__(self, bundle: ModelBundle, config: SamplingConfig | None = None) -> None:
+    def __init__(
+        self, bundle: ModelBundle, config: SamplingConfig | None = None, *, engine: EngineName = "plain"
+    ) -> None:
         """Take a loaded model.
 
         Args:
             bundle: the model, on the device and in the dtype it shall run in.
             config: the settings; the model's own by default.
+            engine: what runs the networks; all engines compute the same.
         """
         self.bundle = bundle
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
+        self.engine = make_engine(engine, bundle)
 
     @classmethod
     def from_pretrained(
@@ -72,6 +77,8 @@ class Interpolator:
         name_or_path: str | Path = "evfi-tiny",
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
+        *,
+        engine: EngineName = "plain",
         **sampling: Any,
     ) -> Interpolator:
         """Load a model by name, from a folder or from the hub.
@@ -80,6 +87,7 @@ class Interpolator:
             name_or_path: see `evfi.models.registry.resolve_model`.
             device: "auto" takes the GPU if there is one.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
+            engine: what runs the networks; all engines compute the same.
             **sampling: settings of `SamplingConfig` that differ from the model's own.
 
         Raises:
@@ -91,7 +99,7 @@ class Interpolator:
         kind = resolve_dtype(dtype, place)
         with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
             bundle = load_model(name_or_path, dtype=kind, device=place)
-        return cls(bundle, SamplingConfig.from_defaults(bundle.sampling, **sampling))
+        return cls(bundle, SamplingConfig.from_defaults(bundle.sampling, **sampling), engine=engine)
 
     def interpolate(
         self,
@@ -190,8 +198,8 @@ class Interpolator:
         if not self.config.two_sided:
             weights = torch.ones_like(weights)
         noise = SeededNoise(seed, window.spec.index)
-        latents = sample_window(self.bundle, inputs, self.config, noise, weights=weights, on_step=on_step)
-        return to_pictures(self.bundle.decode(latents, self.config.decode_chunk_size).float() * 127.5 + 127.5)
+        latents = self.engine.sample(inputs, self.config, noise, weights=weights, on_step=on_step)
+        return to_pictures(self.engine.decode(latents, self.config) * 127.5 + 127.5)
 
     def _with_detail(self, frames: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
         prediction, keys = (
@@ -199,6 +207,11 @@ class Interpolator:
             for pictures in (frames, np.stack([window.start_image, window.end_image]))
         )
         return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
+
+
+def make_engine(name: EngineName, bundle: ModelBundle) -> Engine:
+    """Make the engine of that name for a model."""
+    return PlainEngine(bundle)
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

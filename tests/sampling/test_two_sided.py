@@ -10,6 +10,7 @@ from torch import Tensor
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
+from evfi.sampling.denoiser import StepMode
 from evfi.sampling.noise import NoiseSource, Purpose, SeededNoise
 from evfi.sampling.schedule import Schedule
 from evfi.sampling.two_sided import fusion_weights, run_schedule, sample_window, two_sided
@@ -138,12 +139,12 @@ def test_fusion_weights_are_linear_for_even_and_follow_time_for_uneven_frames() 
 def test_passes_are_fused_in_the_order_of_time() -> None:
     latents = torch.arange(3.0).view(3, 1, 1, 1)
 
-    def identity(passes: Tensor, sigma: float, timestep: Tensor) -> Tensor:
-        del sigma, timestep
+    def identity(passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
+        del sigma, timestep, mode
         assert passes.flatten().tolist() == [0.0, 1.0, 2.0, 2.0, 1.0, 0.0]
         return passes
 
-    fused = two_sided(identity, torch.tensor([1.0, 0.5, 0.0]))(latents, 1.0, torch.zeros(()))
+    fused = two_sided(identity, torch.tensor([1.0, 0.5, 0.0]))(latents, 1.0, torch.zeros(()), StepMode())
     assert torch.equal(fused, latents)
 
 
@@ -161,7 +162,7 @@ class _CountedNoise:
 def test_reinjection_repeats_the_first_steps() -> None:
     sigmas: list[float] = []
 
-    def denoise(latents: Tensor, sigma: float, timestep: Tensor) -> Tensor:
+    def denoise(latents: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         sigmas.append(sigma)
         assert float(timestep) == pytest.approx(0.25 * float(torch.tensor(sigma).log()))
         return latents
@@ -177,7 +178,7 @@ def test_reinjected_samples_have_the_noise_level_of_their_step() -> None:
     """With the exact prediction for a clean sample of zero, every evaluated sample is sigma times unit noise."""
     levels: list[float] = []
 
-    def denoise(latents: Tensor, sigma: float, timestep: Tensor) -> Tensor:
+    def denoise(latents: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         del timestep
         levels.append(float(latents.std()) / sigma)
         return latents / (sigma * (sigma**2 + 1) ** 0.5)

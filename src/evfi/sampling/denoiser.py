@@ -10,7 +10,9 @@ Guidance, arXiv 2207.12598). The guidance scale rises linearly over the *frames 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +21,40 @@ from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import Conditioning
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.schedule import network_input
+
+
+@dataclass(frozen=True)
+class StepMode:
+    """How the networks are called in one step.
+
+    Attributes:
+        guided: with classifier-free guidance; otherwise the prediction that sees the key images is taken as it is.
+        reuse: take the networks' deep features from the last step without this mark instead of computing them.
+    """
+
+    guided: bool = True
+    reuse: bool = False
+
+
+class Denoiser(Protocol):
+    """Predicts v for both passes of one window."""
+
+    def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
+        """Predict v.
+
+        Args:
+            passes: noisy latents of both passes, each in its own order of frames, float32 [2, F, C, h, w].
+            sigma: their noise level.
+            timestep: what the network is told of it, a scalar on the networks' device.
+            mode: how the networks are called.
+
+        Returns:
+            float32 [2, F, C, h, w], guided and averaged over tiles.
+        """
+
+
+MakeDenoiser: TypeAlias = Callable[[ModelBundle, Conditioning, SamplingConfig], Denoiser]
+"""Makes the denoiser of one window."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +104,8 @@ class GuidedDenoiser:
         conditional = torch.tensor([1.0, 0.0][:halves]).repeat(pairs).view(-1, 1, 1, 1).tensor_split(number)
         return [_Batch(p.to(device), c.to(device, dtype)) for p, c in zip(place, conditional, strict=True)]
 
-    def __call__(self, passes: Tensor, sigma: float, timestep: Tensor) -> Tensor:
-        """Predict v.
-
-        Args:
-            passes: noisy latents of both passes, each in its own order of frames, float32 [2, F, C, h, w].
-            sigma: their noise level.
-            timestep: what the network is told of it, a scalar on the networks' device.
-
-        Returns:
-            float32 [2, F, C, h, w], guided and averaged over tiles.
-        """
+    def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
+        """See `Denoiser.__call__`."""
         tiles = self._grid.crop_all(network_input(passes, sigma)).flatten(0, 1)  # [2 T, F, C, h, w]
         tiles = tiles.to(self._bundle.unet.dtype)
         velocity = torch.cat([self._call_networks(tiles, timestep, batch).float() for batch in self._batches])

@@ -21,12 +21,12 @@ from torch import Tensor
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import WindowInputs, encode_conditioning, window_grid
 from evfi.sampling.config import SamplingConfig
-from evfi.sampling.denoiser import GuidedDenoiser
+from evfi.sampling.denoiser import Denoiser, GuidedDenoiser, MakeDenoiser, StepMode
 from evfi.sampling.noise import NoiseSource, to_device
 from evfi.sampling.schedule import Schedule, euler_step, karras_schedule, renoise
 
-Denoise = Callable[[Tensor, float, Tensor], Tensor]
-"""(latents [F, C, h, w], sigma, timestep) -> fused v-prediction [F, C, h, w]."""
+Denoise = Callable[[Tensor, float, Tensor, StepMode], Tensor]
+"""(latents [F, C, h, w], sigma, timestep, mode) -> fused v-prediction [F, C, h, w]."""
 
 OnStep = Callable[[int, int], None]
 """Called after each step with (steps done, steps in all)."""
@@ -41,6 +41,7 @@ def sample_window(
     *,
     weights: Tensor | None = None,
     on_step: OnStep | None = None,
+    make_denoiser: MakeDenoiser = GuidedDenoiser,
 ) -> Tensor:
     """Sample the latents of one window's frames.
 
@@ -51,6 +52,7 @@ def sample_window(
         noise: where random numbers come from.
         weights: weight [F] of the forward pass in each frame; by default linear from 1 to 0 (see `fusion_weights`).
         on_step: called after each step.
+        make_denoiser: what calls the networks; an engine brings its own.
 
     Returns:
         Latents float32 [F, C, h, w], multiplied by the autoencoder's scaling factor, of the images' size.
@@ -64,7 +66,7 @@ def sample_window(
     conditioning = encode_conditioning(bundle, inputs, grid, config, image_noise)
     if weights is None:
         weights = torch.linspace(1.0, 0.0, inputs.num_frames)
-    denoise = two_sided(GuidedDenoiser(bundle, conditioning, config), weights.to(bundle.unet.device))
+    denoise = two_sided(make_denoiser(bundle, conditioning, config), weights.to(bundle.unet.device))
     schedule = karras_schedule(bundle.scheduler, config.num_inference_steps)
     shape = (inputs.num_frames, bundle.latent_channels, grid.size[1], grid.size[0])
     initial = to_device(noise.draw("initial", shape), bundle.unet.device) * schedule.initial_scale
@@ -99,10 +101,11 @@ def run_schedule(
     churn = schedule.churn(config.s_churn)
     timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32).to(latents.device)
     shape, device = tuple(latents.shape), latents.device
+    mode = StepMode(guided=config.is_guided)
     for step, (sigma, sigma_next) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
         repeats = config.num_reinjections if step < config.reinjection_until_step else 0
         for repeat in range(repeats + 1):
-            velocity = denoise(latents, sigma, timesteps[step])
+            velocity = denoise(latents, sigma, timesteps[step], mode)
             extra = to_device(noise.draw("churn", shape, step, repeat), device) if churn > 0 else None
             latents = euler_step(latents, velocity, sigma, sigma_next, churn=churn, noise=extra)
             if repeat < repeats:
@@ -113,7 +116,7 @@ def run_schedule(
     return latents
 
 
-def two_sided(denoiser: Callable[[Tensor, float, Tensor], Tensor], weights: Tensor) -> Denoise:
+def two_sided(denoiser: Denoiser, weights: Tensor) -> Denoise:
     """Make the fused prediction of latents out of the two passes' predictions.
 
     Args:
@@ -122,8 +125,8 @@ def two_sided(denoiser: Callable[[Tensor, float, Tensor], Tensor], weights: Tens
     """
     forward_weight = weights.view(-1, 1, 1, 1)
 
-    def denoise(latents: Tensor, sigma: float, timestep: Tensor) -> Tensor:
-        forward, backward = denoiser(torch.stack([latents, latents.flip(0)]), sigma, timestep).unbind(0)
+    def denoise(latents: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
+        forward, backward = denoiser(torch.stack([latents, latents.flip(0)]), sigma, timestep, mode).unbind(0)
         return torch.lerp(backward.flip(0), forward, forward_weight)
 
     return denoise

@@ -1,0 +1,1 @@
+"""What makes sampling fit and fast: execution of the networks, batching, memory."""
