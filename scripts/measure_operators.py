@@ -132,7 +132,7 @@ def products(table: Table, items: int, frames: int) -> None:
             one = torch.ones((), device=DEVICE)
             for name, a, w in (("up", x, weight[8]), ("down", wide, down)):
                 a8, w8 = a.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn)
-                call = lambda a=a8, w=w8: torch._scaled_mm(  # noqa: E731
+                call = lambda a=a8, w=w8, one=one: torch._scaled_mm(  # noqa: E731
                     a, w.t(), scale_a=one, scale_b=one, out_dtype=DTYPE, use_fast_accum=True
                 )
                 table.add(f"fp8 {name} {channels}", call, (8 if name == "up" else 4) * flop)
