@@ -1,0 +1,191 @@
+"""Weights that leave the GPU while they are not needed.
+
+A `Parcel` holds the storages of some tensors. When it leaves, the storages shrink to nothing; when it enters, they grow again
+and are filled from a copy in the host's memory. The tensors, their strides, and every view of the same storage stay the
+objects that they are, so that nobody who holds one has to be told. Weights never change, therefore the host's copy is made
+once and leaving costs nothing.
+
+A tensor of a parcel that is away must not be used: its memory is gone, and a GPU kernel would not notice. Addresses change
+when a parcel returns: CUDA graphs that were made before are void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Parcel:
+    """Tensors whose storages come and go together; tensors that share a storage take it along once.
+
+    Attributes:
+        num_bytes: what it takes on the device.
+        is_here: whether its tensors can be used.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        """Take tensors that lie on the device now.
+
+        Args:
+            tensors: weights; they must not change any more.
+        """
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+        self._storages = [storage for storage in storages.values() if storage.nbytes()]
+        self._sizes = [storage.nbytes() for storage in self._storages]
+        self._copies: list[Tensor] = []
+        self.num_bytes = sum(self._sizes)
+        self.is_here = True
+
+    @classmethod
+    def of_modules(cls, modules: Iterable[nn.Module]) -> Parcel:
+        """A parcel of all parameters and buffers of some modules."""
+        return cls(
+            tensor for module in modules for group in (module.parameters(), module.buffers()) for tensor in group
+        )
+
+    def leave(self) -> None:
+        """Free the device's memory, in the order of the current stream; the host's copy is made if there is none yet."""
+        if not self.is_here:
+            return
+        if not self._copies:
+            self._copies = [_host_copy(storage) for storage in self._storages]
+        for storage in self._storages:
+            storage.resize_(0)
+        self.is_here = False
+
+    def enter(self) -> None:
+        """Take memory on the device and fill it, in the order of the current stream."""
+        self.allocate()
+        self.fill()
+
+    def allocate(self) -> None:
+        """Take memory on the device; what is in it is undefined until `fill`."""
+        if self.is_here:
+            return
+        for storage, size in zip(self._storages, self._sizes, strict=True):
+            storage.resize_(size)
+
+    def fill(self) -> None:
+        """Fill the memory that `allocate` took."""
+        if self.is_here:
+            return
+        for storage, held in zip(self._storages, self._copies, strict=True):
+            _bytes_of(storage).copy_(held, non_blocking=True)
+        self.is_here = True
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _host_copy(storage: torch.UntypedStorage) -> Tensor:
+    """A storage's bytes in the host's memory, pinned where that speeds up copies to a GPU."""
+    copied = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=storage.device.type == "cuda")
+    return copied.copy_(_bytes_of(storage))
+
+
+class Residency:
+    """Which of several parcels lie on the device in which phase of the work."""
+
+    def __init__(self, parcels: Mapping[str, Parcel], phases: Mapping[str, Iterable[str]]) -> None:
+        """Take parcels and what each phase needs.
+
+        Args:
+            parcels: by the name of what they belong to.
+            phases: per phase the names of the parcels that are to lie on the device; all others leave.
+        """
+        self._parcels = dict(parcels)
+        self._phases = {phase: frozenset(names) for phase, names in phases.items()}
+        unknown = set().union(*self._phases.values()) - set(parcels)
+        assert not unknown, f"no such parcels: {', '.join(sorted(unknown))}"
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Have what a phase needs on the device while it lasts; what leaves does so first, to make room."""
+        wanted = self._phases[name]
+        for key, parcel in self._parcels.items():
+            if key not in wanted:
+                parcel.leave()
+        for key in wanted:
+            self._parcels[key].enter()
+        yield
+
+    def restore(self) -> None:
+        """Bring everything back onto the device."""
+        for parcel in self._parcels.values():
+            parcel.enter()
+
+
+class BlockStreamer:
+    """Has one block's weights on the device while it computes and the next one's on the way.
+
+    Blocks are used in order, over and over: after the last one comes the first. On a GPU the copies run on a stream of their
+    own beside the computation; memory is taken on the computing stream, and a copy waits for what was queued there before
+    its memory was taken, as that may still read what lay there.
+    """
+
+    def __init__(self, blocks: Sequence[Parcel], device: torch.device) -> None:
+        """Take the blocks, in the order of their use; they leave the device.
+
+        Args:
+            blocks: one parcel per block.
+            device: where they compute.
+        """
+        self._blocks = list(blocks)
+        self._device = device
+        self._arrivals: dict[int, torch.cuda.Event | None] = {}
+        self._copying: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        for block in self._blocks:
+            block.leave()
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[None]:
+        """Have block `index` on the device while the body queues its computation.
+
+        Any order is right; only the order of use is fast.
+        """
+        self._fetch(index)
+        arrival = self._arrivals.pop(index)
+        if arrival is not None:
+            torch.cuda.current_stream(self._device).wait_event(arrival)
+        following = (index + 1) % len(self._blocks)
+        self._drop({index, following})
+        self._fetch(following)
+        try:
+            yield
+        finally:
+            if following != index:
+                self._blocks[index].leave()
+
+    def clear(self) -> None:
+        """Free the device of all blocks, for another phase or a new order."""
+        self._drop(set())
+
+    def _fetch(self, index: int) -> None:
+        """Start the copy of a block that is neither here nor on its way."""
+        block = self._blocks[index]
+        if index in self._arrivals:
+            return
+        if block.is_here or self._copying is None:
+            block.enter()
+            self._arrivals[index] = None
+            return
+        block.allocate()
+        queued = torch.cuda.current_stream(self._device).record_event()
+        self._copying.wait_event(queued)
+        with torch.cuda.stream(self._copying):
+            block.fill()
+            self._arrivals[index] = self._copying.record_event()
+
+    def _drop(self, kept: set[int]) -> None:
+        """Free what was fetched and is not wanted next."""
+        for index in [index for index in self._arrivals if index not in kept]:
+            arrival = self._arrivals.pop(index)
+            if arrival is not None:  # what takes its memory next comes after the copy
+                torch.cuda.current_stream(self._device).wait_event(arrival)
+            self._blocks[index].leave()
