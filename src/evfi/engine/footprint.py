@@ -149,11 +149,18 @@ def _copied_bytes(func: Any, args: Any) -> int:
     return 0 if fits else block_bytes(args[0].numel() * args[0].element_size())
 
 
-def meta_twin(network: Network) -> Network:
-    """A copy of a network whose weights lie on the meta device: same shapes, strides and dtypes, no values."""
+def meta_twin(network: Network, *, keep_scalars: bool = False) -> Network:
+    """A copy of a network whose weights lie on the meta device: same shapes, strides and dtypes, no values.
+
+    Args:
+        network: any; its weights are not touched.
+        keep_scalars: leave parameters of one element with their values on the CPU, for code that reads them.
+    """
     memo: dict[int, Any] = {}
     for parameter in network.parameters():
-        memo[id(parameter)] = nn.Parameter(_empty_twin(parameter), requires_grad=False)
+        kept = keep_scalars and parameter.numel() == 1
+        twin = parameter.detach().cpu() if kept else _empty_twin(parameter)
+        memo[id(parameter)] = nn.Parameter(twin, requires_grad=False)
     for buffer in network.buffers():
         memo[id(buffer)] = _empty_twin(buffer)
     return copy.deepcopy(network, memo)
