@@ -114,6 +114,7 @@ def sampling_overrides(options: Any) -> dict[str, Any]:
             given.update({name.removeprefix("no_"): False} if value else {})
         elif value is not None:
             given[long_names.get(name, name)] = value
-    any_guidance = {"min_guidance_scale": 0.0, "max_guidance_scale": 1e9}  # the model's own is not known yet
-    SamplingConfig.from_defaults(any_guidance, **given)
+    # the model's own settings are not known yet: those that go with anything stand in
+    anything = {"min_guidance_scale": 0.0, "max_guidance_scale": 1e9, "s_churn": 0.0}
+    SamplingConfig.from_defaults(anything, **given)
     return given

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any, Final, Literal, get_args
 
 from evfi.errors import ConfigError
 from evfi.video.geometry import SizeMode
+
+SolverName = Literal["euler", "dpmpp_2m", "adams_bashforth"]
+"""The solvers by name, see `evfi.sampling.solvers`."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,11 @@ class SamplingConfig:
         upscale: whole factor by which frames are enlarged before sampling; helps with fine or fast motion.
         min_guidance_scale: guidance at a pass's first frame (1 is none).
         max_guidance_scale: guidance at a pass's last frame; linear between.
+        guidance_start: the place from which on guidance acts, 0 the first step and 1 the last; others are not guided.
+        guidance_end: the place up to which guidance acts.
         s_churn: noise added during sampling (Karras et al. 2022); 0 samples deterministically from the first noise.
+        solver: how steps are made: ``euler``, or of second order ``dpmpp_2m`` or ``adams_bashforth``, which need s_churn 0.
+        reuse_interval: compute the networks' deep features in every so many steps and reuse them between; 1 is always.
         fps: frame rate that the network is told.
         motion_bucket_id: amount of motion that the network is told.
         noise_aug_strength: standard deviation of the noise on the key images, of a range of [-1, 1].
@@ -44,7 +51,11 @@ class SamplingConfig:
     upscale: int = 1
     min_guidance_scale: float = 1.0
     max_guidance_scale: float = 3.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     s_churn: float = 0.5
+    solver: SolverName = "euler"
+    reuse_interval: int = 1
     fps: int = 7
     motion_bucket_id: int = 127
     noise_aug_strength: float = 0.02
@@ -76,8 +87,18 @@ class SamplingConfig:
                 f"max_guidance_scale must be at least min_guidance_scale ({self.min_guidance_scale}), "
                 f"got {self.max_guidance_scale}"
             )
-        if self.size_mode not in get_args(SizeMode):
-            raise ConfigError(f"size_mode must be one of {', '.join(get_args(SizeMode))}, got {self.size_mode!r}")
+        if not 0.0 <= self.guidance_start <= self.guidance_end <= 1.0:
+            raise ConfigError(
+                "guidance_start and guidance_end must be in order in [0, 1], "
+                f"got {self.guidance_start} and {self.guidance_end}"
+            )
+        for name, words in (("size_mode", get_args(SizeMode)), ("solver", get_args(SolverName))):
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+        if self.solver != "euler" and self.s_churn > 0.0:
+            raise ConfigError(
+                f"solver {self.solver} needs s_churn 0, got {self.s_churn}; set s_churn 0 or solver euler"
+            )
 
     @classmethod
     def from_defaults(cls, defaults: Mapping[str, Any], **overrides: Any) -> SamplingConfig:
@@ -103,13 +124,14 @@ class SamplingConfig:
         return not self.min_guidance_scale == self.max_guidance_scale == 1.0
 
 
-_SMALLEST: dict[str, float] = {
+_SMALLEST: Final[dict[str, float]] = {
     "num_inference_steps": 1,
     "tile_width": 8,
     "tile_height": 8,
     "upscale": 1,
     "min_guidance_scale": 0.0,
     "s_churn": 0.0,
+    "reuse_interval": 1,
     "fps": 1,
     "motion_bucket_id": 0,
     "noise_aug_strength": 0.0,

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from evfi.models.bundle import ModelBundle
+from evfi.models.unet import DeepFeatures
 from evfi.sampling.conditioning import Conditioning
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.schedule import network_input
@@ -29,11 +31,35 @@ class StepMode:
 
     Attributes:
         guided: with classifier-free guidance; otherwise the prediction that sees the key images is taken as it is.
-        reuse: take the networks' deep features from the last step without this mark instead of computing them.
+        reuse: take the networks' deep features from the last step without this mark instead of computing them; where they
+            are not at hand for the same items (another guidance), the step is computed in full.
     """
 
     guided: bool = True
     reuse: bool = False
+
+
+def step_modes(config: SamplingConfig, num_steps: int) -> tuple[StepMode, ...]:
+    """How the networks are called in each step.
+
+    A step is guided if guidance is on at all and the step's place, 0 for the first and 1 for the last, is in the settings'
+    interval. Places stand for noise levels: a Karras schedule of any number of steps has the same level at the same place.
+    A step reuses deep features if fewer than `reuse_interval` - 1 steps did since they were computed, and if it is guided
+    as that step was: it then has the same items.
+
+    Args:
+        config: guidance and reuse.
+        num_steps: N, the number of steps.
+    """
+    modes: list[StepMode] = []
+    since_full = 0
+    for step in range(num_steps):
+        place = step / max(num_steps - 1, 1)
+        guided = config.is_guided and config.guidance_start <= place <= config.guidance_end
+        reuse = bool(modes) and since_full + 1 < config.reuse_interval and modes[-1].guided == guided
+        since_full = since_full + 1 if reuse else 0
+        modes.append(StepMode(guided, reuse))
+    return tuple(modes)
 
 
 class Denoiser(Protocol):
@@ -57,7 +83,7 @@ MakeDenoiser: TypeAlias = Callable[[ModelBundle, Conditioning, SamplingConfig], 
 """Makes the denoiser of one window."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Batch:
     """Items of one network call.
 
@@ -94,35 +120,58 @@ class GuidedDenoiser:
         if config.is_guided:
             ramp = torch.linspace(config.min_guidance_scale, config.max_guidance_scale, num_frames)
             self._guidance = ramp.view(-1, 1, 1, 1).to(bundle.unet.device)
-        self._batches = self._planned(config.batch_size, bundle.unet.device, bundle.unet.dtype)
-
-    def _planned(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[_Batch]:
-        pairs = len(self._image_latents)
-        halves = 1 if self._guidance is None else 2
-        number = -(-pairs * halves // batch_size)
-        place = torch.arange(pairs).repeat_interleave(halves).tensor_split(number)
-        conditional = torch.tensor([1.0, 0.0][:halves]).repeat(pairs).view(-1, 1, 1, 1).tensor_split(number)
-        return [_Batch(p.to(device), c.to(device, dtype)) for p, c in zip(place, conditional, strict=True)]
+        pairs, place = len(self._image_latents), bundle.unet.device
+        self._batches = {
+            guided: _planned(pairs, 2 if guided else 1, config.batch_size, place, bundle.unet.dtype)
+            for guided in {False, self._guidance is not None}
+        }
+        self._keeps_features = config.reuse_interval > 1
+        self._features: dict[_Batch, DeepFeatures] = {}
 
     def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         """See `Denoiser.__call__`."""
         tiles = self._grid.crop_all(network_input(passes, sigma)).flatten(0, 1)  # [2 T, F, C, h, w]
         tiles = tiles.to(self._bundle.unet.dtype)
-        velocity = torch.cat([self._call_networks(tiles, timestep, batch).float() for batch in self._batches])
-        if self._guidance is not None:
+        guidance = self._guidance if mode.guided else None
+        batches = self._batches[guidance is not None]
+        reuse = mode.reuse and all(batch in self._features for batch in batches)
+        if not reuse:
+            self._features.clear()
+        call = self._refine if reuse else self._call_networks
+        velocity = torch.cat([call(tiles, timestep, batch).float() for batch in batches])
+        if guidance is not None:
             with_image, without_image = velocity[0::2], velocity[1::2]
-            velocity = without_image + self._guidance * (with_image - without_image)
+            velocity = without_image + guidance * (with_image - without_image)
         # [2 T, F, C, h, w] -> [T, 2, F, C, h, w]
         return self._grid.average(velocity.reshape(-1, 2, *velocity.shape[1:]), self._weights)
 
     def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: _Batch) -> Tensor:
         """v-predictions [B, F, C, h, w] of one batch's items."""
+        sample, context, ids = self._inputs(tiles, batch)
+        events = self._event_features[batch.place]
+        residuals = self._bundle.controlnet(sample, timestep, context, ids, events, self._scale)
+        keep = partial(self._features.__setitem__, batch) if self._keeps_features else None
+        velocity: Tensor = self._bundle.unet(sample, timestep, context, ids, residuals, keep=keep)
+        return velocity
+
+    def _refine(self, tiles: Tensor, timestep: Tensor, batch: _Batch) -> Tensor:
+        """v-predictions [B, F, C, h, w] of one batch's items with the deep features of its last full computation."""
+        sample, context, ids = self._inputs(tiles, batch)
+        velocity: Tensor = self._bundle.unet(sample, timestep, context, ids, reuse=self._features[batch])
+        return velocity
+
+    def _inputs(self, tiles: Tensor, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Noisy sample with the key image's latent [B, F, 2 C, h, w], context [B, 1, D] and added ids [B, 3]."""
         noisy = tiles[batch.place]
         images = self._image_latents[batch.place] * batch.conditional
         sample = torch.cat([noisy, images.unsqueeze(1).expand(-1, noisy.shape[1], -1, -1, -1)], dim=2)
         context = self._embeddings[batch.place % 2] * batch.conditional[:, 0]
-        ids = self._ids.expand(len(batch.place), -1)
-        events = self._event_features[batch.place]
-        residuals = self._bundle.controlnet(sample, timestep, context, ids, events, self._scale)
-        velocity: Tensor = self._bundle.unet(sample, timestep, context, ids, residuals)
-        return velocity
+        return sample, context, self._ids.expand(len(batch.place), -1)
+
+
+def _planned(pairs: int, halves: int, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[_Batch]:
+    """Batches of all (tile, pass) pairs, each with its guidance halves side by side."""
+    number = -(-pairs * halves // batch_size)
+    place = torch.arange(pairs).repeat_interleave(halves).tensor_split(number)
+    conditional = torch.tensor([1.0, 0.0][:halves]).repeat(pairs).view(-1, 1, 1, 1).tensor_split(number)
+    return [_Batch(p.to(device), c.to(device, dtype)) for p, c in zip(place, conditional, strict=True)]

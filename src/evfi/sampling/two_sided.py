@@ -5,7 +5,7 @@ backward, flipped in time, from the end image. The two predictions are fused, fr
 from 1 at the start to 0 at the end. (Explorative Inbetweening of Time and Space, ECCV 2024, arXiv 2403.14611, "time
 reversal fusion"; Repurposing Pre-trained Video Diffusion Models for Event-based Video Interpolation, CVPR 2025.)
 
-Notable: an Euler step is affine in (sample, prediction, noise), the sample is the same for both passes and all tiles,
+Notable: a step of each solver is affine in (sample, prediction, noise), the sample is the same for both passes and all tiles,
 and weights sum to one. So tiles are averaged and passes fused on the *prediction*, and one step follows; without churn
 this equals stepping each tile and pass on its own and fusing the results. With churn it differs on purpose: the noise of
 a step is drawn once for the whole frame, so that its variance survives averaging.
@@ -21,9 +21,10 @@ from torch import Tensor
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import WindowInputs, encode_conditioning, window_grid
 from evfi.sampling.config import SamplingConfig
-from evfi.sampling.denoiser import Denoiser, GuidedDenoiser, MakeDenoiser, StepMode
+from evfi.sampling.denoiser import Denoiser, GuidedDenoiser, MakeDenoiser, StepMode, step_modes
 from evfi.sampling.noise import NoiseSource, to_device
-from evfi.sampling.schedule import Schedule, euler_step, karras_schedule, renoise
+from evfi.sampling.schedule import Schedule, karras_schedule, renoise
+from evfi.sampling.solvers import Past, solver_step
 
 Denoise = Callable[[Tensor, float, Tensor, StepMode], Tensor]
 """(latents [F, C, h, w], sigma, timestep, mode) -> fused v-prediction [F, C, h, w]."""
@@ -85,13 +86,17 @@ def run_schedule(
     """Denoise latents over a whole schedule.
 
     In the first `reinjection_until_step` steps the result is renoised to where the step began and the step is made again,
-    `num_reinjections` times: the passes' disagreement is then denoised jointly (arXiv 2403.14611, section 3.3).
+    `num_reinjections` times: the passes' disagreement is then denoised jointly (arXiv 2403.14611, section 3.3). Repeats of a
+    step call the networks as the step does.
+
+    A step continues the one before unless noise was re-injected between, or guidance set in or ended there: predictions
+    then jump, and a solver of second order would carry the jump on. Such a step is of first order.
 
     Args:
         denoise: the prediction.
         latents: the first sample [F, C, h, w], at the schedule's highest noise level.
         schedule: the noise levels.
-        config: churn and re-injection.
+        config: solver, churn, re-injection, and how the networks are called.
         noise: where churn's and re-injection's noise comes from.
         on_step: called after each step.
 
@@ -101,16 +106,21 @@ def run_schedule(
     churn = schedule.churn(config.s_churn)
     timesteps = torch.tensor(schedule.timesteps, dtype=torch.float32).to(latents.device)
     shape, device = tuple(latents.shape), latents.device
-    mode = StepMode(guided=config.is_guided)
+    modes = step_modes(config, schedule.num_steps)
+    past: Past | None = None
     for step, (sigma, sigma_next) in enumerate(zip(schedule.sigmas[:-1], schedule.sigmas[1:], strict=True)):
+        if step > 0 and modes[step].guided != modes[step - 1].guided:
+            past = None
         repeats = config.num_reinjections if step < config.reinjection_until_step else 0
         for repeat in range(repeats + 1):
-            velocity = denoise(latents, sigma, timesteps[step], mode)
+            velocity = denoise(latents, sigma, timesteps[step], modes[step])
             extra = to_device(noise.draw("churn", shape, step, repeat), device) if churn > 0 else None
-            latents = euler_step(latents, velocity, sigma, sigma_next, churn=churn, noise=extra)
+            latents, past = solver_step(
+                config.solver, latents, velocity, sigma, sigma_next, past, churn=churn, noise=extra
+            )
             if repeat < repeats:
                 again = to_device(noise.draw("reinjection", shape, step, repeat), device)
-                latents = renoise(latents, sigma_next, sigma, again)
+                latents, past = renoise(latents, sigma_next, sigma, again), None
         if on_step is not None:
             on_step(step + 1, schedule.num_steps)
     return latents

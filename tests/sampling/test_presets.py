@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from evfi.errors import ConfigError
+from evfi.sampling.config import SamplingConfig
+from evfi.sampling.denoiser import step_modes
+from evfi.sampling.presets import PRESETS, PresetName, with_preset
+
+
+def _network_calls(config: SamplingConfig) -> int:
+    return sum(1 + mode.guided for mode in step_modes(config, config.num_inference_steps) if not mode.reuse)
+
+
+def test_exact_changes_nothing() -> None:
+    assert with_preset({"fps": 9}, "exact") == {"fps": 9}
+
+
+def test_every_name_is_a_preset_with_valid_settings_that_costs_less_than_the_one_before() -> None:
+    assert tuple(PRESETS) == get_args(PresetName)
+    calls = [_network_calls(SamplingConfig.from_defaults(with_preset({}, name))) for name in PRESETS]
+    assert calls[0] == 50
+    assert calls[1] <= calls[0] / 1.4
+    assert calls[2] <= calls[0] / 2
+
+
+@pytest.mark.parametrize("preset", get_args(PresetName))
+def test_a_model_of_few_steps_is_left_as_it_is(preset: PresetName) -> None:
+    defaults = {"num_inference_steps": 3, "s_churn": 0.5}
+    assert with_preset(defaults, preset) == defaults
+
+
+def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> None:
+    defaults = with_preset({"num_inference_steps": 40, "fps": 9}, "fast")
+    config = SamplingConfig.from_defaults(defaults, solver="adams_bashforth")
+    assert config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
+    assert (config.fps, config.solver) == (9, "adams_bashforth")
+
+
+def test_unknown_presets_are_refused() -> None:
+    with pytest.raises(ConfigError, match="preset must be one of exact, balanced, fast, got 'quick'"):
+        with_preset({}, "quick")  # type: ignore[arg-type]
+
+
+def test_presets_cannot_be_changed_by_accident() -> None:
+    with pytest.raises(TypeError):
+        PRESETS["fast"]["fps"] = 3  # type: ignore[index]
