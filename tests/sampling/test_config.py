@@ -47,6 +47,11 @@ def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
         ({"size_mode": "stretch"}, "size_mode must be one of pad, resize, got 'stretch'"),
         ({"min_guidance_scale": 4.0}, r"max_guidance_scale must be at least min_guidance_scale \(4.0\), got 3.0"),
         ({"detail_restoration": 1}, "detail_restoration must be true or false"),
+        ({"solver": "heun"}, "solver must be one of euler, dpmpp_2m, adams_bashforth, got 'heun'"),
+        ({"solver": "dpmpp_2m"}, "solver dpmpp_2m needs s_churn 0, got 0.5; set s_churn 0 or solver euler"),
+        ({"guidance_start": 0.5, "guidance_end": 0.4}, r"must be in order in \[0, 1\], got 0.5 and 0.4"),
+        ({"guidance_end": 1.5}, r"must be in order in \[0, 1\], got 0.0 and 1.5"),
+        ({"reuse_interval": 0}, "reuse_interval must be at least 1, got 0"),
     ],
 )
 def test_values_out_of_range_are_errors(settings: dict[str, object], message: str) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from evfi.models.bundle import ModelBundle
-from evfi.sampling.conditioning import WindowInputs
+from evfi.sampling.conditioning import WindowInputs, encode_conditioning, window_grid
 from evfi.sampling.config import SamplingConfig
-from evfi.sampling.denoiser import StepMode
+from evfi.sampling.denoiser import GuidedDenoiser, StepMode, step_modes
 from evfi.sampling.noise import NoiseSource, Purpose, SeededNoise
 from evfi.sampling.schedule import Schedule
 from evfi.sampling.two_sided import fusion_weights, run_schedule, sample_window, two_sided
@@ -199,3 +199,86 @@ def test_the_gpu_agrees_with_the_cpu(dtype: torch.dtype, tolerance: float) -> No
     expected = sample_window(tiny_bundle(), _inputs(), CONFIG, SeededNoise(0))
     found = sample_window(tiny_bundle().to("cuda", dtype), _inputs(), CONFIG, SeededNoise(0)).cpu()
     assert float((found - expected).abs().mean()) < tolerance * float(expected.abs().mean())
+
+
+def _modes(**settings: Any) -> list[tuple[bool, bool]]:
+    config = SamplingConfig(**settings)
+    return [(mode.guided, mode.reuse) for mode in step_modes(config, config.num_inference_steps)]
+
+
+def test_by_default_every_step_is_guided_and_computed_in_full() -> None:
+    assert _modes() == [(True, False)] * 25
+    assert _modes(max_guidance_scale=1.0) == [(False, False)] * 25
+
+
+def test_guidance_acts_in_its_interval_of_places() -> None:
+    assert [guided for guided, _ in _modes(num_inference_steps=6, guidance_start=0.2, guidance_end=0.6)] == [
+        False, True, True, True, False, False,
+    ]  # fmt: skip
+    assert _modes(num_inference_steps=1, guidance_start=0.1) == [(False, False)]
+
+
+def test_every_nth_step_is_computed_in_full() -> None:
+    assert [reuse for _, reuse in _modes(num_inference_steps=7, reuse_interval=3)] == [
+        False, True, True, False, True, True, False,
+    ]  # fmt: skip
+
+
+def test_a_step_with_other_guidance_than_the_one_before_is_computed_in_full() -> None:
+    modes = _modes(num_inference_steps=6, reuse_interval=4, guidance_end=0.5)
+    assert modes == [(True, False), (True, True), (True, True), (False, False), (False, True), (False, True)]
+
+
+def test_unguided_steps_compute_half_the_items_and_reusing_ones_no_controlnet(bundle: ModelBundle) -> None:
+    calls: dict[str, list[int]] = {"unet": [], "controlnet": [], "mid": []}
+    hooks = [
+        bundle.unet.register_forward_pre_hook(lambda _, given: calls["unet"].append(len(given[0]))),
+        bundle.controlnet.register_forward_pre_hook(lambda _, given: calls["controlnet"].append(len(given[0]))),
+        bundle.unet.mid_block.register_forward_pre_hook(lambda _, given: calls["mid"].append(len(given[0]) // 4)),
+    ]
+    config = replace(CONFIG, num_inference_steps=4, guidance_end=0.4, reuse_interval=2)
+    sample_window(bundle, _inputs(), config, SeededNoise(0))
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"unet": [16, 16, 8, 8], "controlnet": [16, 8], "mid": [16, 8]}
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_features_reused_at_the_same_noise_level_change_nothing(bundle: ModelBundle, batch_size: int) -> None:
+    config = replace(CONFIG, reuse_interval=2, batch_size=batch_size)
+    full, reusing = (_prediction(bundle, config, mode) for mode in (StepMode(), StepMode(reuse=True)))
+    torch.testing.assert_close(reusing, full, rtol=1e-4, atol=1e-5)
+
+
+def test_reused_features_are_those_of_the_earlier_sample(bundle: ModelBundle) -> None:
+    config = replace(CONFIG, reuse_interval=2)
+    full, reusing = (_prediction(bundle, config, mode, change=0.5) for mode in (StepMode(), StepMode(reuse=True)))
+    assert not torch.allclose(full, reusing, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("mode", [StepMode(guided=False, reuse=True), StepMode(reuse=True)])
+def test_without_features_of_the_same_items_a_step_is_computed_in_full(bundle: ModelBundle, mode: StepMode) -> None:
+    config = replace(CONFIG, reuse_interval=2 if not mode.guided else 1)
+    full, reusing = (_prediction(bundle, config, way) for way in (replace(mode, reuse=False), mode))
+    assert torch.equal(full, reusing)
+
+
+@torch.inference_mode()
+def _prediction(bundle: ModelBundle, config: SamplingConfig, mode: StepMode, change: float = 0.0) -> Tensor:
+    """The second of two predictions, the first of which is guided and computed in full."""
+    inputs = _inputs()
+    grid = window_grid(bundle, *inputs.key_images.shape[-2:], config)
+    conditioning = encode_conditioning(bundle, inputs, grid, config, torch.zeros(1, 3, 24, 40))
+    denoiser = GuidedDenoiser(bundle, conditioning, config)
+    generator = torch.Generator().manual_seed(0)
+    first, other = torch.randn(2, 2, 4, 4, grid.size[1], grid.size[0], generator=generator)
+    denoiser(first, 1.0, torch.tensor(0.0), StepMode())
+    return denoiser(first + change * other, 1.0, torch.tensor(0.0), mode)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "adams_bashforth"])
+def test_other_solvers_sample_deterministically(bundle: ModelBundle, solver: Any) -> None:
+    config = replace(CONFIG, num_inference_steps=3, solver=solver, s_churn=0.0)
+    first, same = (sample_window(bundle, _inputs(8, 16), config, SeededNoise(0)) for _ in range(2))
+    assert torch.equal(first, same)
+    assert first.isfinite().all()
