@@ -36,8 +36,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Blender:
     blender = Blender()
     blender.bundle = SimpleNamespace(info=SimpleNamespace(name="stand-in"))
 
-    def load(name: str = "evfi-tiny", device: str = "auto", dtype: str | None = None, **sampling: object) -> Blender:
-        blender.loaded = (name, device, dtype, sampling)
+    def load(name: str, device: str, dtype: str | None = None, *, preset: str = "exact", **sampling: object) -> Blender:
+        blender.loaded, blender.preset = (name, device, dtype, sampling), preset
         return blender
 
     monkeypatch.setattr(Interpolator, "from_pretrained", staticmethod(load))
@@ -171,6 +171,11 @@ class TestOptions:
             sampling_overrides(SamplingOptions(steps=0))
         assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5)) == {"min_guidance_scale": 3.5}
 
+    def test_a_solver_without_churn_goes_with_what_the_model_may_say(self):
+        assert sampling_overrides(SamplingOptions(solver="dpmpp_2m")) == {"solver": "dpmpp_2m"}
+        with pytest.raises(ConfigError, match=r"dpmpp_2m needs s_churn 0, got 0\.5"):
+            sampling_overrides(SamplingOptions(solver="dpmpp_2m", s_churn=0.5))
+
 
 class TestProgress:
     def test_plain_lines_now_and_then(self, monkeypatch):
@@ -216,6 +221,7 @@ class TestInterpolate:
             assert part in captured.out
         assert model.seen == [(0, 7), (1, 7), (2, 7)]
         assert model.loaded == ("evfi-tiny", "auto", None, {})
+        assert model.preset == "exact"
         with VideoFrames(output) as video:
             assert len(video) == 13
         np.testing.assert_array_equal(read_image(frames / "000012.png"), key_frames()[3])
@@ -223,10 +229,12 @@ class TestInterpolate:
     def test_settings_reach_the_model(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")
         arguments = ("--model", "m", "--device", "cpu", "--dtype", "bfloat16", "--steps", 4, "--batch-size", 2)
+        arguments += ("--preset", "fast")
         part = ("--start", 0.04, "--end", 0.08, "--slowdown", 2, "--fps", 50, "--no-detail-restoration")
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", *arguments, *part) == 0
         sampling = {"num_inference_steps": 4, "batch_size": 2, "detail_restoration": False}
         assert model.loaded == ("m", "cpu", "bfloat16", sampling)
+        assert model.preset == "fast"
         assert model.seen == [(1, 0)]
         assert "50 fps, 2 times slower" in capsys.readouterr().out
 

@@ -15,6 +15,7 @@ from evfi.models.bundle import ModelBundle
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording
 from evfi.sampling.config import SamplingConfig
+from evfi.sampling.presets import PRESETS
 from tiny_models import tiny_bundle
 
 WIDTH, HEIGHT = 50, 35
@@ -167,6 +168,16 @@ def test_from_pretrained_takes_the_models_settings_and_the_users(
     assert (made.config.num_inference_steps, made.config.fps) == (3, 9)
     with pytest.raises(ConfigError, match="unknown sampling setting stepz"):
         Interpolator.from_pretrained("any", stepz=3)
+
+
+def test_a_preset_goes_before_the_models_settings_and_after_the_users(
+    monkeypatch: pytest.MonkeyPatch, bundle: ModelBundle
+) -> None:
+    many_steps = replace(bundle, sampling={**bundle.sampling, "num_inference_steps": 40, "s_churn": 0.5})
+    monkeypatch.setattr(module, "load_model", lambda *_, **__: many_steps)
+    made = Interpolator.from_pretrained("any", device="cpu", preset="fast", solver="adams_bashforth")
+    assert made.config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
+    assert (made.config.s_churn, made.config.solver) == (0.0, "adams_bashforth")
 
 
 def test_devices_and_dtypes() -> None:

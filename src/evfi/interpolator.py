@@ -32,6 +32,7 @@ from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.detail import restore_detail
 from evfi.sampling.noise import SeededNoise
+from evfi.sampling.presets import PresetName, with_preset
 from evfi.sampling.two_sided import OnStep, fusion_weights
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
 from evfi.video.io import is_grey_frame
@@ -79,6 +80,7 @@ class Interpolator:
         dtype: str | torch.dtype | None = None,
         *,
         engine: EngineName = "plain",
+        preset: PresetName = "exact",
         **sampling: Any,
     ) -> Interpolator:
         """Load a model by name, from a folder or from the hub.
@@ -88,7 +90,8 @@ class Interpolator:
             device: "auto" takes the GPU if there is one.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
             engine: what runs the networks; all engines compute the same.
-            **sampling: settings of `SamplingConfig` that differ from the model's own.
+            preset: settings between speed and closeness, over the model's own; see `evfi.sampling.presets`.
+            **sampling: settings of `SamplingConfig` that differ from the model's own and the preset's.
 
         Raises:
             ModelError: the model cannot be found or loaded.
@@ -99,7 +102,8 @@ class Interpolator:
         kind = resolve_dtype(dtype, place)
         with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
             bundle = load_model(name_or_path, dtype=kind, device=place)
-        return cls(bundle, SamplingConfig.from_defaults(bundle.sampling, **sampling), engine=engine)
+        config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
+        return cls(bundle, config, engine=engine)
 
     def interpolate(
         self,

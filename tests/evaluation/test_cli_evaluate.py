@@ -84,6 +84,9 @@ def test_what_is_evaluated_by_default(monkeypatch: pytest.MonkeyPatch):
     assert parsed("DATA", "--baseline", "none", "--steps", "5") == (
         SystemRequest("evfi-tiny", "model", "evfi-tiny", {"num_inference_steps": 5}),
     )
+    assert parsed("DATA", "--preset", "fast", "--baseline", "none") == (
+        SystemRequest("evfi-tiny", "model", "evfi-tiny", preset="fast"),
+    )
     assert parsed("DATA", "--results", "x=a/b=c", "--baseline", "none") == (SystemRequest("x", "frames", "a/b=c"),)
     assert parsed("DATA", "--baseline", "rife", "--model", "a/b", "vdm-evfi") == (
         SystemRequest("b", "model", "a/b"),

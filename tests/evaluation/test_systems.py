@@ -18,6 +18,7 @@ from evfi.interpolator import Interpolator, to_pictures, window_inputs
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
+from evfi.sampling.presets import PRESETS
 from evfi.sampling.two_sided import fusion_weights, sample_window
 from evfi.video.geometry import FrameGeometry
 from tiny_models import tiny_bundle
@@ -99,6 +100,16 @@ def test_a_model_makes_what_the_interpolator_makes(bundle: ModelBundle) -> None:
     system = _model()
     assert (system.make(task) == interpolator.interpolate_window(task.window, seed=task.seed)).all()
     assert system.notes == []
+
+
+def test_a_preset_goes_before_the_models_settings_and_after_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny_bundle(factor=8)
+    bundle.sampling["num_inference_steps"] = 40
+    monkeypatch.setattr(model_system.Interpolator, "from_pretrained", classmethod(lambda cls, *_: Interpolator(bundle)))
+    request = SystemRequest("ours", "model", "tiny", {"solver": "adams_bashforth"}, "fast")
+    settings = load_system(request, "original", "cpu").info.settings
+    assert settings["num_inference_steps"] == PRESETS["fast"]["num_inference_steps"]
+    assert (settings["s_churn"], settings["solver"]) == (0.0, "adams_bashforth")
 
 
 @pytest.mark.usefixtures("tiny")

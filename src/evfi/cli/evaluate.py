@@ -28,6 +28,7 @@ from evfi.evaluation.summary import gaps, summarise, summarise_speed
 from evfi.evaluation.systems import BASELINES, SystemRequest
 from evfi.events.simulate import SimulatorConfig
 from evfi.recordings.options import RecordingOptions
+from evfi.sampling.presets import PresetName
 
 if TYPE_CHECKING:
     SamplingOptions = Any
@@ -59,6 +60,7 @@ class EvaluateCommand:
         systems: with --compare: which system of the first and which of the second; by default those of the same name.
         device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
+        preset: of models: exact, balanced or fast; a protocol's own settings and yours win over it.
         open: show the report in the browser when all is done.
         config: what is evaluated and how.
         opening: what the files leave open.
@@ -76,6 +78,7 @@ class EvaluateCommand:
     systems: tuple[str, str] | None = None
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    preset: PresetName = "exact"
     open: bool = False
     config: EvaluationConfig = field(default_factory=EvaluationConfig)
     opening: RecordingOptions = field(default_factory=RecordingOptions)
@@ -146,7 +149,7 @@ def system_requests(command: EvaluateCommand) -> tuple[SystemRequest, ...]:
     """
     settings = sampling_overrides(command.sampling)
     models = command.model or (() if command.results else (_DEFAULT_MODEL,))
-    requests = [SystemRequest(_model_name(source), "model", source, settings) for source in models]
+    requests = [SystemRequest(_model_name(source), "model", source, settings, command.preset) for source in models]
     for entry in command.results:
         name, mark, folder = entry.partition("=")
         if not (name and mark and folder):

@@ -15,6 +15,7 @@ from evfi.cli.progress import ProgressReport
 from evfi.pipeline.jobs import JobConfig, JobSummary, plan_job, run_job
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
+from evfi.sampling.presets import PresetName
 
 if TYPE_CHECKING:
     SamplingOptions = Any
@@ -38,6 +39,8 @@ class InterpolateCommand:
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
         device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
+        preset: exact samples as the model says; balanced and fast take fewer computations and come close to it. Options for
+            single settings win over it.
         opening: what the files leave open.
         job: what is made.
         sampling: how it is made.
@@ -49,6 +52,7 @@ class InterpolateCommand:
     model: str = "evfi-tiny"
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    preset: PresetName = "exact"
     opening: RecordingOptions = field(default_factory=RecordingOptions)
     job: JobConfig = field(default_factory=JobConfig)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
@@ -69,7 +73,9 @@ def run(arguments: Sequence[str]) -> None:
 
         from evfi.interpolator import Interpolator  # heavy: not before everything else is known to be well
 
-        interpolator = Interpolator.from_pretrained(command.model, command.device, command.dtype, **overrides)
+        interpolator = Interpolator.from_pretrained(
+            command.model, command.device, command.dtype, preset=command.preset, **overrides
+        )
         with ProgressReport("windows") as progress:
             summary = run_job(job, interpolator, progress)
     print(describe(summary))

@@ -19,6 +19,7 @@ from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.interpolator import Interpolator
 from evfi.pipeline.blending import blend_linearly
 from evfi.sampling.config import SamplingConfig
+from evfi.sampling.presets import with_preset
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +69,12 @@ class ModelSystem:
 def load_interpolator(
     request: SystemRequest, device: str | torch.device, dtype: str | torch.dtype | None
 ) -> Interpolator:
-    """Load the model that a request names, with its settings over the model's own."""
+    """Load the model that a request names, with its settings over the preset's, and those over the model's own."""
     interpolator = Interpolator.from_pretrained(request.source, device, dtype)
     given = {name: value for name, value in request.settings.items() if value is not None}
-    interpolator.config = SamplingConfig.from_defaults({**interpolator.bundle.sampling, **given})
+    interpolator.config = SamplingConfig.from_defaults(
+        with_preset(interpolator.bundle.sampling, request.preset), **given
+    )
     return interpolator
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evfi.errors import ConfigError
 from evfi.evaluation.results import SystemInfo
 from evfi.recordings.recording import Window
+from evfi.sampling.presets import PresetName
 
 SystemKind: TypeAlias = Literal["model", "baseline", "frames"]
 
@@ -27,13 +28,15 @@ class SystemRequest:
         name: as it stands in tables.
         kind: what it is.
         source: the model's name or path, the baseline's name, or the folder of frames.
-        settings: of a model: `SamplingConfig`'s that differ from its own.
+        settings: of a model: `SamplingConfig`'s that differ from its own and the preset's.
+        preset: of a model: see `evfi.sampling.presets`.
     """
 
     name: str
     kind: SystemKind
     source: str
     settings: dict[str, Any] = field(default_factory=dict)
+    preset: PresetName = "exact"
 
 
 @dataclass(frozen=True, eq=False)
