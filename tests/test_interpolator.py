@@ -175,9 +175,9 @@ def test_a_preset_goes_before_the_models_settings_and_after_the_users(
 ) -> None:
     many_steps = replace(bundle, sampling={**bundle.sampling, "num_inference_steps": 40, "s_churn": 0.5})
     monkeypatch.setattr(module, "load_model", lambda *_, **__: many_steps)
-    made = Interpolator.from_pretrained("any", device="cpu", preset="fast", solver="adams_bashforth")
+    made = Interpolator.from_pretrained("any", device="cpu", preset="fast", solver="dpmpp_2m")
     assert made.config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
-    assert (made.config.s_churn, made.config.solver) == (0.0, "adams_bashforth")
+    assert (made.config.s_churn, made.config.solver) == (0.0, "dpmpp_2m")
 
 
 def test_devices_and_dtypes() -> None:

@@ -106,10 +106,10 @@ def test_a_preset_goes_before_the_models_settings_and_after_the_requests(monkeyp
     bundle = tiny_bundle(factor=8)
     bundle.sampling["num_inference_steps"] = 40
     monkeypatch.setattr(model_system.Interpolator, "from_pretrained", classmethod(lambda cls, *_: Interpolator(bundle)))
-    request = SystemRequest("ours", "model", "tiny", {"solver": "adams_bashforth"}, "fast")
+    request = SystemRequest("ours", "model", "tiny", {"solver": "dpmpp_2m"}, "fast")
     settings = load_system(request, "original", "cpu").info.settings
     assert settings["num_inference_steps"] == PRESETS["fast"]["num_inference_steps"]
-    assert (settings["s_churn"], settings["solver"]) == (0.0, "adams_bashforth")
+    assert (settings["s_churn"], settings["solver"]) == (0.0, "dpmpp_2m")
 
 
 @pytest.mark.usefixtures("tiny")

@@ -34,9 +34,9 @@ def test_a_model_of_few_steps_is_left_as_it_is(preset: PresetName) -> None:
 
 def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> None:
     defaults = with_preset({"num_inference_steps": 40, "fps": 9}, "fast")
-    config = SamplingConfig.from_defaults(defaults, solver="adams_bashforth")
+    config = SamplingConfig.from_defaults(defaults, solver="dpmpp_2m")
     assert config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
-    assert (config.fps, config.solver) == (9, "adams_bashforth")
+    assert (config.fps, config.solver) == (9, "dpmpp_2m")
 
 
 def test_unknown_presets_are_refused() -> None:

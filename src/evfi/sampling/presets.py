@@ -19,15 +19,14 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
     {
         "exact": MappingProxyType({}),
         "balanced": MappingProxyType(
-            {"num_inference_steps": 16, "solver": "dpmpp_2m", "s_churn": 0.0},
+            {"num_inference_steps": 16, "solver": "adams_bashforth", "s_churn": 0.0},
         ),
         "fast": MappingProxyType(
             {
                 "num_inference_steps": 12,
-                "solver": "dpmpp_2m",
+                "solver": "adams_bashforth",
                 "s_churn": 0.0,
-                "guidance_start": 0.2,
-                "guidance_end": 0.8,
+                "guidance_start": 0.4,
             }
         ),
     }
