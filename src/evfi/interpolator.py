@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from evfi.engine.base import Engine, EngineName, PlainEngine
+from evfi.engine.fast import FastEngine
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
@@ -59,7 +60,7 @@ class Interpolator:
     """Makes the frames between key frames with one model and one set of settings."""
 
     def __init__(
-        self, bundle: ModelBundle, config: SamplingConfig | None = None, *, engine: EngineName = "plain"
+        self, bundle: ModelBundle, config: SamplingConfig | None = None, *, engine: EngineName = "fast"
     ) -> None:
         """Take a loaded model.
 
@@ -79,7 +80,7 @@ class Interpolator:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         *,
-        engine: EngineName = "plain",
+        engine: EngineName = "fast",
         preset: PresetName = "exact",
         **sampling: Any,
     ) -> Interpolator:
@@ -215,7 +216,7 @@ class Interpolator:
 
 def make_engine(name: EngineName, bundle: ModelBundle) -> Engine:
     """Make the engine of that name for a model."""
-    return PlainEngine(bundle)
+    return PlainEngine(bundle) if name == "plain" else FastEngine(bundle)
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

@@ -85,5 +85,5 @@ def first_line(error: BaseException) -> str:
 def release_memory() -> None:
     """Give back what nobody uses: Python's cycles, and the blocks that PyTorch keeps for later."""
     gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -48,7 +48,7 @@ def simulated_peak(computation: Callable[[], Any], held: Iterable[Tensor] = (), 
     return peak
 
 
-class Footprint(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Footprint(TorchDispatchMode):
     """Counts the storages that operations make while it is active; for use in inference mode.
 
     See `simulated_peak` for `as_cuda`.
@@ -59,7 +59,7 @@ class Footprint(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, *, as_cuda: bool = True) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._as_cuda = as_cuda
         self.live = 0
         self.peak = 0

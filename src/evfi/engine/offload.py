@@ -139,7 +139,7 @@ class BlockStreamer:
         self._arrivals: dict[int, torch.cuda.Event | None] = {}
         self._copying: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._copying = torch.cuda.Stream(device)
         for block in self._blocks:
             block.leave()
 

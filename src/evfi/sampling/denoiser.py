@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from evfi.models.bundle import ModelBundle
-from evfi.models.unet import DeepFeatures
 from evfi.sampling.conditioning import Conditioning
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.schedule import network_input
@@ -84,7 +83,7 @@ MakeDenoiser: TypeAlias = Callable[[ModelBundle, Conditioning, SamplingConfig], 
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class Batch:
     """Items of one network call.
 
     Attributes:
@@ -97,7 +96,7 @@ class _Batch:
 
 
 class GuidedDenoiser:
-    """Predicts v for both passes of one window."""
+    """Predicts v for both passes of one window; what a network call is, engines may say in their own way."""
 
     def __init__(self, bundle: ModelBundle, conditioning: Conditioning, config: SamplingConfig) -> None:
         """Plan the batches and put the constant inputs in order.
@@ -126,7 +125,7 @@ class GuidedDenoiser:
             for guided in {False, self._guidance is not None}
         }
         self._keeps_features = config.reuse_interval > 1
-        self._features: dict[_Batch, DeepFeatures] = {}
+        self._features: dict[Batch, Any] = {}  # what an engine keeps; here `DeepFeatures`
 
     def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         """See `Denoiser.__call__`."""
@@ -145,7 +144,7 @@ class GuidedDenoiser:
         # [2 T, F, C, h, w] -> [T, 2, F, C, h, w]
         return self._grid.average(velocity.reshape(-1, 2, *velocity.shape[1:]), self._weights)
 
-    def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: _Batch) -> Tensor:
+    def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         """v-predictions [B, F, C, h, w] of one batch's items."""
         sample, context, ids = self._inputs(tiles, batch)
         events = self._event_features[batch.place]
@@ -154,24 +153,27 @@ class GuidedDenoiser:
         velocity: Tensor = self._bundle.unet(sample, timestep, context, ids, residuals, keep=keep)
         return velocity
 
-    def _refine(self, tiles: Tensor, timestep: Tensor, batch: _Batch) -> Tensor:
+    def _refine(self, tiles: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         """v-predictions [B, F, C, h, w] of one batch's items with the deep features of its last full computation."""
         sample, context, ids = self._inputs(tiles, batch)
         velocity: Tensor = self._bundle.unet(sample, timestep, context, ids, reuse=self._features[batch])
         return velocity
 
-    def _inputs(self, tiles: Tensor, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _inputs(self, tiles: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Noisy sample with the key image's latent [B, F, 2 C, h, w], context [B, 1, D] and added ids [B, 3]."""
+        context = self._embeddings[batch.place % 2] * batch.conditional[:, 0]
+        return self._with_images(tiles, batch), context, self._ids.expand(len(batch.place), -1)
+
+    def _with_images(self, tiles: Tensor, batch: Batch) -> Tensor:
+        """Noisy samples with the key images' latents, [B, F, 2 C, h, w]."""
         noisy = tiles[batch.place]
         images = self._image_latents[batch.place] * batch.conditional
-        sample = torch.cat([noisy, images.unsqueeze(1).expand(-1, noisy.shape[1], -1, -1, -1)], dim=2)
-        context = self._embeddings[batch.place % 2] * batch.conditional[:, 0]
-        return sample, context, self._ids.expand(len(batch.place), -1)
+        return torch.cat([noisy, images.unsqueeze(1).expand(-1, noisy.shape[1], -1, -1, -1)], dim=2)
 
 
-def _planned(pairs: int, halves: int, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[_Batch]:
+def _planned(pairs: int, halves: int, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[Batch]:
     """Batches of all (tile, pass) pairs, each with its guidance halves side by side."""
     number = -(-pairs * halves // batch_size)
     place = torch.arange(pairs).repeat_interleave(halves).tensor_split(number)
     conditional = torch.tensor([1.0, 0.0][:halves]).repeat(pairs).view(-1, 1, 1, 1).tensor_split(number)
-    return [_Batch(p.to(device), c.to(device, dtype)) for p, c in zip(place, conditional, strict=True)]
+    return [Batch(p.to(device), c.to(device, dtype)) for p, c in zip(place, conditional, strict=True)]

@@ -1,0 +1,77 @@
+"""The decoder of Stable Video Diffusion's autoencoder over activations [1, F, h, w, C].
+
+Computes what `AutoencoderKLTemporalDecoder.decode` computes. The weights are a copy in half precision where the autoencoder
+lies in float32: the published pipeline decodes in half precision too, and only encodes in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evfi.engine.layers import ResidualBlock, convolve, convolve_frames
+from evfi.engine.network import enlarged
+from evfi.engine.operators import Feature, Operators
+
+
+class TemporalDecoder:
+    """The temporal decoder."""
+
+    def __init__(self, vae: Any, operators: Operators, dtype: torch.dtype) -> None:
+        """Take an autoencoder.
+
+        Args:
+            vae: an `AutoencoderKLTemporalDecoder`.
+            operators: what runs the operations between convolutions.
+            dtype: to decode in.
+        """
+        decoder = vae.decoder
+        if decoder.conv_in.weight.dtype != dtype:
+            decoder = copy.deepcopy(decoder).to(dtype)
+        self._decoder, self._operators, self._dtype = decoder, operators, dtype
+        self._scaling_factor = float(vae.config.scaling_factor)
+        self._mid = [ResidualBlock(block, operators, None) for block in decoder.mid_block.resnets]
+        self._up = [
+            (
+                [ResidualBlock(block, operators, None) for block in up.resnets],
+                up.upsamplers[0].conv if up.upsamplers is not None else None,
+            )
+            for up in decoder.up_blocks
+        ]
+
+    def decode(self, latents: Tensor, chunk: int) -> Tensor:
+        """Scaled latents [F, C, h, w] to pixels float32 [F, 3, H, W], `chunk` frames at a time."""
+        parts = (latents / self._scaling_factor).to(self._dtype).split(chunk)
+        return torch.cat([self._decode(part.permute(0, 2, 3, 1).contiguous()[None]).float() for part in parts])
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        decoder, run = self._decoder, self._operators
+        hidden = Feature(convolve(latents, decoder.conv_in, bias=True))
+        hidden = self._mid[0]([hidden], None)
+        for attention, block in zip(
+            decoder.mid_block.attentions, self._mid[1:], strict=False
+        ):  # as diffusers pairs them
+            hidden = block([self._attend(hidden, attention)], None)
+        for blocks, upsampler in self._up:
+            for block in blocks:
+                hidden = block([hidden], None)
+            if upsampler is not None:
+                hidden = Feature(convolve(enlarged(hidden.values), upsampler, bias=True))
+        seen = run.group_norm([hidden], decoder.conv_norm_out, over_frames=False, silu=True)
+        made = convolve(seen, decoder.conv_out, bias=True)
+        bias = decoder.time_conv_out.bias
+        return (convolve_frames(made, decoder.time_conv_out) + bias)[0].permute(0, 3, 1, 2)
+
+    def _attend(self, hidden: Feature, module: Any) -> Feature:
+        """Self-attention over the pixels of each frame."""
+        shape = hidden.values.shape
+        rows = self._operators.group_norm([hidden], module.group_norm, over_frames=False, silu=False).flatten(2, 3)[0]
+        parts = (F.linear(rows, part.weight, part.bias) for part in (module.to_q, module.to_k, module.to_v))
+        query, key, value = (part.unflatten(2, (module.heads, -1)).transpose(1, 2) for part in parts)
+        made = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        change = F.linear(made, module.to_out[0].weight).view(shape)
+        return self._operators.add(hidden.values, change, 1.0, module.to_out[0].bias)

@@ -1,0 +1,281 @@
+"""The networks' layers, run through `Operators` over activations [B, F, h, w, C].
+
+Each class takes one of diffusers' modules and computes what its `forward` computes, with everything constant folded away.
+Weights stay those of the module: nothing is kept twice; where queries, keys and values become one matrix, the module's own
+parameters become views of it.
+
+Notable:
+- cross-attention has a single key, the key image's embedding, so that its result does not depend on the query: it is one
+  vector per layer and item, to_out(to_v(embedding)), and is added where the residual stream is summed up anyway;
+- the embedding of the noise level is the same for all items of a step: with the bias of the convolution before it, it is one
+  vector per residual block and step;
+- the temporal branch of a block is mixed in as base + share · change, so that no pass is spent on mixing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evfi.engine.operators import Feature, Offset, Operators
+
+
+def as_pictures(values: Tensor) -> Tensor:
+    """[B, F, h, w, C] as channels-last pictures [B F, C, h, w]."""
+    return values.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def from_pictures(pictures: Tensor, num_frames: int) -> Tensor:
+    """Channels-last pictures [B F, C, h, w] as [B, F, h, w, C]."""
+    rows = pictures.permute(0, 2, 3, 1).contiguous()
+    return rows.view(-1, num_frames, *rows.shape[1:])
+
+
+def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
+    """A convolution of every frame of [B, F, h, w, C]; its bias may be left to the next operation."""
+    made = F.conv2d(
+        as_pictures(values),
+        module.weight,
+        module.bias if bias else None,
+        module.stride,
+        module.padding,
+    )
+    return from_pictures(made, values.shape[1])
+
+
+def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
+    """A convolution over the frames of [B, F, h, w, C], without its bias."""
+    made = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, None, 1, module.padding)
+    return made.permute(0, 2, 3, 4, 1).contiguous()
+
+
+class ResidualBlock:
+    """A `SpatioTemporalResBlock`: a residual block per frame, then one over frames, mixed."""
+
+    def __init__(self, block: Any, operators: Operators, steps: StepVectors | None) -> None:
+        """Take a block.
+
+        Args:
+            block: diffusers' module.
+            operators: what runs the operations between convolutions.
+            steps: collects what depends on the noise level; None for a network without one.
+        """
+        self._spatial, self._temporal = block.spatial_res_block, block.temporal_res_block
+        self._operators = operators
+        share = float(torch.sigmoid(block.time_mixer.mix_factor.float()))
+        self._temporal_share = share if block.time_mixer.switch_spatial_to_temporal_mix else 1.0 - share
+        self._offsets = [
+            _BiasOnly(part.conv1) if steps is None else steps.add(part.conv1, part.time_emb_proj)
+            for part in (self._spatial, self._temporal)
+        ]
+        self._spatial_bias = self._spatial.conv2.bias.float()
+        if self._spatial.conv_shortcut is not None:
+            self._spatial_bias = self._spatial_bias + self._spatial.conv_shortcut.bias.float()
+        self._temporal_bias = self._temporal.conv2.bias.float()
+
+    def __call__(self, sources: Sequence[Feature], step: Tensor | None) -> Feature:
+        """Run the block.
+
+        Args:
+            sources: activations whose channels follow each other.
+            step: the step's vectors, from `StepVectors`.
+        """
+        run = self._operators
+        block = self._spatial
+        hidden = run.group_norm(sources, block.norm1, over_frames=False, silu=True)
+        hidden = convolve(hidden, block.conv1, bias=False)
+        offset = self._offsets[0](step)
+        hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=False, silu=True, offset=offset)
+        hidden = convolve(hidden, block.conv2, bias=False)
+        spatial = run.add(self._shortcut(sources), hidden, 1.0, self._spatial_bias)
+        block = self._temporal
+        hidden = run.group_norm([spatial], block.norm1, over_frames=True, silu=True)
+        hidden = convolve_frames(hidden, block.conv1)
+        offset = self._offsets[1](step)
+        hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=True, silu=True, offset=offset)
+        hidden = convolve_frames(hidden, block.conv2)
+        return run.add(spatial.values, hidden, self._temporal_share, self._temporal_bias)
+
+    def _shortcut(self, sources: Sequence[Feature]) -> Tensor:
+        """The block's input with as many channels as its output, without the bias of the projection to them."""
+        module = self._spatial.conv_shortcut
+        if module is None:
+            return sources[0].values
+        weights = module.weight.flatten(1).split([source.values.shape[-1] for source in sources], dim=1)
+        first, *others = (source.values.flatten(0, 3) for source in sources)
+        total = F.linear(first, weights[0])
+        for rows, weight in zip(others, weights[1:], strict=True):
+            total.addmm_(rows, weight.t())
+        return total.unflatten(0, sources[0].values.shape[:4])
+
+
+class Transformer:
+    """A `TransformerSpatioTemporalModel`: layers over the pixels of a frame, each followed by one over frames, mixed."""
+
+    def __init__(self, module: Any, operators: Operators, contexts: ContextVectors) -> None:
+        """Take a module.
+
+        Args:
+            module: diffusers' module.
+            operators: what runs the operations between matrix products.
+            contexts: collects what depends on the key image.
+        """
+        self._module, self._operators = module, operators
+        share = float(torch.sigmoid(module.time_mixer.mix_factor.float()))
+        pairs = zip(module.transformer_blocks, module.temporal_transformer_blocks, strict=True)
+        self._layers = [_TransformerLayer(*pair, share, operators, contexts) for pair in pairs]
+        self._positions: dict[int, Tensor] = {}
+
+    def __call__(self, feature: Feature, context: Tensor) -> Feature:
+        """Run the layers.
+
+        Args:
+            feature: the activation.
+            context: the items' vectors, from `ContextVectors`.
+        """
+        module = self._module
+        positions = self._frame_embeddings(feature.values.shape[1])
+        rows = self._operators.group_norm([feature], module.norm, over_frames=False, silu=False).flatten(0, 3)
+        stream = _linear(rows, module.proj_in)
+        for layer in self._layers:
+            stream = layer(stream, feature.values.shape, context, positions)
+        change = F.linear(stream, module.proj_out.weight).view(feature.values.shape)
+        return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
+
+    def _frame_embeddings(self, frames: int) -> Tensor:
+        """Float32 [F, C], what tells the temporal layers which frame they see."""
+        made = self._positions.get(frames)
+        if made is None:
+            weight = self._module.proj_in.weight
+            angles = self._module.time_proj(torch.arange(frames, device=weight.device)).to(weight.dtype)
+            made = self._positions[frames] = self._module.time_pos_embed(angles).float()
+        return made
+
+
+class _TransformerLayer:
+    """A `BasicTransformerBlock` and the `TemporalBasicTransformerBlock` after it."""
+
+    def __init__(
+        self, spatial: Any, temporal: Any, spatial_share: float, operators: Operators, contexts: ContextVectors
+    ) -> None:
+        self._spatial, self._temporal, self._spatial_share = spatial, temporal, spatial_share
+        self._operators = operators
+        self._contexts = [contexts.add(block.attn2) for block in (spatial, temporal)]
+        self._qkv = [merge_qkv(block.attn1) for block in (spatial, temporal)]
+
+    def __call__(self, stream: Tensor, shape: torch.Size, context: Tensor, positions: Tensor) -> Tensor:
+        """Run both on rows [B F h w, C] of an activation of this shape."""
+        run, spatial, temporal = self._operators, self._spatial, self._temporal
+        batch, frames, pixels = shape[0], shape[1], shape[2] * shape[3]
+        by_item = [Offset(pick(context), frames * pixels) for pick in self._contexts]
+        by_frame = Offset(positions, pixels)
+
+        _, seen = run.layer_norm(stream, spatial.norm1)
+        qkv = F.linear(seen, self._qkv[0]()).unflatten(0, (batch * frames, pixels))
+        change = _linear(run.spatial_attention(qkv, spatial.attn1.heads).flatten(0, 1), spatial.attn1.to_out[0])
+        stream, seen = run.layer_norm(stream, spatial.norm3, change=change, before=by_item[0])
+        change = self._feed_forward(seen, spatial.ff)
+
+        still, seen = run.layer_norm(stream, temporal.norm_in, change=change, after=by_frame)
+        change = self._feed_forward(seen, temporal.ff_in)
+        stream, seen = run.layer_norm(still, temporal.norm1, change=change, before=by_frame)
+        qkv = F.linear(seen, self._qkv[1]()).unflatten(0, (batch, frames, pixels))
+        change = _linear(run.temporal_attention(qkv, temporal.attn1.heads).flatten(0, 2), temporal.attn1.to_out[0])
+        stream, seen = run.layer_norm(stream, temporal.norm3, change=change, before=by_item[1])
+        change = self._feed_forward(seen, temporal.ff)
+        return run.mix(still, stream, change, self._spatial_share)
+
+    def _feed_forward(self, rows: Tensor, module: Any) -> Tensor:
+        return _linear(self._operators.gated_gelu(_linear(rows, module.net[0].proj)), module.net[2])
+
+
+class StepVectors:
+    """Per noise level: a vector for each residual block, the bias of its first convolution included."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Any, Any]] = []
+        self.length = 0
+
+    def add(self, convolution: Any, projection: Any) -> Callable[[Tensor | None], Tensor]:
+        """Register a block; returns what picks its vector out of a step's."""
+        place = slice(self.length, self.length + convolution.out_channels)
+        self._parts.append((convolution, projection))
+        self.length = place.stop
+
+        def pick(step: Tensor | None) -> Tensor:
+            assert step is not None
+            return step[place]
+
+        return pick
+
+    def compute(self, embedding: Tensor) -> Tensor:
+        """All vectors float32 [length] of a noise level, given its embedding [1, time channels]."""
+        active = F.silu(embedding)
+        return torch.cat(
+            [projection(active)[0].float() + convolution.bias.float() for convolution, projection in self._parts]
+        )
+
+
+class ContextVectors:
+    """Per key image: what each cross-attention with its single key adds, whatever the query."""
+
+    def __init__(self) -> None:
+        self._parts: list[Any] = []
+        self.length = 0
+
+    def add(self, attention: Any) -> Callable[[Tensor], Tensor]:
+        """Register a cross-attention; returns what picks its vectors [B, C] out of the items'."""
+        place = slice(self.length, self.length + attention.to_out[0].out_features)
+        self._parts.append(attention)
+        self.length = place.stop
+        return lambda context: context[:, place]
+
+    def compute(self, embeddings: Tensor) -> Tensor:
+        """All vectors float32 [K, length] of key images' embeddings [K, D]."""
+        if not self._parts:
+            return embeddings.new_zeros(len(embeddings), 0, dtype=torch.float32)
+        return torch.cat([part.to_out[0](part.to_v(embeddings)).float() for part in self._parts], dim=1)
+
+
+def merge_qkv(attention: Any) -> Callable[[], Tensor]:
+    """Put the weights of queries, keys and values into one matrix [3 C, C], which they become views of.
+
+    Returns:
+        What gives the matrix.
+    """
+    parts = [attention.to_q.weight, attention.to_k.weight, attention.to_v.weight]
+    if not _follow_each_other(parts):
+        merged = torch.cat([part.data for part in parts])
+        for part, view in zip(parts, merged.chunk(3), strict=True):
+            part.data = view
+    return lambda: parts[0].as_strided((3 * len(parts[0]), parts[0].shape[1]), parts[0].stride())
+
+
+def _follow_each_other(parts: Sequence[Tensor]) -> bool:
+    """Whether tensors lie one after the other in the same storage."""
+    first = parts[0]
+    starts = [first.storage_offset() + number * first.numel() for number in range(len(parts))]
+    storage = first.untyped_storage().data_ptr()
+    return all(
+        part.is_contiguous() and part.storage_offset() == start and part.untyped_storage().data_ptr() == storage
+        for part, start in zip(parts, starts, strict=True)
+    )
+
+
+class _BiasOnly:
+    """The offset of a block without noise level: its convolution's bias."""
+
+    def __init__(self, convolution: Any) -> None:
+        self._bias = convolution.bias.float()
+
+    def __call__(self, step: Tensor | None) -> Tensor:
+        del step
+        return self._bias
+
+
+def _linear(rows: Tensor, module: Any) -> Tensor:
+    return F.linear(rows, module.weight, module.bias)

@@ -1,0 +1,228 @@
+"""UNet and event ControlNet as one call over activations [B, F, h, w, C].
+
+Computes what `EventControlNet.forward` and `EventUNet.forward` compute together; see `evfi.models.unet` for the mathematics.
+What depends on the noise level and on the key images alone is computed beforehand (`step_vectors`, `context_vectors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from evfi.engine.layers import (
+    ContextVectors,
+    ResidualBlock,
+    StepVectors,
+    Transformer,
+    as_pictures,
+    convolve,
+    from_pictures,
+)
+from evfi.engine.operators import Feature, Operators
+from evfi.models.controlnet import EventControlNet
+from evfi.models.unet import EventUNet, time_embedding
+
+
+class Constants(NamedTuple):
+    """What one network is given beside activations: vectors of the step [length] and of the items [B, length]."""
+
+    step: Tensor
+    context: Tensor
+
+
+class KeptFeatures(NamedTuple):
+    """What `SteeredUNet.refine` takes over: the last up block's input, and the ControlNet's changes of its skips."""
+
+    hidden: Feature
+    changes: list[Tensor]
+
+
+class SteeredUNet:
+    """The UNet steered by the event ControlNet."""
+
+    def __init__(self, controlnet: EventControlNet, unet: EventUNet, operators: Operators) -> None:
+        """Take the networks, in evaluation mode, with channels-last convolution weights.
+
+        Args:
+            controlnet: the ControlNet.
+            unet: the UNet.
+            operators: what runs the operations between convolutions and products.
+        """
+        self._unet, self._controlnet, self._operators = unet, controlnet, operators
+        self._control = _EncoderHalf(controlnet, operators)
+        self._encoder = _EncoderHalf(unet, operators)
+        self._up = [_UpBlock(block, self._encoder, operators) for block in unet.up_blocks]
+        self._num_first_skips = len(unet.up_blocks[-1].resnets)
+
+    def step_vectors(self, timestep: Tensor, added_time_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a noise level, for ControlNet and UNet.
+
+        Args:
+            timestep: scalar, 0.25 ln sigma.
+            added_time_ids: [3], the same for all items.
+        """
+        control, encoder = (half.step_vectors(timestep, added_time_ids) for half in (self._control, self._encoder))
+        return control, encoder
+
+    def context_vectors(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Of key images' CLIP embeddings [K, D], for ControlNet and UNet: float32 [K, length]."""
+        return self._control.contexts.compute(embeddings), self._encoder.contexts.compute(embeddings)
+
+    def __call__(
+        self,
+        sample: Tensor,
+        events: Tensor,
+        control: Constants,
+        constants: Constants,
+        controlnet_scale: float,
+        keep: Callable[[KeptFeatures], None] | None = None,
+    ) -> Tensor:
+        """Predict v.
+
+        Args:
+            sample: [B, F, h, w, in_channels], noisy latents with the key image's.
+            events: [B, F, h, w, C0], embedded event stacks.
+            control: vectors for the ControlNet.
+            constants: vectors for the UNet.
+            controlnet_scale: strength of the events.
+            keep: called with this prediction's deep features, for `refine`.
+
+        Returns:
+            [B, F, h, w, out_channels].
+        """
+        residuals, mid_residual = self._residuals(sample, events, control)
+        first = self._num_first_skips
+        changes = [change.clone() for change, _ in residuals[:first]] if keep is not None else []
+        number = len(self._unet.down_blocks)
+        skips: list[Feature] = []
+        hidden = Feature(sample)
+        for hidden, block in self._encoder.run(sample, None, constants):
+            change, bias = residuals.pop(0)
+            skips.append(self._operators.add(hidden.values, change, controlnet_scale * (number - block), bias))
+        hidden = self._encoder.run_mid(hidden, constants)
+        hidden = self._operators.add(hidden.values, mid_residual[0], controlnet_scale, mid_residual[1])
+        for up in self._up[:-1]:
+            hidden = up(hidden, skips, constants)
+        if keep is not None:
+            keep(KeptFeatures(hidden, changes))
+        return self._finish(hidden, skips, constants)
+
+    def refine(self, sample: Tensor, constants: Constants, kept: KeptFeatures, controlnet_scale: float) -> Tensor:
+        """Predict v with the deep features of an earlier prediction for the same items; see `EventUNet.forward`."""
+        outlets = self._controlnet.controlnet_down_blocks
+        scale = controlnet_scale * len(self._unet.down_blocks)
+        skips = []
+        for (hidden, _), change, outlet in zip(
+            self._encoder.run(sample, None, constants), kept.changes, outlets, strict=False
+        ):
+            skips.append(self._operators.add(hidden.values, change.clone(), scale, _bias(outlet)))
+        return self._finish(kept.hidden, skips, constants)
+
+    def _finish(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Tensor:
+        hidden = self._up[-1](hidden, skips, constants)
+        seen = self._operators.group_norm([hidden], self._unet.conv_norm_out, over_frames=False, silu=True)
+        return convolve(seen, self._unet.conv_out, bias=True)
+
+    def _residuals(
+        self, sample: Tensor, events: Tensor, constants: Constants
+    ) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+        """What the ControlNet adds to each skip and to the mid features, without and with its bias."""
+        outlets: Iterator[Any] = iter(self._controlnet.controlnet_down_blocks)
+        residuals: list[tuple[Tensor, Tensor]] = []
+        hidden = Feature(sample)
+        for hidden, _ in self._control.run(sample, events, constants):
+            residuals.append(_outlet(hidden, next(outlets)))
+        mid = self._control.run_mid(hidden, constants)
+        return residuals, _outlet(mid, self._controlnet.controlnet_mid_block)
+
+
+class _EncoderHalf:
+    """The half that UNet and ControlNet have in common."""
+
+    def __init__(self, network: Any, operators: Operators) -> None:
+        self.steps, self.contexts = StepVectors(), ContextVectors()
+        self._network, self._operators = network, operators
+        self._down = [
+            (
+                _layers(block, operators, self.steps, self.contexts),
+                block.downsamplers[0].conv if block.downsamplers is not None else None,
+            )
+            for block in network.down_blocks
+        ]
+        mid = network.mid_block
+        self._mid = [ResidualBlock(block, operators, self.steps) for block in mid.resnets]
+        self._mid_attentions = [Transformer(module, operators, self.contexts) for module in mid.attentions]
+
+    def step_vectors(self, timestep: Tensor, added_time_ids: Tensor) -> Tensor:
+        dtype = self._network.conv_in.weight.dtype
+        return self.steps.compute(time_embedding(self._network, timestep, added_time_ids[None], 1, dtype))
+
+    def run(self, sample: Tensor, events: Tensor | None, constants: Constants) -> Iterator[tuple[Feature, int]]:
+        """Each skip, with the number of the down block that made it; the input convolution's counts as block 0."""
+        convolution = self._network.conv_in
+        if events is None:
+            hidden = Feature(convolve(sample, convolution, bias=True))
+        else:
+            hidden = self._operators.add(events, convolve(sample, convolution, bias=False), 1.0, convolution.bias)
+        yield hidden, 0
+        for number, (layers, downsampler) in enumerate(self._down):
+            for residual, transformer in layers:
+                hidden = residual([hidden], constants.step)
+                if transformer is not None:
+                    hidden = transformer(hidden, constants.context)
+                yield hidden, number
+            if downsampler is not None:
+                hidden = Feature(convolve(hidden.values, downsampler, bias=True))
+                yield hidden, number
+
+    def run_mid(self, hidden: Feature, constants: Constants) -> Feature:
+        hidden = self._mid[0]([hidden], constants.step)
+        for transformer, residual in zip(self._mid_attentions, self._mid[1:], strict=True):
+            hidden = residual([transformer(hidden, constants.context)], constants.step)
+        return hidden
+
+
+class _UpBlock:
+    """An up block of the UNet."""
+
+    def __init__(self, block: Any, encoder: _EncoderHalf, operators: Operators) -> None:
+        self._layers = _layers(block, operators, encoder.steps, encoder.contexts)
+        self._upsampler = block.upsamplers[0].conv if block.upsamplers is not None else None
+
+    def __call__(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Feature:
+        """Run the block, taking its skips off the end of the list."""
+        for residual, transformer in self._layers:
+            hidden = residual([hidden, skips.pop()], constants.step)
+            if transformer is not None:
+                hidden = transformer(hidden, constants.context)
+        if self._upsampler is not None:
+            hidden = Feature(convolve(enlarged(hidden.values), self._upsampler, bias=True))
+        return hidden
+
+
+def enlarged(values: Tensor) -> Tensor:
+    """[B, F, h, w, C] with every pixel repeated, [B, F, 2 h, 2 w, C]."""
+    return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
+
+
+def _layers(
+    block: Any, operators: Operators, steps: StepVectors, contexts: ContextVectors
+) -> list[tuple[ResidualBlock, Transformer | None]]:
+    """A block's residual blocks, each with the transformer that follows it, if any."""
+    residuals = [ResidualBlock(module, operators, steps) for module in block.resnets]
+    modules: Sequence[Any] = getattr(block, "attentions", None) or [None] * len(residuals)
+    transformers = [None if module is None else Transformer(module, operators, contexts) for module in modules]
+    return list(zip(residuals, transformers, strict=True))
+
+
+def _bias(module: Any) -> Tensor:
+    bias: Tensor = module.bias
+    return bias
+
+
+def _outlet(hidden: Feature, module: Any) -> tuple[Tensor, Tensor]:
+    """A 1x1 convolution of a skip, and the bias that is left out."""
+    return F.linear(hidden.values, module.weight.flatten(1)), module.bias

@@ -1,0 +1,206 @@
+"""The operations between convolutions and matrix products, as one set with several makers.
+
+Every activation is a tensor [B, F, h, w, C] with the channels last and contiguous: convolutions see it as channels-last
+pictures or volumes, matrix products as rows, and neither needs a copy. What lies between those two (normalisation,
+activation, residual sums, gates, attention over few frames) is bound by memory traffic, so that each operation here does
+everything that can be done in one pass. `TorchOperators` writes them down in plain torch: it is what runs without a GPU and
+the reference for the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """An activation and what is known of it.
+
+    Attributes:
+        values: [B, F, h, w, C].
+        sums: float32 [B F, chunks, 2, C], sums of values and of their squares over chunks of pixels; None if not known.
+    """
+
+    values: Tensor
+    sums: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Offset:
+    """Vectors added to rows of an activation: row r gets values[(r // every) % len(values)].
+
+    Attributes:
+        values: float32 [K, C]; its rows may lie apart.
+        every: rows that share a vector.
+    """
+
+    values: Tensor
+    every: int
+
+    def rows(self, number: int) -> Tensor:
+        """The vectors of `number` rows, [number, C]."""
+        index = torch.arange(number, device=self.values.device) // self.every % len(self.values)
+        return self.values[index]
+
+
+class Operators(Protocol):
+    """All operations; see `TorchOperators` for what each computes."""
+
+    def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
+        """See `TorchOperators.add`."""
+
+    def group_norm(
+        self,
+        sources: Sequence[Feature],
+        norm: nn.GroupNorm,
+        *,
+        over_frames: bool,
+        silu: bool,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """See `TorchOperators.group_norm`."""
+
+    def layer_norm(
+        self,
+        stream: Tensor,
+        norm: nn.LayerNorm,
+        *,
+        change: Tensor | None = None,
+        before: Offset | None = None,
+        after: Offset | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `TorchOperators.layer_norm`."""
+
+    def gated_gelu(self, rows: Tensor) -> Tensor:
+        """See `TorchOperators.gated_gelu`."""
+
+    def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
+        """See `TorchOperators.mix`."""
+
+    def temporal_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """See `TorchOperators.temporal_attention`."""
+
+    def spatial_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """See `TorchOperators.spatial_attention`."""
+
+
+class TorchOperators:
+    """The operations in plain torch."""
+
+    def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
+        """base + scale · (change + offset), written over `change`.
+
+        Args:
+            base: [B, F, h, w, C].
+            change: likewise; it is overwritten.
+            scale: a factor.
+            offset: float32 [C].
+        """
+        if offset is not None:
+            change.add_(offset)
+        if scale != 1.0:
+            change.mul_(scale)
+        return Feature(change.add_(base))
+
+    def group_norm(
+        self,
+        sources: Sequence[Feature],
+        norm: nn.GroupNorm,
+        *,
+        over_frames: bool,
+        silu: bool,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """Normalise groups of channels.
+
+        Args:
+            sources: activations whose channels follow each other.
+            norm: number of groups, scale and shift.
+            over_frames: take statistics over all frames of an item together, not frame by frame.
+            silu: x · sigmoid(x) follows.
+            offset: float32 [C] added first.
+
+        Returns:
+            [B, F, h, w, C].
+        """
+        values = sources[0].values if len(sources) == 1 else torch.cat([source.values for source in sources], dim=-1)
+        if offset is not None:
+            values = values + offset.to(values.dtype)
+        pictures = values.flatten(2, 3) if over_frames else values.flatten(0, 1)  # [B, F, hw, C] or [BF, h, w, C]
+        made = F.group_norm(pictures.permute(0, 3, 1, 2), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        if silu:
+            made = F.silu(made, inplace=True)
+        return made.permute(0, 2, 3, 1).reshape(values.shape)
+
+    def layer_norm(
+        self,
+        stream: Tensor,
+        norm: nn.LayerNorm,
+        *,
+        change: Tensor | None = None,
+        before: Offset | None = None,
+        after: Offset | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum up a residual stream and normalise it over its channels.
+
+        Args:
+            stream: rows [R, C].
+            norm: scale and shift.
+            change: [R, C], added to the stream; it may be overwritten.
+            before: added to the stream.
+            after: added to what is normalised, but not to the stream.
+
+        Returns:
+            The stream stream + change + before, and its normalised rows.
+        """
+        number = len(stream)
+        if change is not None:
+            stream = change.add_(stream)
+        if before is not None:
+            stream = stream + before.rows(number).to(stream.dtype)
+        seen = stream if after is None else stream + after.rows(number).to(stream.dtype)
+        return stream, F.layer_norm(seen, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+    def gated_gelu(self, rows: Tensor) -> Tensor:
+        """The first half of rows [R, 2 N] times the exact GELU of the second half, [R, N]."""
+        values, gate = rows.chunk(2, dim=-1)
+        return values * F.gelu(gate)
+
+    def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
+        """spatial_share · spatial + (1 - spatial_share) · (temporal + change), rows [R, C]; `change` may be overwritten."""
+        return torch.lerp(change.add_(temporal), spatial, spatial_share)
+
+    def temporal_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """Self-attention over the frames of each pixel.
+
+        Args:
+            qkv: [B, F, P, 3 C], queries, keys and values.
+            heads: number of heads that the C channels are divided into.
+
+        Returns:
+            [B, F, P, C].
+        """
+        batch, frames, pixels = qkv.shape[:3]
+        parts = qkv.reshape(batch, frames, pixels, 3, heads, -1).permute(3, 0, 2, 4, 1, 5)  # [3, B, P, heads, F, D]
+        query, key, value = parts.flatten(1, 2)
+        made = F.scaled_dot_product_attention(query, key, value)  # [B P, heads, F, D]
+        return made.unflatten(0, (batch, pixels)).permute(0, 3, 1, 2, 4).reshape(batch, frames, pixels, -1)
+
+    def spatial_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """Self-attention over the pixels of each frame.
+
+        Args:
+            qkv: [N, P, 3 C].
+            heads: number of heads.
+
+        Returns:
+            [N, P, C].
+        """
+        query, key, value = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)

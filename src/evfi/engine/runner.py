@@ -1,0 +1,94 @@
+"""Calls of the steered UNet, replayed as CUDA graphs where shapes repeat.
+
+A call launches over a thousand kernels. At small batches the GPU would wait for the launches: recorded once as a graph,
+they cost nothing. A graph reads and writes fixed memory, so that a call copies its inputs there first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evfi.engine.network import Constants, SteeredUNet
+
+
+class CallInputs(NamedTuple):
+    """The inputs of one call.
+
+    Attributes:
+        sample: [B, F, h, w, in_channels].
+        events: [B, F, h, w, C0].
+        control: vectors for the ControlNet.
+        unet: vectors for the UNet.
+    """
+
+    sample: Tensor
+    events: Tensor
+    control: Constants
+    unet: Constants
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors, in a fixed order."""
+        return (self.sample, self.events, *self.control, *self.unet)
+
+    def clone(self) -> CallInputs:
+        """A copy in memory of its own."""
+        control, unet = (Constants(*(value.clone() for value in given)) for given in (self.control, self.unet))
+        return CallInputs(self.sample.clone(), self.events.clone(), control, unet)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    inputs: CallInputs
+    output: Tensor
+
+
+class Runner:
+    """Calls one steered UNet."""
+
+    def __init__(self, network: SteeredUNet, *, graphs: bool) -> None:
+        """Take a network.
+
+        Args:
+            network: the network.
+            graphs: record CUDA graphs; its weights must not move then.
+        """
+        self._network, self._graphs = network, graphs
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        self._pool: Any = None
+
+    def __call__(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
+        """v-predictions [B, F, h, w, out_channels]; where graphs are used they are valid until the next call."""
+        if not self._graphs:
+            return self._run(inputs, controlnet_scale)
+        key = (inputs.sample.shape, inputs.sample.dtype, controlnet_scale)
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            recorded = self._recorded[key] = self._record(inputs, controlnet_scale)
+        for place, value in zip(recorded.inputs.tensors(), inputs.tensors(), strict=True):
+            place.copy_(value)
+        recorded.graph.replay()
+        return recorded.output
+
+    def forget(self) -> None:
+        """Drop all graphs, and the memory that they hold."""
+        self._recorded.clear()
+        self._pool = None
+
+    def _record(self, inputs: CallInputs, controlnet_scale: float) -> _Recorded:
+        places = inputs.clone()
+        self._run(places, controlnet_scale)  # compiles kernels and chooses algorithms
+        torch.cuda.empty_cache()
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output = self._run(places, controlnet_scale)
+        return _Recorded(graph, places, output)
+
+    def _run(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
+        return self._network(inputs.sample, inputs.events, inputs.control, inputs.unet, controlnet_scale)

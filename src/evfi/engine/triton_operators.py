@@ -1,0 +1,212 @@
+"""The operations as GPU kernels; see `evfi.engine.operators.TorchOperators` for what each computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from evfi.engine import triton_kernels as kernels
+from evfi.engine.operators import Feature, Offset
+
+_ROWS: Final = 32
+_CHANNELS: Final = 64
+_ROWS_PER_CHUNK: Final = 128
+_MOST_CHUNKS: Final = 512
+_TILE: Final = 4096
+"""Values of a row-wise program: four warps with 32 each per thread."""
+
+_ATTENTION: Final = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+"""By preference for rows of many keys: on Hopper cuDNN's is 1.5 times as fast as the others; docs/performance.md."""
+
+_FEW_KEYS: Final = 64
+"""Up to here the memory-efficient kernel is the fastest."""
+
+
+class TritonOperators:
+    """The operations as GPU kernels."""
+
+    def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
+        """See `TorchOperators.add`."""
+        return Feature(change, self._sums(base, change, scale, offset))
+
+    def group_norm(
+        self,
+        sources: Sequence[Feature],
+        norm: nn.GroupNorm,
+        *,
+        over_frames: bool,
+        silu: bool,
+        offset: Tensor | None = None,
+    ) -> Tensor:
+        """See `TorchOperators.group_norm`."""
+        batch, frames, height, width, _ = sources[0].values.shape
+        pixels, per_item = height * width, frames if over_frames else 1
+        widths = [source.values.shape[-1] for source in sources]
+        sums = [self._sums(source.values) if source.sums is None else source.sums for source in sources]
+        channels = sum(widths)
+        made = sources[0].values.new_empty(batch, frames, height, width, channels)
+        coefficients = torch.empty(batch * frames // per_item, 2, channels, device=made.device, dtype=torch.float32)
+        group_width = channels // norm.num_groups
+        kernels.group_coefficients[(len(coefficients), norm.num_groups)](
+            sums[0],
+            sums[-1],
+            norm.weight,
+            norm.bias,
+            coefficients if offset is None else offset,
+            coefficients,
+            per_item * sums[0].shape[1],
+            float(per_item * pixels),
+            widths[0],
+            channels - widths[0],
+            group_width,
+            norm.eps,
+            HAS_OFFSET=offset is not None,
+            BLOCK_ROWS=_ROWS,
+            BLOCK_CHANNELS=_power_of_two(group_width),
+        )
+        first = 0
+        for source, own in zip(sources, widths, strict=True):
+            kernels.scale_shift[(batch * frames, _parts(pixels, _ROWS), _parts(own, _CHANNELS))](
+                source.values,
+                coefficients,
+                made,
+                pixels,
+                own,
+                channels,
+                first,
+                per_item,
+                SILU=silu,
+                BLOCK_ROWS=_ROWS,
+                BLOCK_CHANNELS=_CHANNELS,
+            )
+            first += own
+        return made
+
+    def layer_norm(
+        self,
+        stream: Tensor,
+        norm: nn.LayerNorm,
+        *,
+        change: Tensor | None = None,
+        before: Offset | None = None,
+        after: Offset | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `TorchOperators.layer_norm`."""
+        rows, channels = stream.shape
+        made = torch.empty_like(stream)
+        is_new = change is not None or before is not None
+        summed = stream if not is_new else torch.empty_like(stream) if change is None else change
+        block = _power_of_two(channels)
+        rows_at_once = max(_TILE // block, 1)
+        kernels.add_layer_norm[(_parts(rows, rows_at_once),)](
+            stream,
+            stream if change is None else change,
+            stream if before is None else before.values,
+            stream if after is None else after.values,
+            norm.weight,
+            norm.bias,
+            summed,
+            made,
+            rows,
+            channels,
+            *_places(before),
+            *_places(after),
+            norm.eps,
+            HAS_CHANGE=change is not None,
+            HAS_BEFORE=before is not None,
+            HAS_AFTER=after is not None,
+            BLOCK_ROWS=rows_at_once,
+            BLOCK_CHANNELS=block,
+        )
+        return summed, made
+
+    def gated_gelu(self, rows: Tensor) -> Tensor:
+        """See `TorchOperators.gated_gelu`."""
+        number, width = rows.shape[0], rows.shape[1] // 2
+        made = rows.new_empty(number, width)
+        block = min(_power_of_two(width), 256)
+        rows_at_once = max(_TILE // 2 // block, 1)
+        kernels.gate_gelu[(_parts(number, rows_at_once), _parts(width, block))](
+            rows, made, number, width, BLOCK_ROWS=rows_at_once, BLOCK_CHANNELS=block
+        )
+        return made
+
+    def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
+        """See `TorchOperators.mix`."""
+        kernels.mix_rows[(_parts(change.numel(), _TILE),)](
+            spatial, temporal, change, change, change.numel(), spatial_share, BLOCK=_TILE
+        )
+        return change
+
+    def temporal_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """See `TorchOperators.temporal_attention`."""
+        batch, frames, pixels, width = qkv.shape
+        channels = width // 3
+        made = qkv.new_empty(batch, frames, pixels, channels)
+        block = _power_of_two(channels // heads)
+        pixels_at_once = max(2048 // block, 1)
+        kernels.attend_over_frames[(_parts(pixels, pixels_at_once), batch * heads)](
+            qkv,
+            made,
+            pixels,
+            channels,
+            heads,
+            1.0 / math.sqrt(channels // heads),
+            FRAMES=frames,
+            HEAD_WIDTH=channels // heads,
+            BLOCK_PIXELS=pixels_at_once,
+            BLOCK_WIDTH=block,
+        )
+        return made
+
+    def spatial_attention(self, qkv: Tensor, heads: int) -> Tensor:
+        """See `TorchOperators.spatial_attention`."""
+        query, key, value = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+        order = _ATTENTION if qkv.shape[1] > _FEW_KEYS else _ATTENTION[::-1]
+        with sdpa_kernel(order, set_priority=True):
+            return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+    def _sums(
+        self, base: Tensor, change: Tensor | None = None, scale: float = 1.0, offset: Tensor | None = None
+    ) -> Tensor:
+        """Sums over chunks of each picture's pixels; with a change, the sum of both is written over it."""
+        batch, frames, height, width, channels = base.shape
+        pixels = height * width
+        rows_per_chunk = max(_ROWS_PER_CHUNK, _parts(_parts(pixels, _MOST_CHUNKS), _ROWS) * _ROWS)
+        chunks = _parts(pixels, rows_per_chunk)
+        sums = torch.empty(batch * frames, chunks, 2, channels, device=base.device, dtype=torch.float32)
+        kernels.add_and_sum[(batch * frames, chunks, _parts(channels, _CHANNELS))](
+            base,
+            base if change is None else change,
+            base if offset is None else offset,
+            base if change is None else change,
+            sums,
+            pixels,
+            channels,
+            rows_per_chunk,
+            scale,
+            HAS_CHANGE=change is not None,
+            HAS_OFFSET=offset is not None,
+            BLOCK_ROWS=_ROWS,
+            BLOCK_CHANNELS=_CHANNELS,
+        )
+        return sums
+
+
+def _parts(number: int, size: int) -> int:
+    return -(-number // size)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _places(offset: Offset | None) -> tuple[int, int, int]:
+    """Rows per vector, vectors, and the distance between them."""
+    return (1, 1, 0) if offset is None else (offset.every, len(offset.values), offset.values.stride(0))

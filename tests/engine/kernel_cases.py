@@ -1,0 +1,89 @@
+"""Compares every kernel with its twin on one device; a program of its own, since Triton's interpreter is chosen at import.
+
+python kernel_cases.py cpu|cuda
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor, nn
+
+from evfi.engine.operators import Feature, Offset, Operators, TorchOperators
+from evfi.engine.triton_operators import TritonOperators
+
+BATCH, FRAMES, HEIGHT, WIDTH, CHANNELS = 2, 3, 5, 7, 96
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 6e-4}
+
+
+def check(name: str, made: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    error = float((made.float() - expected.float()).norm() / expected.float().norm())
+    if not error < TOLERANCE[dtype]:
+        raise SystemExit(f"{name} in {dtype} is off by {error:.2e}")
+    print("ok", name, dtype, f"{error:.1e}")
+
+
+def check_all(kernels: Operators, dtype: torch.dtype, device: str) -> None:
+    twins, generator = TorchOperators(), torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(device, kind)
+
+    def affine(module: nn.Module) -> nn.Module:
+        for parameter in module.parameters():
+            parameter.data = normal(*parameter.shape)
+        return module
+
+    shape = (BATCH, FRAMES, HEIGHT, WIDTH, CHANNELS)
+    base, change, vector = normal(*shape) + 1, normal(*shape), normal(CHANNELS, kind=torch.float32)
+    feature = kernels.add(base, change.clone(), 0.3, vector)
+    check("add", feature.values, twins.add(base, change.clone(), 0.3, vector).values, dtype)
+
+    other = Feature(3 * normal(*shape[:-1], 32))
+    norm = affine(nn.GroupNorm(32, CHANNELS + 32))
+    for over_frames in (True, False):
+        for offset in (None, normal(CHANNELS + 32, kind=torch.float32)):
+            made, expected = (
+                run.group_norm([feature, other], norm, over_frames=over_frames, silu=True, offset=offset)  # type: ignore[arg-type]
+                for run in (kernels, twins)
+            )
+            check(f"group_norm {over_frames} {offset is not None}", made, expected, dtype)
+
+    pixels = HEIGHT * WIDTH
+    rows, change = normal(BATCH * FRAMES * pixels, CHANNELS), normal(BATCH * FRAMES * pixels, CHANNELS)
+    by_item = Offset(normal(BATCH, 200, kind=torch.float32)[:, 50 : 50 + CHANNELS], FRAMES * pixels)
+    by_frame = Offset(normal(FRAMES, CHANNELS, kind=torch.float32), pixels)
+    layer = affine(nn.LayerNorm(CHANNELS))
+    for changed, before, after in ((0, None, None), (1, by_item, None), (1, None, by_frame), (0, by_frame, None)):
+        results = [
+            run.layer_norm(
+                rows.clone(),
+                layer,
+                change=change.clone() if changed else None,
+                before=before,
+                after=after,  # type: ignore[arg-type]
+            )
+            for run in (kernels, twins)
+        ]
+        check("layer_norm stream", results[0][0], results[1][0], dtype)
+        check("layer_norm", results[0][1], results[1][1], dtype)
+
+    gates = normal(37, 80)
+    check("gated_gelu", kernels.gated_gelu(gates), twins.gated_gelu(gates), dtype)
+    mixed = (run.mix(rows, change, 2 * rows, 0.3) for run in (kernels, twins))
+    check("mix", *mixed, dtype)
+    qkv = normal(BATCH, FRAMES, pixels, 3 * CHANNELS)
+    attended = (run.temporal_attention(qkv, 3) for run in (kernels, twins))
+    check("temporal_attention", *attended, dtype)
+    qkv = normal(BATCH, pixels, 3 * CHANNELS)
+    if device == "cuda" or dtype == torch.float32:
+        attended = (run.spatial_attention(qkv, 3) for run in (kernels, twins))
+        check("spatial_attention", *attended, dtype)
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        for precision in TOLERANCE:
+            check_all(TritonOperators(), precision, sys.argv[1])
+    print("all equal")
