@@ -32,6 +32,7 @@ ROOMS = [
     "pipeline",
     "training",
     "evaluation",
+    "benchmark",
     "demo",
     "app",
     "cli",
@@ -176,7 +177,7 @@ class TestImportingIsLight:
     def test_reading_recordings_needs_no_networks(self) -> None:
         assert self.loaded("from evfi import EventStream, open_recording") <= {"torch"}
 
-    @pytest.mark.parametrize("command", ["", "interpolate", "inspect", "demo", "simulate", "train"])
+    @pytest.mark.parametrize("command", ["", "interpolate", "inspect", "demo", "simulate", "benchmark", "train"])
     def test_help_is_light(self, command: str) -> None:
         """`evfi --help` answers at once; the commands' own help loads no network, video or camera library."""
         arguments = [command, "--help"] if command else ["--help"]

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "demo": "make a short synthetic recording, interpolate it, compare with the truth",
     "simulate": "make a recording from an ordinary video, by simulating an event camera",
     "evaluate": "measure how close interpolated frames come to true ones, and compare systems",
+    "benchmark": "measure how fast, in how much memory and how closely frames are made on this machine",
     "train": "train one of a model's three parts",
 }
 """Each command and what it does; its code is `run(arguments)` in `evfi.cli.<command>`."""

@@ -1,0 +1,41 @@
+"""The settings of a benchmark: every default is written here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evfi.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What is measured.
+
+    Attributes:
+        steps: denoising steps; by default the preset's, or else the model's own.
+        runs: timed windows, of which the median is told.
+        warmup: windows before those, at least 1; the first ends the cold start.
+        seconds_per_row: no further timed window begins after so many seconds of them.
+        plain_steps: in the preset exact, let the plain engine make only so many steps and extrapolate its seconds; others make
+            as many in their first window, which is compared with it. Other presets are then not run with the plain engine.
+    """
+
+    steps: int | None = None
+    runs: int = 3
+    warmup: int = 1
+    seconds_per_row: float = 60.0
+    plain_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        least = {"steps": 1, "runs": 1, "warmup": 1, "plain_steps": 2}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise ConfigError(f"{name} must be at least {smallest}, got {value}")
+        if not self.seconds_per_row > 0:
+            raise ConfigError(f"seconds_per_row must be above 0, got {self.seconds_per_row}")
