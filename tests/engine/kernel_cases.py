@@ -69,8 +69,10 @@ def check_all(kernels: Operators, dtype: torch.dtype, device: str) -> None:
         check("layer_norm stream", results[0][0], results[1][0], dtype)
         check("layer_norm", results[0][1], results[1][1], dtype)
 
-    gates = normal(37, 80)
-    check("gated_gelu", kernels.gated_gelu(gates), twins.gated_gelu(gates), dtype)
+    for depth, width in ((24, 40), (128, 256)):
+        gates, linear = normal(137, depth), affine(nn.Linear(depth, 2 * width))
+        made, expected = (run.gated_product(gates, linear) for run in (kernels, twins))  # type: ignore[arg-type]
+        check("gated_product", made, expected, dtype)
     mixed = (run.mix(rows, change, 2 * rows, 0.3) for run in (kernels, twins))
     check("mix", *mixed, dtype)
     qkv = normal(BATCH, FRAMES, pixels, 3 * CHANNELS)

@@ -190,7 +190,7 @@ class _TransformerLayer:
         return run.mix(still, stream, change, self._spatial_share)
 
     def _feed_forward(self, rows: Tensor, module: Any) -> Tensor:
-        return _linear(self._operators.gated_gelu(_linear(rows, module.net[0].proj)), module.net[2])
+        return _linear(self._operators.gated_product(rows, module.net[0].proj), module.net[2])
 
 
 class StepVectors:

@@ -77,8 +77,8 @@ class Operators(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """See `TorchOperators.layer_norm`."""
 
-    def gated_gelu(self, rows: Tensor) -> Tensor:
-        """See `TorchOperators.gated_gelu`."""
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
+        """See `TorchOperators.gated_product`."""
 
     def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
         """See `TorchOperators.mix`."""
@@ -167,9 +167,9 @@ class TorchOperators:
         seen = stream if after is None else stream + after.rows(number).to(stream.dtype)
         return stream, F.layer_norm(seen, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
-    def gated_gelu(self, rows: Tensor) -> Tensor:
-        """The first half of rows [R, 2 N] times the exact GELU of the second half, [R, N]."""
-        values, gate = rows.chunk(2, dim=-1)
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
+        """The first half of a linear layer's outputs [R, 2 N] times the exact GELU of the second half, [R, N]."""
+        values, gate = F.linear(rows, module.weight, module.bias).chunk(2, dim=-1)
         return values * F.gelu(gate)
 
     def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:

@@ -121,10 +121,10 @@ def scale_shift(
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Per picture: out = values · factor + shift, with the item's coefficients; SiLU may follow."""
-    picture = tl.program_id(0).to(tl.int64)
+    picture = tl.program_id(1).to(tl.int64)
     column = tl.program_id(2) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     in_width = column < channels
-    row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     inside = (row < num_rows)[:, None] & in_width[None, :]
     line = coefficients + (picture // pictures_per_item) * 2 * out_channels + first_channel + column
     factor = tl.load(line, mask=in_width, other=0.0)
@@ -225,31 +225,66 @@ def attend_over_frames(
     FRAMES: tl.constexpr,
     HEAD_WIDTH: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
+    BLOCK_FRAMES: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
 ):
-    """Per block of pixels and per head: softmax over the few frames of a pixel, summed up one by one."""
+    """Per block of pixels and per head: all pairs of the block's rows at once, of which those of one pixel count."""
     item = (tl.program_id(1) // heads).to(tl.int64)
     head = tl.program_id(1) % heads
-    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    row = tl.arange(0, BLOCK_PIXELS * BLOCK_FRAMES)
+    frame, own_pixel = row % BLOCK_FRAMES, row // BLOCK_FRAMES
+    pixel = tl.program_id(0) * BLOCK_PIXELS + own_pixel
+    exists = (frame < FRAMES) & (pixel < pixels)
     within = tl.arange(0, BLOCK_WIDTH)
-    inside = (pixel < pixels)[:, None] & (within < HEAD_WIDTH)[None, :]
+    inside = exists[:, None] & (within < HEAD_WIDTH)[None, :]
+    rows = ((item * FRAMES + frame) * pixels + pixel)[:, None]
     column = (head * HEAD_WIDTH + within)[None, :]
-    for frame in range(FRAMES):
-        row = ((item * FRAMES + frame) * pixels + pixel)[:, None]
-        query = tl.load(qkv + row * 3 * channels + column, mask=inside, other=0.0).to(tl.float32) * factor
-        highest = tl.full([BLOCK_PIXELS], float("-inf"), tl.float32)
-        weight = tl.zeros([BLOCK_PIXELS], tl.float32)
-        total = tl.zeros([BLOCK_PIXELS, BLOCK_WIDTH], tl.float32)
-        for other in range(FRAMES):
-            there = qkv + ((item * FRAMES + other) * pixels + pixel)[:, None] * 3 * channels + column
-            key = tl.load(there + channels, mask=inside, other=0.0).to(tl.float32)
-            value = tl.load(there + 2 * channels, mask=inside, other=0.0).to(tl.float32)
-            score = tl.sum(query * key, axis=1)
-            raised = tl.maximum(highest, score)
-            decay = tl.exp(highest - raised)
-            share = tl.exp(score - raised)
-            total = total * decay[:, None] + share[:, None] * value
-            weight = weight * decay + share
-            highest = raised
-        made = total / weight[:, None]
-        tl.store(out + row * channels + column, made.to(out.dtype.element_ty), mask=inside)
+    there = qkv + rows * 3 * channels + column
+    query = tl.load(there, mask=inside, other=0.0)
+    key = tl.load(there + channels, mask=inside, other=0.0)
+    value = tl.load(there + 2 * channels, mask=inside, other=0.0)
+    score = tl.dot(query, key.T, input_precision="ieee") * factor
+    pairs = (own_pixel[:, None] == own_pixel[None, :]) & (frame < FRAMES)[None, :]
+    score = tl.where(pairs, score, float("-inf"))
+    share = tl.exp(score - tl.max(score, axis=1)[:, None])
+    total = tl.sum(share, axis=1)
+    made = tl.dot(share.to(value.dtype), value, input_precision="ieee") / total[:, None]
+    tl.store(out + rows * channels + column, made.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def gated_product(
+    rows,
+    weight,
+    bias,
+    out,
+    num_rows,
+    depth,
+    width,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """out = (rows · first half of weight + bias) · GELU(rows · second half + bias), in one pass; depth is a multiple.
+
+    Programs walk over the output in groups of rows, so that what they read is still in the cache.
+    """
+    row_blocks, width_blocks = tl.cdiv(num_rows, BLOCK_ROWS), tl.cdiv(width, BLOCK_WIDTH)
+    program = tl.program_id(0)
+    group = program // (GROUP * width_blocks)
+    group_rows = tl.minimum(row_blocks - group * GROUP, GROUP)
+    within = program % (GROUP * width_blocks)
+    row_start = (group * GROUP + within % group_rows) * BLOCK_ROWS
+    column_start = (within // group_rows) * BLOCK_WIDTH
+    value = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    gate = tl.zeros([BLOCK_ROWS, BLOCK_WIDTH], tl.float32)
+    for start in range(0, depth, BLOCK_DEPTH):
+        part = rows.load([row_start, start])
+        value = tl.dot(part, weight.load([column_start, start]).T, value)
+        gate = tl.dot(part, weight.load([width + column_start, start]).T, gate)
+    column = column_start + tl.arange(0, BLOCK_WIDTH)
+    value += tl.load(bias + column).to(tl.float32)[None, :]
+    gate += tl.load(bias + width + column).to(tl.float32)[None, :]
+    made = value * gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
+    out.store([row_start, column_start], made.to(out.dtype))

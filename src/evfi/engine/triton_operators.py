@@ -24,6 +24,22 @@ _TILE: Final = 4096
 _ATTENTION: Final = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 """By preference for rows of many keys: on Hopper cuDNN's is 1.5 times as fast as the others; docs/performance.md."""
 
+_PAIRED_ROWS: Final = 64
+"""Rows, of several pixels and all their frames, whose pairs a program of temporal attention looks at."""
+
+_SUMMED_ROWS: Final = 128
+"""Rows that a program of sums takes at once: few warps with much to load each; docs/performance.md."""
+
+_PRODUCT: Final = {
+    "BLOCK_ROWS": 128,
+    "BLOCK_WIDTH": 128,
+    "BLOCK_DEPTH": 64,
+    "GROUP": 8,
+    "num_warps": 8,
+    "num_stages": 3,
+}
+"""The gated product's blocks: the fastest of eight in all three widths of the published networks."""
+
 _FEW_KEYS: Final = 64
 """Up to here the memory-efficient kernel is the fastest."""
 
@@ -72,7 +88,7 @@ class TritonOperators:
         )
         first = 0
         for source, own in zip(sources, widths, strict=True):
-            kernels.scale_shift[(batch * frames, _parts(pixels, _ROWS), _parts(own, _CHANNELS))](
+            kernels.scale_shift[(_parts(pixels, _ROWS), batch * frames, _parts(own, _CHANNELS))](
                 source.values,
                 coefficients,
                 made,
@@ -126,8 +142,28 @@ class TritonOperators:
         )
         return summed, made
 
-    def gated_gelu(self, rows: Tensor) -> Tensor:
-        """See `TorchOperators.gated_gelu`."""
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
+        """See `TorchOperators.gated_product`."""
+        if not _suits_gated_product(rows, module):
+            return self._gated_gelu(F.linear(rows, module.weight, module.bias))
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        (number, depth), width = rows.shape, module.out_features // 2
+        made = rows.new_empty(number, width)
+        block_rows, block_width, block_depth = (_PRODUCT[f"BLOCK_{name}"] for name in ("ROWS", "WIDTH", "DEPTH"))
+        kernels.gated_product[(_parts(number, block_rows) * (width // block_width),)](
+            TensorDescriptor.from_tensor(rows, [block_rows, block_depth]),
+            TensorDescriptor.from_tensor(module.weight, [block_width, block_depth]),
+            module.bias,
+            TensorDescriptor.from_tensor(made, [block_rows, block_width]),
+            number,
+            depth,
+            width,
+            **_PRODUCT,
+        )
+        return made
+
+    def _gated_gelu(self, rows: Tensor) -> Tensor:
         number, width = rows.shape[0], rows.shape[1] // 2
         made = rows.new_empty(number, width)
         block = min(_power_of_two(width), 256)
@@ -149,8 +185,8 @@ class TritonOperators:
         batch, frames, pixels, width = qkv.shape
         channels = width // 3
         made = qkv.new_empty(batch, frames, pixels, channels)
-        block = _power_of_two(channels // heads)
-        pixels_at_once = max(2048 // block, 1)
+        block_frames = _power_of_two(frames)
+        pixels_at_once = max(_PAIRED_ROWS // block_frames, 1)
         kernels.attend_over_frames[(_parts(pixels, pixels_at_once), batch * heads)](
             qkv,
             made,
@@ -161,7 +197,8 @@ class TritonOperators:
             FRAMES=frames,
             HEAD_WIDTH=channels // heads,
             BLOCK_PIXELS=pixels_at_once,
-            BLOCK_WIDTH=block,
+            BLOCK_FRAMES=block_frames,
+            BLOCK_WIDTH=max(_power_of_two(channels // heads), 16),
         )
         return made
 
@@ -193,10 +230,21 @@ class TritonOperators:
             scale,
             HAS_CHANGE=change is not None,
             HAS_OFFSET=offset is not None,
-            BLOCK_ROWS=_ROWS,
+            BLOCK_ROWS=_SUMMED_ROWS,
             BLOCK_CHANNELS=_CHANNELS,
         )
         return sums
+
+
+def _suits_gated_product(rows: Tensor, module: nn.Linear) -> bool:
+    """Whether the fused kernel can be used: half precision, whole blocks, and a GPU that copies blocks (Hopper on)."""
+    whole = rows.shape[1] % _PRODUCT["BLOCK_DEPTH"] == 0 and module.out_features % (2 * _PRODUCT["BLOCK_WIDTH"]) == 0
+    return (
+        whole
+        and rows.dtype != torch.float32
+        and rows.is_cuda
+        and torch.cuda.get_device_capability(rows.device) >= (9, 0)
+    )
 
 
 def _parts(number: int, size: int) -> int:
