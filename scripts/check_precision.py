@@ -14,76 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLTemporalDecoder
-from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from evfi.events.stacks import StackConfig
-from evfi.models.bundle import ModelBundle, ModelInfo
-from evfi.models.controlnet import EventControlNet
-from evfi.models.unet import EventUNet
+from evfi.models.bundle import ModelBundle
+from evfi.models.random import random_bundle
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.two_sided import sample_window
-
-SCHEDULER = {
-    "prediction_type": "v_prediction",
-    "timestep_type": "continuous",
-    "use_karras_sigmas": True,
-    "sigma_min": 0.002,
-    "sigma_max": 700.0,
-}
-SMALL = {
-    "block_out_channels": (32, 32, 64, 64),
-    "num_attention_heads": (1, 1, 2, 2),
-    "cross_attention_dim": 32,
-    "layers_per_block": 1,
-    "addition_time_embed_dim": 32,
-    "projection_class_embeddings_input_dim": 96,
-}
-
-
-def random_bundle(device: str, small: bool) -> ModelBundle:
-    """Networks of the published sizes (or tiny ones) with random weights, float32."""
-    sizes: dict[str, Any] = SMALL if small else {"num_attention_heads": (5, 10, 20, 20)}
-    widths = (32, 32, 32, 32) if small else (128, 256, 512, 512)
-    clip = (
-        CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, projection_dim=32
-        )
-        if small
-        else CLIPVisionConfig(
-            hidden_size=1280,
-            intermediate_size=5120,
-            num_hidden_layers=32,
-            num_attention_heads=16,
-            patch_size=14,
-            projection_dim=1024,
-            hidden_act="gelu",
-        )
-    )
-    torch.manual_seed(0)
-    with torch.device(device):
-        bundle = ModelBundle(
-            vae=AutoencoderKLTemporalDecoder(
-                block_out_channels=widths,
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                layers_per_block=1 if small else 2,
-                latent_channels=4,
-            ),
-            unet=EventUNet(**sizes),
-            controlnet=EventControlNet(**sizes),
-            scheduler=SCHEDULER,
-            event_stack=StackConfig(),
-            info=ModelInfo("random", "none", "random weights", 5),
-            image_encoder=CLIPVisionModelWithProjection(clip),
-        )
-    generator = torch.Generator(device).manual_seed(0)
-    for module in bundle.controlnet.modules():  # zero convolutions would hide the ControlNet
-        if isinstance(module, nn.Conv2d) and not module.weight.any():
-            nn.init.normal_(module.weight, std=0.5 * module.weight[0].numel() ** -0.5, generator=generator)
-    return bundle.eval()
 
 
 def run(bundle: ModelBundle, inputs: WindowInputs, config: SamplingConfig, device: str) -> dict[str, Any]:
@@ -122,7 +59,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(1)
     rows, references = [], {}
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        bundle = random_bundle(device, arguments.small).to(device, dtype)
+        bundle = random_bundle("small-random" if arguments.small else "svd-random", dtype=dtype, device=device)
         for frames in arguments.frames:
             inputs = WindowInputs(
                 torch.rand(2, 3, height, width, generator=generator.manual_seed(1)) * 2 - 1,

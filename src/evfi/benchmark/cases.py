@@ -50,6 +50,11 @@ class Case:
         """Frames that are made: all but the key frames."""
         return self.frames - 2
 
+    @property
+    def pixels(self) -> int:
+        """Of all frames, as the networks see them but for padding."""
+        return self.width * self.height * self.upscale**2 * self.frames
+
     def model_size(self, multiple: int) -> tuple[int, int]:
         """Width and height that the networks see: sides padded up to multiples of `multiple`, then enlarged."""
         width, height = (-(-side // multiple) * multiple * self.upscale for side in (self.width, self.height))
@@ -63,7 +68,7 @@ CASES: Final = (
     Case("bsergb-x2", 970, 625, 5, 2, reference_s=229.0, reference_gib=22.9),
     Case("clear-motion-x2", 940, 720, 13, 2, reference_s=265.0, reference_gib=26.1),
 )
-"""The named cases, from the smallest to the largest."""
+"""The named cases."""
 
 
 def find_cases(names: Sequence[str]) -> list[Case]:
@@ -78,7 +83,7 @@ def find_cases(names: Sequence[str]) -> list[Case]:
     found: list[Case] = []
     for name in names:
         found += CASES if name == ALL_CASES else [_find_case(name)]
-    return sorted(dict.fromkeys(found), key=lambda case: case.width * case.height * case.upscale**2 * case.frames)
+    return sorted(dict.fromkeys(found), key=lambda case: case.pixels)
 
 
 def _find_case(name: str) -> Case:

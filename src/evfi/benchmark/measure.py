@@ -221,4 +221,3 @@ def _timed(call: Callable[[], object], device: torch.device) -> float:
     call()
     synchronise(device)
     return time.perf_counter() - begun
-
