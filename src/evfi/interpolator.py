@@ -60,18 +60,24 @@ class Interpolator:
     """Makes the frames between key frames with one model and one set of settings."""
 
     def __init__(
-        self, bundle: ModelBundle, config: SamplingConfig | None = None, *, engine: EngineName = "fast"
+        self,
+        bundle: ModelBundle,
+        config: SamplingConfig | None = None,
+        *,
+        engine: EngineName | None = None,
+        max_memory: int | None = None,
     ) -> None:
         """Take a loaded model.
 
         Args:
             bundle: the model, on the device and in the dtype it shall run in.
             config: the settings; the model's own by default.
-            engine: what runs the networks; all engines compute the same.
+            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
         """
         self.bundle = bundle
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
-        self.engine = make_engine(engine, bundle)
+        self.engine = make_engine(engine, bundle, max_memory)
 
     @classmethod
     def from_pretrained(
@@ -80,7 +86,8 @@ class Interpolator:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         *,
-        engine: EngineName = "fast",
+        engine: EngineName | None = None,
+        max_memory: int | None = None,
         preset: PresetName = "exact",
         **sampling: Any,
     ) -> Interpolator:
@@ -90,7 +97,8 @@ class Interpolator:
             name_or_path: see `evfi.models.registry.resolve_model`.
             device: "auto" takes the GPU if there is one.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
-            engine: what runs the networks; all engines compute the same.
+            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
             preset: settings between speed and closeness, over the model's own; see `evfi.sampling.presets`.
             **sampling: settings of `SamplingConfig` that differ from the model's own and the preset's.
 
@@ -104,7 +112,7 @@ class Interpolator:
         with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
             bundle = load_model(name_or_path, dtype=kind, device=place)
         config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
-        return cls(bundle, config, engine=engine)
+        return cls(bundle, config, engine=engine, max_memory=max_memory)
 
     def interpolate(
         self,
@@ -214,9 +222,13 @@ class Interpolator:
         return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
 
 
-def make_engine(name: EngineName, bundle: ModelBundle) -> Engine:
-    """Make the engine of that name for a model."""
-    return PlainEngine(bundle) if name == "plain" else FastEngine(bundle)
+def make_engine(name: EngineName | None, bundle: ModelBundle, max_memory: int | None = None) -> Engine:
+    """Make the engine of that name for a model; the plain one knows no limit of memory.
+
+    Without a name it is the fast one on a GPU and the plain one on a CPU, where the fast one gains nothing.
+    """
+    is_fast = name == "fast" or (name is None and bundle.unet.device.type == "cuda")
+    return FastEngine(bundle, max_memory) if is_fast else PlainEngine(bundle)
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ class BenchmarkConfig:
         seconds_per_row: no further timed window begins after so many seconds of them.
         plain_steps: in the preset exact, let the plain engine make only so many steps and extrapolate its seconds; others make
             as many in their first window, which is compared with it. Other presets are then not run with the plain engine.
+        max_memory: GPU memory that the fast engine may take, as 8GiB; by default what is free.
     """
 
     steps: int | None = None
@@ -25,6 +27,7 @@ class BenchmarkConfig:
     warmup: int = 1
     seconds_per_row: float = 60.0
     plain_steps: int | None = None
+    max_memory: str | None = None
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -37,5 +40,7 @@ class BenchmarkConfig:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise ConfigError(f"{name} must be at least {smallest}, got {value}")
+        if self.max_memory is not None:
+            parse_memory(self.max_memory)
         if not self.seconds_per_row > 0:
             raise ConfigError(f"seconds_per_row must be above 0, got {self.seconds_per_row}")

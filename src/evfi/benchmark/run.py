@@ -26,6 +26,7 @@ from evfi.benchmark.measure import (
 from evfi.benchmark.operations import OperationCounter
 from evfi.benchmark.results import Row, write_results
 from evfi.engine.base import Engine, EngineName, PlainEngine
+from evfi.engine.memory import parse_memory
 from evfi.errors import ResourceError
 from evfi.evaluation.environment import processor_name
 from evfi.files import check_writable
@@ -41,6 +42,8 @@ from evfi.sampling.presets import PresetName, with_preset
 _log = logging.getLogger(__name__)
 
 _TERA: Final = 1e12
+_PUBLISHED_WIDTHS: Final = (320, 640, 1280, 1280)
+"""Of the UNet that the reference implementation was measured with."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,11 @@ class Benchmark:
                 with memory_errors_told(f"for case {window.case.name} on {self._device}"):
                     measurement = self._measure(window, engine)
             except ResourceError as error:
-                yield replace(row, failure=str(error))
+                row = replace(row, failure=str(error))
+            if row.failure:
+                del self._bundle  # an engine that failed may have left weights off the device
+                self._bundle = self._load(self._dtype)
+                yield row
                 continue
             made = self._compared(window, engine, measurement)
             errors = {name: made.errors(reference) for name, reference in references.items()}
@@ -209,7 +216,9 @@ class Benchmark:
         )
 
     def _maker(self, config: SamplingConfig, engine: EngineName) -> Callable[[], Engine]:
-        return lambda: Interpolator(self._bundle, config, engine=engine).engine
+        text = self._request.config.max_memory
+        limit = None if text is None else parse_memory(text)
+        return lambda: Interpolator(self._bundle, config, engine=engine, max_memory=limit).engine
 
     def _compared(self, window: _Window, engine: EngineName, measurement: Measurement) -> Outputs:
         """What is compared: the last window, unless only the first had the steps that all are compared at."""
@@ -224,7 +233,7 @@ class Benchmark:
 
     def _blank(self, window: _Window, engine: EngineName) -> Row:
         height, width = window.inputs.key_images.shape[-2:]
-        case = window.case
+        case, published = window.case, tuple(self._bundle.unet.config.block_out_channels) == _PUBLISHED_WIDTHS
         return Row(
             case=case.name,
             width=width,
@@ -234,8 +243,8 @@ class Benchmark:
             preset=window.preset,
             engine=engine,
             steps=window.full.num_inference_steps,
-            reference_s=case.reference_s,
-            reference_gib=case.reference_gib,
+            reference_s=case.reference_s if published else None,
+            reference_gib=case.reference_gib if published else None,
         )
 
     def _filled(self, row: Row, window: _Window, measurement: Measurement, errors: dict[str, dict[str, float]]) -> Row:
@@ -272,7 +281,7 @@ class Benchmark:
 def _plan(engine: Engine) -> str:
     """How an engine goes about it, in its own words if it has any."""
     describe: Callable[[], str] | None = getattr(engine, "describe", None)
-    return type(engine).__name__ if describe is None else describe()
+    return (describe() if describe is not None else "") or type(engine).__name__
 
 
 def _is_even(config: SamplingConfig) -> bool:

@@ -12,6 +12,7 @@ import tyro
 
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.cli.progress import ProgressReport
+from evfi.engine.memory import parse_memory
 from evfi.pipeline.jobs import JobConfig, JobSummary, plan_job, run_job
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
@@ -39,6 +40,8 @@ class InterpolateCommand:
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
         device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
+        max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
+            host's memory where that is needed.
         preset: exact samples as the model says; balanced and fast take fewer computations and come close to it. Options for
             single settings win over it.
         opening: what the files leave open.
@@ -52,6 +55,7 @@ class InterpolateCommand:
     model: str = "evfi-tiny"
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    max_memory: str | None = None
     preset: PresetName = "exact"
     opening: RecordingOptions = field(default_factory=RecordingOptions)
     job: JobConfig = field(default_factory=JobConfig)
@@ -66,6 +70,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(InterpolateCommand, "interpolate", arguments)
     overrides = sampling_overrides(command.sampling)
+    limit = None if command.max_memory is None else parse_memory(command.max_memory)
     with open_recording(command.recording, command.opening) as recording:
         for warning in recording.warnings:
             _log.warning("%s", warning)
@@ -74,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
         from evfi.interpolator import Interpolator  # heavy: not before everything else is known to be well
 
         interpolator = Interpolator.from_pretrained(
-            command.model, command.device, command.dtype, preset=command.preset, **overrides
+            command.model, command.device, command.dtype, max_memory=limit, preset=command.preset, **overrides
         )
         with ProgressReport("windows") as progress:
             summary = run_job(job, interpolator, progress)

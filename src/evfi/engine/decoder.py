@@ -19,7 +19,11 @@ from evfi.engine.operators import Feature, Operators
 
 
 class TemporalDecoder:
-    """The temporal decoder."""
+    """The temporal decoder.
+
+    Attributes:
+        module: diffusers' module, whose weights are used.
+    """
 
     def __init__(self, vae: Any, operators: Operators, dtype: torch.dtype) -> None:
         """Take an autoencoder.
@@ -32,7 +36,8 @@ class TemporalDecoder:
         decoder = vae.decoder
         if decoder.conv_in.weight.dtype != dtype:
             decoder = copy.deepcopy(decoder).to(dtype)
-        self._decoder, self._operators, self._dtype = decoder, operators, dtype
+        self.module = decoder
+        self._operators, self._dtype = operators, dtype
         self._scaling_factor = float(vae.config.scaling_factor)
         self._mid = [ResidualBlock(block, operators, None) for block in decoder.mid_block.resnets]
         self._up = [
@@ -49,7 +54,7 @@ class TemporalDecoder:
         return torch.cat([self._decode(part.permute(0, 2, 3, 1).contiguous()[None]).float() for part in parts])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        decoder, run = self._decoder, self._operators
+        decoder, run = self.module, self._operators
         hidden = Feature(convolve(latents, decoder.conv_in, bias=True))
         hidden = self._mid[0]([hidden], None)
         for attention, block in zip(

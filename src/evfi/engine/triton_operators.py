@@ -16,7 +16,6 @@ from evfi.engine.operators import Feature, Offset
 
 _ROWS: Final = 32
 _CHANNELS: Final = 64
-_ROWS_PER_CHUNK: Final = 128
 _MOST_CHUNKS: Final = 512
 _TILE: Final = 4096
 """Values of a row-wise program: four warps with 32 each per thread."""
@@ -215,7 +214,7 @@ class TritonOperators:
         """Sums over chunks of each picture's pixels; with a change, the sum of both is written over it."""
         batch, frames, height, width, channels = base.shape
         pixels = height * width
-        rows_per_chunk = max(_ROWS_PER_CHUNK, _parts(_parts(pixels, _MOST_CHUNKS), _ROWS) * _ROWS)
+        rows_per_chunk = _parts(_parts(pixels, _MOST_CHUNKS), _SUMMED_ROWS) * _SUMMED_ROWS
         chunks = _parts(pixels, rows_per_chunk)
         sums = torch.empty(batch * frames, chunks, 2, channels, device=base.device, dtype=torch.float32)
         kernels.add_and_sum[(batch * frames, chunks, _parts(channels, _CHANNELS))](
