@@ -36,8 +36,16 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Blender:
     blender = Blender()
     blender.bundle = SimpleNamespace(info=SimpleNamespace(name="stand-in"))
 
-    def load(name: str, device: str, dtype: str | None = None, *, preset: str = "exact", **sampling: object) -> Blender:
-        blender.loaded, blender.preset = (name, device, dtype, sampling), preset
+    def load(
+        name: str,
+        device: str,
+        dtype: str | None = None,
+        *,
+        max_memory: int | None = None,
+        preset: str = "exact",
+        **sampling: object,
+    ) -> Blender:
+        blender.loaded, blender.preset, blender.max_memory = (name, device, dtype, sampling), preset, max_memory
         return blender
 
     monkeypatch.setattr(Interpolator, "from_pretrained", staticmethod(load))
@@ -229,12 +237,13 @@ class TestInterpolate:
     def test_settings_reach_the_model(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")
         arguments = ("--model", "m", "--device", "cpu", "--dtype", "bfloat16", "--steps", 4, "--batch-size", 2)
-        arguments += ("--preset", "fast")
+        arguments += ("--preset", "fast", "--max-memory", "8GiB")
         part = ("--start", 0.04, "--end", 0.08, "--slowdown", 2, "--fps", 50, "--no-detail-restoration")
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", *arguments, *part) == 0
         sampling = {"num_inference_steps": 4, "batch_size": 2, "detail_restoration": False}
         assert model.loaded == ("m", "cpu", "bfloat16", sampling)
         assert model.preset == "fast"
+        assert model.max_memory == 8 * 2**30
         assert model.seen == [(1, 0)]
         assert "50 fps, 2 times slower" in capsys.readouterr().out
 
