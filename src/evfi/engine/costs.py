@@ -19,13 +19,11 @@ from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.footprint import meta_twin, simulated_peak
 from evfi.engine.memory import Costs, Linear, Work
 from evfi.engine.network import Constants, SteeredUNet
-from evfi.engine.operators import Feature, Offset
+from evfi.engine.operators import Feature, Offset, pixels_per_chunk
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.tiling import TileGrid
 
-_PIXELS_PER_CHUNK: Final = 128
-_MOST_CHUNKS: Final = 512
 _EVENT_COPIES: Final = 2
 """The features of events as they were encoded, and with channels last."""
 
@@ -95,7 +93,7 @@ class AllocatingOperators:
 
 def _sums(values: Tensor) -> Tensor:
     batch, frames, height, width, channels = values.shape
-    chunks = min(-(-height * width // _PIXELS_PER_CHUNK), _MOST_CHUNKS)
+    chunks = -(-height * width // pixels_per_chunk(height * width))
     return values.new_empty(batch * frames, chunks, 2, channels, dtype=torch.float32)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -77,10 +76,10 @@ class FastEngine:
         def attempt(plan: MemoryPlan | None) -> Tensor:
             planned = config if plan is None else replace(config, batch_size=plan.items_per_call)
             make = self._denoiser_maker(plan)
-            with self._phase(plan, "condition"):
-                return sample_window(
-                    self._bundle, inputs, planned, noise, weights=weights, on_step=on_step, make_denoiser=make
-                )
+            self._enter(plan, "condition")
+            return sample_window(
+                self._bundle, inputs, planned, noise, weights=weights, on_step=on_step, make_denoiser=make
+            )
 
         height, width = inputs.key_images.shape[-2:]
         return self._planned((height, width, inputs.num_frames), config, "denoise", attempt)
@@ -92,7 +91,8 @@ class FastEngine:
             if plan is not None and not plan.keep_graphs:
                 self._runner.forget()
                 torch.cuda.empty_cache()
-            with torch.inference_mode(), self._phase(plan, "decode"):
+            self._enter(plan, "decode")
+            with torch.inference_mode():
                 if self._decoder is None:
                     return self._bundle.decode(latents, config.decode_chunk_size).float()
                 return self._decoder.decode(latents, config.decode_chunk_size)
@@ -164,11 +164,6 @@ class FastEngine:
             )
 
         return make
-
-    @contextmanager
-    def _phase(self, plan: MemoryPlan | None, phase: Phase) -> Iterator[None]:
-        self._enter(plan, phase)
-        yield
 
     def _enter(self, plan: MemoryPlan | None, phase: Phase) -> None:
         """Have the networks that a phase needs on the GPU, and others off it where the plan says so."""

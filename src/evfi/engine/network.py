@@ -115,9 +115,8 @@ class SteeredUNet:
         outlets = self._controlnet.controlnet_down_blocks
         scale = controlnet_scale * len(self._unet.down_blocks)
         skips = []
-        for (hidden, _), change, outlet in zip(
-            self._encoder.run(sample, None, constants), kept.changes, outlets, strict=False
-        ):
+        made = self._encoder.run(sample, None, constants)  # last in the zip, which asks it for no skip too many
+        for change, outlet, (hidden, _) in zip(kept.changes, outlets, made, strict=False):
             skips.append(self._operators.add(hidden.values, change.clone(), scale, _bias(outlet)))
         return self._finish(kept.hidden, skips, constants)
 

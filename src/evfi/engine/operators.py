@@ -11,11 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SUMMED_ROWS: Final = 128
+"""Pixels that a kernel sums up at once; a chunk is a multiple of it."""
+
+_MOST_CHUNKS: Final = 512
+
+
+def pixels_per_chunk(pixels: int) -> int:
+    """Pixels of a picture whose values are summed up together, for `Feature.sums`."""
+    blocks = -(-pixels // (_MOST_CHUNKS * SUMMED_ROWS))
+    return blocks * SUMMED_ROWS
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evfi.engine import triton_kernels as kernels
-from evfi.engine.operators import Feature, Offset
+from evfi.engine.operators import SUMMED_ROWS, Feature, Offset, pixels_per_chunk
 
 _ROWS: Final = 32
 _CHANNELS: Final = 64
-_MOST_CHUNKS: Final = 512
 _TILE: Final = 4096
 """Values of a row-wise program: four warps with 32 each per thread."""
 
@@ -25,9 +24,6 @@ _ATTENTION: Final = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDP
 
 _PAIRED_ROWS: Final = 64
 """Rows, of several pixels and all their frames, whose pairs a program of temporal attention looks at."""
-
-_SUMMED_ROWS: Final = 128
-"""Rows that a program of sums takes at once: few warps with much to load each; docs/performance.md."""
 
 _PRODUCT: Final = {
     "BLOCK_ROWS": 128,
@@ -214,7 +210,7 @@ class TritonOperators:
         """Sums over chunks of each picture's pixels; with a change, the sum of both is written over it."""
         batch, frames, height, width, channels = base.shape
         pixels = height * width
-        rows_per_chunk = _parts(_parts(pixels, _MOST_CHUNKS), _SUMMED_ROWS) * _SUMMED_ROWS
+        rows_per_chunk = pixels_per_chunk(pixels)
         chunks = _parts(pixels, rows_per_chunk)
         sums = torch.empty(batch * frames, chunks, 2, channels, device=base.device, dtype=torch.float32)
         kernels.add_and_sum[(batch * frames, chunks, _parts(channels, _CHANNELS))](
@@ -229,7 +225,7 @@ class TritonOperators:
             scale,
             HAS_CHANGE=change is not None,
             HAS_OFFSET=offset is not None,
-            BLOCK_ROWS=_SUMMED_ROWS,
+            BLOCK_ROWS=SUMMED_ROWS,
             BLOCK_CHANNELS=_CHANNELS,
         )
         return sums
