@@ -58,6 +58,15 @@ def check_all(kernels: Operators, dtype: torch.dtype, device: str) -> None:
             )
             check(f"group_norm {over_frames} {offset is not None}", made, expected, dtype)
 
+            summed, plain = (run.sums(Feature(other.values)) for run in (kernels, twins))
+            pair = (
+                run.norm_coefficients(own, HEIGHT * WIDTH, nn.GroupNorm(8, 32).to(device), frames=frames, offset=None)
+                for run, own in ((kernels, summed), (twins, plain))
+                for frames in [FRAMES if over_frames else 1]
+            )
+            scaled = [run.scale_shift(other.values, next(pair), silu=True) for run in (kernels, twins)]
+            check(f"scale_shift {over_frames}", *scaled, dtype)
+
     pixels = HEIGHT * WIDTH
     rows, change = normal(BATCH * FRAMES * pixels, CHANNELS), normal(BATCH * FRAMES * pixels, CHANNELS)
     by_item = Offset(normal(BATCH, 200, kind=torch.float32)[:, 50 : 50 + CHANNELS], FRAMES * pixels)

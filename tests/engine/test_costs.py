@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from evfi.engine.costs import AllocatingOperators, fast_costs, network_call_peak, work_of
 from evfi.engine.footprint import meta_twin
-from evfi.engine.memory import NEEDS, Costs, make_plan
+from evfi.engine.memory import ALWAYS, NEEDS, UNUSED, Costs, make_plan
 from evfi.engine.network import SteeredUNet
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import window_grid
@@ -48,7 +50,8 @@ def test_all_weights_are_counted_once(bundle: ModelBundle, costs: Costs) -> None
     networks = bundle.networks().values()
     total = sum(value.numel() * value.element_size() for part in networks for value in part.state_dict().values())
     assert costs.total(tuple(costs.weights)) == pytest.approx(total, rel=0.01)
-    assert set(costs.weights) == {name for names in NEEDS.values() for name in names}
+    assert set(costs.weights) == {ALWAYS, UNUSED, *(name for names in NEEDS.values() for name in names)}
+    assert 0 < costs.weights[UNUSED] < costs.weights[ALWAYS] < costs.weights["unet"]
     assert 0 < costs.streamed < costs.total(NEEDS["denoise"])
 
 
@@ -65,6 +68,22 @@ def test_a_line_through_two_sizes_of_call_holds_for_larger_ones(bundle: ModelBun
 def test_costs_make_plans(grid: TileGrid, costs: Costs) -> None:
     work = work_of(grid, FRAMES, CONFIG)
     assert make_plan(costs, work, None).items_per_call == 16
+
+
+def test_reused_features_are_held(bundle: ModelBundle, grid: TileGrid, costs: Costs) -> None:
+    kept = fast_costs(bundle, grid, FRAMES, replace(CONFIG, reuse_interval=2)).held - costs.held
+    first, second = bundle.unet.config.block_out_channels[:2]
+    skips = len(bundle.unet.up_blocks[-1].resnets)
+    assert kept == 16 * FRAMES * 8 * 16 * (second + skips * first) * 4
+
+
+def test_decoding_is_simulated_for_bands_that_are_asked_for(bundle: ModelBundle) -> None:
+    large = window_grid(bundle, 256, 96, CONFIG)
+    decode = fast_costs(bundle, large, FRAMES, CONFIG).decode
+    assert list(decode) == [1, 2, 4, 8]
+    assert decode[8] < decode[1]
+    with pytest.raises(KeyError):
+        decode[3]
 
 
 def test_an_image_autoencoder_has_costs_too(grid: TileGrid) -> None:

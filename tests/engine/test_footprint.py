@@ -80,6 +80,17 @@ def bundle() -> ModelBundle:
     return tiny_bundle(temporal_vae=True)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_enlarging_pictures_takes_the_result_alone(layout: torch.memory_format) -> None:
+    small = torch.empty(2, 8, 16, 16, device="meta").contiguous(memory_format=layout)
+    made: list[Tensor] = []
+    for arguments in ({"scale_factor": 2.0}, {"size": (32, 32)}):
+        assert (
+            simulated_peak(lambda a=arguments: made.append(F.interpolate(small, mode="nearest", **a))) == 32 * KIB * 2
+        )  # type: ignore[misc]
+    assert all(one.shape == (2, 8, 32, 32) and one.is_contiguous(memory_format=layout) for one in made)
+
+
 def test_a_twin_has_layouts_but_no_values(bundle: ModelBundle) -> None:
     twin = meta_twin(bundle.unet)
     pairs = list(zip(twin.state_dict().values(), bundle.unet.state_dict().values(), strict=True))

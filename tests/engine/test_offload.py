@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evfi.engine.offload import BlockStreamer, Parcel, Residency
+from evfi.engine.offload import BlockStreamer, Parcel
 from evfi.models.weights import channels_last
 
 CPU = torch.device("cpu")
@@ -63,25 +63,6 @@ def test_tensors_made_in_inference_mode_can_leave() -> None:
         parcel.leave()
     parcel.enter()
     assert weight.sum() == 3
-
-
-def test_phases_have_what_they_need_and_nothing_else() -> None:
-    parcels = {name: Parcel([torch.ones(2)]) for name in ("clip", "unet", "vae")}
-    residency = Residency(parcels, {"condition": ("clip", "vae"), "denoise": ("unet",), "decode": ("vae", "unet")})
-
-    def here() -> set[str]:
-        return {name for name, parcel in parcels.items() if parcel.is_here}
-
-    for phase, expected in (("condition", {"clip", "vae"}), ("denoise", {"unet"}), ("decode", {"vae", "unet"})):
-        with residency.phase(phase):
-            assert here() == expected
-    residency.restore()
-    assert here() == {"clip", "unet", "vae"}
-
-
-def test_a_phase_of_unknown_parcels_is_refused() -> None:
-    with pytest.raises(AssertionError, match="no such parcels: unet"):
-        Residency({}, {"denoise": ("unet",)})
 
 
 class Blocks:

@@ -6,7 +6,7 @@ two have to be kept alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.footprint import meta_twin, simulated_peak
-from evfi.engine.memory import Costs, Linear, Work
+from evfi.engine.memory import ALWAYS, UNUSED, Costs, Linear, Work
 from evfi.engine.network import Constants, SteeredUNet
 from evfi.engine.operators import Feature, Offset, pixels_per_chunk
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.tiling import TileGrid
 
-_EVENT_COPIES: Final = 2
-"""The features of events as they were encoded, and with channels last."""
+_BANDS: Final = (2, 4, 8, 16)
+_LEAST_ROWS: Final = 8
+"""Rows of latents in a band: with fewer, the rows that it shares with its neighbours are a burden."""
 
 
 class AllocatingOperators:
@@ -55,6 +56,22 @@ class AllocatingOperators:
         coefficients = first.new_empty(items, 2, channels, dtype=torch.float32)
         del sums, coefficients
         return made
+
+    def sums(self, feature: Feature) -> Tensor:
+        """As large as the kernel's."""
+        return _sums(feature.values) if feature.sums is None else feature.sums
+
+    def norm_coefficients(
+        self, sums: Tensor, pixels: int, norm: nn.GroupNorm, *, frames: int, offset: Tensor | None = None
+    ) -> Tensor:
+        """Two per item and channel."""
+        del pixels, norm, offset
+        return sums.new_empty(len(sums) // frames, 2, sums.shape[-1])
+
+    def scale_shift(self, values: Tensor, coefficients: Tensor, *, silu: bool) -> Tensor:
+        """One pass."""
+        del coefficients, silu
+        return torch.empty_like(values)
 
     def layer_norm(
         self,
@@ -116,16 +133,32 @@ def fast_costs(bundle: ModelBundle, grid: TileGrid, frames: int, config: Samplin
     width, height = grid.tile_size
     calls = {number: network_call_peak(network, bundle, number, frames, (height, width)) for number in (1, 2)}
     encoded = {number: _encode_peak(bundle, number, height, width) for number in (1, 2)}
-    pairs = 2 * len(grid.views)
-    features = pairs * frames * height * width * int(bundle.unet.config.block_out_channels[0])
+    blocks = [sum(map(_nbytes, block)) for block in network.blocks()]
+    held = work_of(grid, frames, config).pictures * _event_features(bundle, frames, grid)
+    if config.reuse_interval > 1:
+        held += work_of(grid, frames, config).items * _kept_features(bundle, frames, grid)
     return Costs(
-        weights=_weights(bundle),
-        held=_EVENT_COPIES * features * bundle.unet.dtype.itemsize,
+        weights=_weights(bundle, network),
+        held=held,
+        embed=_embed_peak(bundle, frames, height, width),
         encode=Linear.through((1, encoded[1]), (2, encoded[2])),
         denoise=Linear.through((1, calls[1]), (2, calls[2])),
-        decode={1: _decode_peak(bundle, grid, frames, config.decode_chunk_size)},
-        streamed=max(map(sum, pairwise(_block_bytes(bundle)))),
+        decode=_DecodePeaks(bundle, grid, frames, config.decode_chunk_size),
+        streamed=max(map(sum, pairwise([*blocks, blocks[0]]))),
     )
+
+
+def _event_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
+    """Bytes of the embedded events of a tile in one direction."""
+    width, height = grid.tile_size
+    return frames * height * width * int(bundle.unet.config.block_out_channels[0]) * bundle.unet.dtype.itemsize
+
+
+def _kept_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
+    """Bytes of an item's deep features that later steps reuse: the last up block's input, and changes of its skips."""
+    first, second = (int(width) for width in bundle.unet.config.block_out_channels[:2])
+    skips = len(bundle.unet.up_blocks[-1].resnets)
+    return _event_features(bundle, frames, grid) // first * (second + skips * first)
 
 
 def _twin_network(bundle: ModelBundle) -> SteeredUNet:
@@ -165,36 +198,71 @@ def _encode_peak(bundle: ModelBundle, pictures: int, height: int, width: int) ->
     return simulated_peak(lambda: encode_pixels(vae, pixels), held=[pixels])
 
 
-def _decode_peak(bundle: ModelBundle, grid: TileGrid, frames: int, chunk: int) -> int:
-    latents = torch.empty(frames, bundle.latent_channels, grid.size[1], grid.size[0], device="meta")
-    if isinstance(bundle.vae, AutoencoderKLTemporalDecoder):
-        decoder = TemporalDecoder(meta_twin(bundle.vae, keep_scalars=True), AllocatingOperators(), bundle.unet.dtype)
-        return simulated_peak(lambda: decoder.decode(latents, chunk), held=[latents])
-    vae = meta_twin(bundle.vae)
-    return simulated_peak(lambda: decode_latents(vae, latents, chunk).float(), held=[latents])
+def _embed_peak(bundle: ModelBundle, frames: int, height: int, width: int) -> int:
+    """Of the event stacks of a tile in both directions; they come in float32."""
+    control, factor = meta_twin(bundle.controlnet), bundle.vae_factor
+    shape = (2, frames, bundle.event_stack.num_channels, height * factor, width * factor)
+    stacks = torch.empty(shape, device="meta")
+    return simulated_peak(lambda: control.embed_events(stacks.to(bundle.unet.dtype)), held=[stacks])
 
 
-def _weights(bundle: ModelBundle) -> dict[str, int]:
+class _DecodePeaks(Mapping[int, int]):
+    """Bytes at the peak of decoding, by the number of bands; each is simulated when it is asked for.
+
+    An autoencoder of pictures knows no bands.
+    """
+
+    def __init__(self, bundle: ModelBundle, grid: TileGrid, frames: int, chunk: int) -> None:
+        self._temporal = isinstance(bundle.vae, AutoencoderKLTemporalDecoder)
+        self._vae = meta_twin(bundle.vae, keep_scalars=True)
+        self._dtype, self._chunk = bundle.unet.dtype, chunk
+        self._shape = (frames, bundle.latent_channels, grid.size[1], grid.size[0])
+        suiting = [number for number in _BANDS if grid.size[1] >= number * _LEAST_ROWS]
+        self._numbers = [1, *suiting] if self._temporal else [1]
+        self._known: dict[int, int] = {}
+
+    def __getitem__(self, bands: int) -> int:
+        if bands not in self._numbers:
+            raise KeyError(bands)
+        if bands not in self._known:
+            self._known[bands] = self._simulated(bands)
+        return self._known[bands]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def _simulated(self, bands: int) -> int:
+        latents = torch.empty(self._shape, device="meta")
+        if not self._temporal:
+            return simulated_peak(lambda: decode_latents(self._vae, latents, self._chunk).float(), held=[latents])
+        decoder = TemporalDecoder(self._vae, AllocatingOperators(), self._dtype)
+        return simulated_peak(lambda: decoder.decode(latents, self._chunk, bands), held=[latents])
+
+
+def _weights(bundle: ModelBundle, network: SteeredUNet) -> dict[str, int]:
     """Bytes of every network's weights on the device, by the names of `evfi.engine.memory.NEEDS`."""
     decoder = _bytes(bundle.vae.decoder)
     if isinstance(bundle.vae, AutoencoderKLTemporalDecoder) and bundle.vae.dtype != bundle.unet.dtype:
         decoder += decoder * bundle.unet.dtype.itemsize // bundle.vae.dtype.itemsize  # the copy that is decoded with
+    control, unet = network.blocks_of_networks()
     sizes = {
         "vae_encoder": _bytes(bundle.vae) - _bytes(bundle.vae.decoder),
         "vae_decoder": decoder,
-        "controlnet": _bytes(bundle.controlnet),
-        "unet": _bytes(bundle.unet),
+        "controlnet": sum(_nbytes(weight) for block in control for weight in block),
+        "unet": sum(_nbytes(weight) for block in unet for weight in block),
+        UNUSED: sum(map(_nbytes, network.unused())),
     }
+    known = sum(sizes[name] for name in ("controlnet", "unet", UNUSED))
+    sizes[ALWAYS] = _bytes(bundle.controlnet) + _bytes(bundle.unet) - known
     return sizes if bundle.image_encoder is None else {"image_encoder": _bytes(bundle.image_encoder), **sizes}
 
 
 def _bytes(module: Any) -> int:
-    return sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))
+    return sum(map(_nbytes, (*module.parameters(), *module.buffers())))
 
 
-def _block_bytes(bundle: ModelBundle) -> list[int]:
-    """Weights of the blocks of ControlNet and UNet, in the order of their use, around once."""
-    control, unet = bundle.controlnet, bundle.unet
-    order = [*control.down_blocks, control.mid_block, *unet.down_blocks, unet.mid_block, *unet.up_blocks]
-    sizes = [_bytes(block) for block in order]
-    return [*sizes, sizes[0]]
+def _nbytes(weight: Tensor) -> int:
+    return weight.numel() * weight.element_size()

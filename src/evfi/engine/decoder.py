@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evfi.engine.layers import ResidualBlock, convolve, convolve_frames
-from evfi.engine.network import enlarged
+from evfi.engine import bands as banded
+from evfi.engine.layers import ResidualBlock, convolve, convolve_frames, enlarged
 from evfi.engine.operators import Feature, Operators
 
 
@@ -48,28 +48,53 @@ class TemporalDecoder:
             for up in decoder.up_blocks
         ]
 
-    def decode(self, latents: Tensor, chunk: int) -> Tensor:
-        """Scaled latents [F, C, h, w] to pixels float32 [F, 3, H, W], `chunk` frames at a time."""
-        parts = (latents / self._scaling_factor).to(self._dtype).split(chunk)
-        return torch.cat([self._decode(part.permute(0, 2, 3, 1).contiguous()[None]).float() for part in parts])
+    def decode(self, latents: Tensor, chunk: int, bands: int = 1) -> Tensor:
+        """Decode the frames of a window.
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        decoder, run = self.module, self._operators
+        Args:
+            latents: scaled, [F, C, h, w].
+            chunk: frames at a time.
+            bands: that pictures are cut into beyond the middle block; more take less memory and a little more time.
+
+        Returns:
+            Pixels float32 [F, 3, H, W].
+        """
+        parts = (latents / self._scaling_factor).to(self._dtype).split(chunk)
+        rows = (part.permute(0, 2, 3, 1).contiguous()[None] for part in parts)
+        return torch.cat([self._decode(part, bands).float() for part in rows])
+
+    def _decode(self, latents: Tensor, bands: int) -> Tensor:
+        decoder = self.module
         hidden = Feature(convolve(latents, decoder.conv_in, bias=True))
         hidden = self._mid[0]([hidden], None)
         for attention, block in zip(
             decoder.mid_block.attentions, self._mid[1:], strict=False
         ):  # as diffusers pairs them
             hidden = block([self._attend(hidden, attention)], None)
+        made = self._grow(hidden) if bands == 1 else self._grow_in_bands(banded.cut(hidden.values, bands))
+        bias = decoder.time_conv_out.bias
+        return (convolve_frames(made, decoder.time_conv_out) + bias)[0].permute(0, 3, 1, 2)
+
+    def _grow(self, hidden: Feature) -> Tensor:
+        """From the middle block's result to the frames before the last mixing over time."""
         for blocks, upsampler in self._up:
             for block in blocks:
                 hidden = block([hidden], None)
             if upsampler is not None:
                 hidden = Feature(convolve(enlarged(hidden.values), upsampler, bias=True))
-        seen = run.group_norm([hidden], decoder.conv_norm_out, over_frames=False, silu=True)
-        made = convolve(seen, decoder.conv_out, bias=True)
-        bias = decoder.time_conv_out.bias
-        return (convolve_frames(made, decoder.time_conv_out) + bias)[0].permute(0, 3, 1, 2)
+        decoder = self.module
+        seen = self._operators.group_norm([hidden], decoder.conv_norm_out, over_frames=False, silu=True)
+        return convolve(seen, decoder.conv_out, bias=True)
+
+    def _grow_in_bands(self, bands: banded.Bands) -> Tensor:
+        """The same, band by band."""
+        run = self._operators
+        for blocks, upsampler in self._up:
+            for block in blocks:
+                bands = banded.residual_block(block, bands, run)
+            if upsampler is not None:
+                bands = banded.enlarge(bands, upsampler, run)
+        return banded.finish(bands, self.module.conv_norm_out, self.module.conv_out, run)
 
     def _attend(self, hidden: Feature, module: Any) -> Feature:
         """Self-attention over the pixels of each frame."""

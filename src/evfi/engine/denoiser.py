@@ -68,7 +68,7 @@ class FastDenoiser(GuidedDenoiser):
         self._config, self._network, self._runner, self._steps = config, network, runner, steps
         embeddings = torch.cat([self._embeddings[:, 0], torch.zeros_like(self._embeddings[:1, 0])])
         self._contexts = network.context_vectors(embeddings)  # forward, backward, without image
-        self._event_features = self._event_features.permute(0, 1, 3, 4, 2).contiguous()  # [2 T, F, h, w, C0]
+        self._event_features = self._event_features.permute(0, 1, 3, 4, 2)  # [2 T, F, h, w, C0], as they lie in memory
         self._step: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:

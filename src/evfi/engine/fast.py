@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -22,13 +24,12 @@ from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.denoiser import FastDenoiser, StepTable
 from evfi.engine.memory import Costs, MemoryPlan, Phase, Work, free_budget, lower_plan, make_plan
 from evfi.engine.network import SteeredUNet
-from evfi.engine.offload import Parcel, Residency
 from evfi.engine.operators import Operators, TorchOperators
+from evfi.engine.placement import Placement
 from evfi.engine.runner import Runner
-from evfi.errors import ResourceError
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import Conditioning, WindowInputs, window_grid
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
 from evfi.sampling.noise import NoiseSource
 from evfi.sampling.two_sided import OnStep, sample_window
 
@@ -56,11 +57,13 @@ class FastEngine:
                 if isinstance(bundle.vae, AutoencoderKLTemporalDecoder)
                 else None
             )
+            decoders = [bundle.vae.decoder] if self._decoder is None else [bundle.vae.decoder, self._decoder.module]
+            self._placement = Placement(bundle, self._network, decoders)
         self._runner = Runner(self._network, graphs=self._device.type == "cuda")
         self._steps = StepTable(self._network)
         self._needs: dict[object, tuple[Costs, Work]] = {}
         self._plans: dict[object, MemoryPlan] = {}
-        self._parcels: dict[str, Parcel] | None = None
+        self._phase: Phase = "condition"
 
     def sample(
         self,
@@ -74,46 +77,51 @@ class FastEngine:
         """See `Engine.sample`."""
 
         def attempt(plan: MemoryPlan | None) -> Tensor:
-            planned = config if plan is None else replace(config, batch_size=plan.items_per_call)
-            make = self._denoiser_maker(plan)
             self._enter(plan, "condition")
             return sample_window(
-                self._bundle, inputs, planned, noise, weights=weights, on_step=on_step, make_denoiser=make
+                self._bundle,
+                inputs,
+                config if plan is None else replace(config, batch_size=plan.items_per_call),
+                noise,
+                weights=weights,
+                on_step=on_step,
+                make_denoiser=partial(self._make_denoiser, plan),
+                encoded_at_once=ENCODED_AT_ONCE if plan is None else plan.encode_batch,
             )
 
         height, width = inputs.key_images.shape[-2:]
-        return self._planned((height, width, inputs.num_frames), config, "denoise", attempt)
+        return self._planned((height, width, inputs.num_frames), config, attempt)
 
     def decode(self, latents: Tensor, config: SamplingConfig) -> Tensor:
         """See `Engine.decode`."""
 
         def attempt(plan: MemoryPlan | None) -> Tensor:
-            if plan is not None and not plan.keep_graphs:
-                self._runner.forget()
-                torch.cuda.empty_cache()
             self._enter(plan, "decode")
             with torch.inference_mode():
                 if self._decoder is None:
                     return self._bundle.decode(latents, config.decode_chunk_size).float()
-                return self._decoder.decode(latents, config.decode_chunk_size)
+                return self._decoder.decode(latents, config.decode_chunk_size, 1 if plan is None else plan.decode_bands)
 
         factor = self._bundle.vae_factor
         height, width = (side * factor for side in latents.shape[-2:])
-        pixels = self._planned((height, width, len(latents)), config, "decode", attempt)
-        if self._parcels is not None:
-            Residency(self._parcels, {}).restore()  # others may use the bundle's networks
-        return pixels
+        return self._planned((height, width, len(latents)), config, attempt)
+
+    def restore(self) -> None:
+        """Bring all of the model's weights back onto the device, for others who use its networks."""
+        self._runner.forget()
+        self._placement.restore()
+
+    @property
+    def plan(self) -> MemoryPlan | None:
+        """The last plan; None where none was needed."""
+        return list(self._plans.values())[-1] if self._plans else None
 
     def describe(self) -> str:
         """The last plan in words; empty where none was needed."""
-        return list(self._plans.values())[-1].describe() if self._plans else ""
+        return "" if self.plan is None else self.plan.describe()
 
     def _planned(
-        self,
-        size: tuple[int, int, int],
-        config: SamplingConfig,
-        phase: Phase,
-        attempt: Callable[[MemoryPlan | None], Result],
+        self, size: tuple[int, int, int], config: SamplingConfig, attempt: Callable[[MemoryPlan | None], Result]
     ) -> Result:
         """Do a part of a window by its plan, and by lower ones where memory runs out."""
         if self._device.type != "cuda":
@@ -125,18 +133,17 @@ class FastEngine:
             config.tile_overlap,
             config.is_guided,
             config.decode_chunk_size,
+            config.reuse_interval > 1,
         )
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._make_plan(key, size, config)
-        costs, work = self._needs[key]
+        with capped_memory(self._device, self._max_memory):
+            plan = self._plans.pop(key, None) or self._make_plan(key, size, config)
+            costs, work = self._needs[key]
 
-        def lower(current: MemoryPlan) -> MemoryPlan | None:
-            self._runner.forget()
-            lowered = lower_plan(current, phase, costs, work)
-            return None if lowered is None or lowered.offload == "blocks" else lowered
+            def lower(current: MemoryPlan) -> MemoryPlan | None:
+                self._runner.forget()
+                return lower_plan(current, self._phase, costs, work)
 
-        result, self._plans[key] = run_with_backoff(attempt, plan, lower)
+            result, self._plans[key] = run_with_backoff(attempt, plan, lower)
         return result
 
     def _make_plan(self, key: object, size: tuple[int, int, int], config: SamplingConfig) -> MemoryPlan:
@@ -148,48 +155,45 @@ class FastEngine:
         if budget is None:
             budget = free_budget(self._device)
         plan = make_plan(costs, work, budget)
-        if plan.offload == "blocks":
-            raise ResourceError(
-                f"not enough GPU memory for frames of {width}x{height} px: {budget or 0} bytes may be used; use a lower "
-                "--upscale, fewer --insert, or a higher --max-memory"
-            )
         _log.info("%s", plan.describe().replace("\n", "; "))
         return plan
 
-    def _denoiser_maker(self, plan: MemoryPlan | None) -> Callable[..., FastDenoiser]:
-        def make(bundle: ModelBundle, conditioning: Conditioning, config: SamplingConfig) -> FastDenoiser:
-            self._enter(plan, "denoise")
-            return FastDenoiser(
-                bundle, conditioning, config, network=self._network, runner=self._runner, steps=self._steps
-            )
-
-        return make
+    def _make_denoiser(
+        self, plan: MemoryPlan | None, bundle: ModelBundle, conditioning: Conditioning, config: SamplingConfig
+    ) -> FastDenoiser:
+        self._enter(plan, "denoise")
+        return FastDenoiser(bundle, conditioning, config, network=self._network, runner=self._runner, steps=self._steps)
 
     def _enter(self, plan: MemoryPlan | None, phase: Phase) -> None:
-        """Have the networks that a phase needs on the GPU, and others off it where the plan says so."""
-        if plan is None or (plan.offload == "none" and self._parcels is None):
+        """Begin a phase: what was recorded is void if weights move, and weights go where the plan wants them."""
+        self._phase = phase
+        if plan is None:
             return
-        if self._parcels is None:
-            self._parcels = self._make_parcels()
-        with Residency(self._parcels, {phase: plan.residency[phase]}).phase(phase):
-            pass
+        if not plan.keep_graphs:
+            self._runner.forget()
+            torch.cuda.empty_cache()
+        self._runner.graphs = plan.graphs
+        self._placement.enter(plan, phase)
 
-    def _make_parcels(self) -> dict[str, Parcel]:
-        bundle = self._bundle
-        embedding = {id(part) for part in bundle.controlnet.controlnet_cond_embedding.parameters()}
-        decoders: list[Any] = [bundle.vae.decoder]
-        if self._decoder is not None:
-            decoders.append(self._decoder.module)
-        encoder = [part for name, part in bundle.vae.named_children() if name != "decoder"]
-        parcels = {
-            "vae_encoder": Parcel.of_modules(encoder),
-            "vae_decoder": Parcel.of_modules(decoders),
-            "controlnet": Parcel(part for part in bundle.controlnet.parameters() if id(part) not in embedding),
-            "unet": Parcel(bundle.unet.parameters()),
-        }
-        if bundle.image_encoder is not None:
-            parcels["image_encoder"] = Parcel.of_modules([bundle.image_encoder])
-        return parcels
+
+@contextmanager
+def capped_memory(device: torch.device, limit: int | None) -> Iterator[None]:
+    """Let PyTorch take no more than so many bytes of a GPU's memory for a while; what it holds unused counts, too.
+
+    Args:
+        device: the GPU.
+        limit: the most; None for no limit.
+    """
+    if limit is None:
+        yield
+        return
+    before = torch.cuda.get_per_process_memory_fraction(device)
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(limit / whole, 1.0), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before, device)
 
 
 def make_operators(device: torch.device) -> Operators:

@@ -96,6 +96,8 @@ class Footprint(TorchDispatchMode):
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func is _aten.scaled_dot_product_attention.default:
             return _fused_attention(*args[:3])
+        if func is _aten.upsample_nearest2d.vec:
+            return _enlarged(args[0], kwargs.get("scale_factors", args[2] if len(args) > 2 else None), args[1])
         if func._can_decompose():  # made of others, which are to be seen one by one
             with self:
                 result = func.decompose(*args, **kwargs)
@@ -117,6 +119,13 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return query.new_empty(shape)
     batch, heads, length, width = shape
     return query.new_empty(batch, length, heads, width).transpose(1, 2)
+
+
+def _enlarged(pictures: Tensor, factors: Any, size: Any) -> Tensor:
+    """What one kernel returns, in its input's layout; meta tensors go through an index and a copy instead."""
+    sides = size or [int(side * factor) for side, factor in zip(pictures.shape[2:], factors, strict=True)]
+    last = torch.channels_last if _is_channels_last(pictures, torch.channels_last) else torch.contiguous_format
+    return torch.empty(*pictures.shape[:2], *sides, dtype=pictures.dtype, device=pictures.device, memory_format=last)
 
 
 def _as_cudnn_lays_out(result: Tensor, args: Any) -> Tensor:

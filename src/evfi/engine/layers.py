@@ -14,7 +14,7 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -53,8 +53,22 @@ def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
     return made.permute(0, 2, 3, 4, 1).contiguous()
 
 
+def enlarged(values: Tensor) -> Tensor:
+    """[B, F, h, w, C] with every pixel repeated, [B, F, 2 h, 2 w, C]."""
+    return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
+
+
 class ResidualBlock:
-    """A `SpatioTemporalResBlock`: a residual block per frame, then one over frames, mixed."""
+    """A `SpatioTemporalResBlock`: a residual block per frame, then one over frames, mixed.
+
+    Attributes:
+        spatial: diffusers' block per frame.
+        temporal: its block over frames.
+        temporal_share: factor of what the latter changes.
+        offsets: give the vector added after each block's first convolution.
+        spatial_bias: added where the former's residual stream is summed up.
+        temporal_bias: likewise of the latter.
+    """
 
     def __init__(self, block: Any, operators: Operators, steps: StepVectors | None) -> None:
         """Take a block.
@@ -64,18 +78,18 @@ class ResidualBlock:
             operators: what runs the operations between convolutions.
             steps: collects what depends on the noise level; None for a network without one.
         """
-        self._spatial, self._temporal = block.spatial_res_block, block.temporal_res_block
+        self.spatial, self.temporal = block.spatial_res_block, block.temporal_res_block
         self._operators = operators
         share = float(torch.sigmoid(block.time_mixer.mix_factor.float()))
-        self._temporal_share = share if block.time_mixer.switch_spatial_to_temporal_mix else 1.0 - share
-        self._offsets = [
+        self.temporal_share = share if block.time_mixer.switch_spatial_to_temporal_mix else 1.0 - share
+        self.offsets = [
             _BiasOnly(part.conv1) if steps is None else steps.add(part.conv1, part.time_emb_proj)
-            for part in (self._spatial, self._temporal)
+            for part in (self.spatial, self.temporal)
         ]
-        self._spatial_bias = self._spatial.conv2.bias.float()
-        if self._spatial.conv_shortcut is not None:
-            self._spatial_bias = self._spatial_bias + self._spatial.conv_shortcut.bias.float()
-        self._temporal_bias = self._temporal.conv2.bias.float()
+        self.spatial_bias = self.spatial.conv2.bias.float()
+        if self.spatial.conv_shortcut is not None:
+            self.spatial_bias = self.spatial_bias + self.spatial.conv_shortcut.bias.float()
+        self.temporal_bias = self.temporal.conv2.bias.float()
 
     def __call__(self, sources: Sequence[Feature], step: Tensor | None) -> Feature:
         """Run the block.
@@ -85,24 +99,24 @@ class ResidualBlock:
             step: the step's vectors, from `StepVectors`.
         """
         run = self._operators
-        block = self._spatial
+        block = self.spatial
         hidden = run.group_norm(sources, block.norm1, over_frames=False, silu=True)
         hidden = convolve(hidden, block.conv1, bias=False)
-        offset = self._offsets[0](step)
+        offset = self.offsets[0](step)
         hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=False, silu=True, offset=offset)
         hidden = convolve(hidden, block.conv2, bias=False)
-        spatial = run.add(self._shortcut(sources), hidden, 1.0, self._spatial_bias)
-        block = self._temporal
+        spatial = run.add(self.shortcut(sources), hidden, 1.0, self.spatial_bias)
+        block = self.temporal
         hidden = run.group_norm([spatial], block.norm1, over_frames=True, silu=True)
         hidden = convolve_frames(hidden, block.conv1)
-        offset = self._offsets[1](step)
+        offset = self.offsets[1](step)
         hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=True, silu=True, offset=offset)
         hidden = convolve_frames(hidden, block.conv2)
-        return run.add(spatial.values, hidden, self._temporal_share, self._temporal_bias)
+        return run.add(spatial.values, hidden, self.temporal_share, self.temporal_bias)
 
-    def _shortcut(self, sources: Sequence[Feature]) -> Tensor:
+    def shortcut(self, sources: Sequence[Feature]) -> Tensor:
         """The block's input with as many channels as its output, without the bias of the projection to them."""
-        module = self._spatial.conv_shortcut
+        module = self.spatial.conv_shortcut
         if module is None:
             return sources[0].values
         weights = module.weight.flatten(1).split([source.values.shape[-1] for source in sources], dim=1)
@@ -164,7 +178,7 @@ class _TransformerLayer:
     ) -> None:
         self._spatial, self._temporal, self._spatial_share = spatial, temporal, spatial_share
         self._operators = operators
-        self._contexts = [contexts.add(block.attn2) for block in (spatial, temporal)]
+        self._contexts = [contexts.add(block.attn2, block.norm2) for block in (spatial, temporal)]
         self._qkv = [merge_qkv(block.attn1) for block in (spatial, temporal)]
 
     def __call__(self, stream: Tensor, shape: torch.Size, context: Tensor, positions: Tensor) -> Tensor:
@@ -212,6 +226,12 @@ class StepVectors:
 
         return pick
 
+    def weights(self) -> Iterator[Tensor]:
+        """What `compute` reads."""
+        for convolution, projection in self._parts:
+            yield convolution.bias
+            yield from projection.parameters()
+
     def compute(self, embedding: Tensor) -> Tensor:
         """All vectors float32 [length] of a noise level, given its embedding [1, time channels]."""
         active = F.silu(embedding)
@@ -225,14 +245,26 @@ class ContextVectors:
 
     def __init__(self) -> None:
         self._parts: list[Any] = []
+        self._unused: list[Any] = []
         self.length = 0
 
-    def add(self, attention: Any) -> Callable[[Tensor], Tensor]:
-        """Register a cross-attention; returns what picks its vectors [B, C] out of the items'."""
+    def add(self, attention: Any, norm: Any) -> Callable[[Tensor], Tensor]:
+        """Register a cross-attention and the norm of its queries; returns what picks its vectors [B, C] from the items'."""
         place = slice(self.length, self.length + attention.to_out[0].out_features)
         self._parts.append(attention)
+        self._unused += [attention.to_q, attention.to_k, norm]
         self.length = place.stop
         return lambda context: context[:, place]
+
+    def weights(self) -> Iterator[Tensor]:
+        """What `compute` reads."""
+        for part in self._parts:
+            yield from (*part.to_v.parameters(), *part.to_out[0].parameters())
+
+    def unused(self) -> Iterator[Tensor]:
+        """What no result depends on."""
+        for module in self._unused:
+            yield from module.parameters()
 
     def compute(self, embeddings: Tensor) -> Tensor:
         """All vectors float32 [K, length] of key images' embeddings [K, D]."""

@@ -11,13 +11,14 @@ Conventions: sizes are bytes of GPU memory that PyTorch takes for tensors. The d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import torch
 
 from evfi.errors import ConfigError, ResourceError
+from evfi.sampling.config import ENCODED_AT_ONCE
 
 GIB: Final = 2**30
 _UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": GIB}
@@ -31,6 +32,12 @@ NEEDS: Final[Mapping[Phase, tuple[str, ...]]] = {
     "decode": ("vae_decoder",),
 }
 """The networks that each phase uses."""
+
+ALWAYS: Final = "rest"
+"""Weights that never leave: the small parts of ControlNet and UNet outside their blocks."""
+
+UNUSED: Final = "unused"
+"""Weights that no result of the fast engine depends on."""
 
 _DOING: Final = {"condition": "encoding", "denoise": "denoising", "decode": "decoding"}
 _SPOKEN: Final = {
@@ -119,8 +126,9 @@ class Costs:
     """What the phases of a window take, in bytes; found by simulation.
 
     Attributes:
-        weights: of each network.
-        held: what stays from the condition phase to the last step: features of events, latents of tiles, vectors.
+        weights: of each network, ControlNet and UNet by their blocks; beside them `ALWAYS` and `UNUSED`.
+        held: what stays from the condition phase to the last step: features of events, and deep features that are reused.
+        embed: embedding the event stacks of a tile.
         encode: encoding a number of pictures at once.
         denoise: one network call of a number of items.
         decode: decoding, by the number of bands that a frame is cut into.
@@ -129,6 +137,7 @@ class Costs:
 
     weights: Mapping[str, int]
     held: int
+    embed: int
     encode: Linear
     denoise: Linear
     decode: Mapping[int, int]
@@ -151,7 +160,8 @@ class MemoryPlan:
         residency: the networks that lie on the GPU in each phase.
         graphs: CUDA graphs may be used: the denoising networks do not move while they are in use.
         keep_graphs: they may be kept from window to window: the denoising networks never move, and there is room.
-        estimates: bytes of tensors at the peak of each phase.
+        estimates: bytes at the peak of each phase: tensors, and what graphs hold that are kept.
+        recorded: bytes that graphs hold while no network call is made.
         budget: bytes that may be taken; None if there is no limit.
     """
 
@@ -163,18 +173,25 @@ class MemoryPlan:
     graphs: bool
     keep_graphs: bool
     estimates: Mapping[Phase, int]
+    recorded: int
     budget: int | None
 
     @property
     def peak(self) -> int:
-        """Bytes of tensors at the highest peak."""
+        """Bytes at the highest peak."""
         return max(self.estimates.values())
+
+    @property
+    def peak_of_tensors(self) -> int:
+        """The same without what graphs hold, which PyTorch does not count as allocated."""
+        return max(size - (self.recorded if phase != "denoise" else 0) for phase, size in self.estimates.items())
 
     def describe(self) -> str:
         """The plan for users, one to four lines."""
         highest = max(self.estimates, key=lambda phase: self.estimates[phase])
         limit = "" if self.budget is None else f" of {in_gib(self.budget)}"
-        lines = [f"about {in_gib(self.peak)}{limit} GPU memory at most, while {_DOING[highest]}"]
+        graphs = f", {in_gib(self.recorded)} of it for CUDA graphs" if self.recorded else ""
+        lines = [f"about {in_gib(self.peak)}{limit} GPU memory at most, while {_DOING[highest]}{graphs}"]
         cut = f"; frames are decoded in {self.decode_bands} bands" if self.decode_bands > 1 else ""
         lines.append(f"{self.items_per_call} tiles × directions × guidance halves per network call{cut}")
         if self.offload != "none":
@@ -229,8 +246,8 @@ def make_plan(costs: Costs, work: Work, budget: int | None) -> MemoryPlan:
     sizes = call_sizes(work)
     for offload, keep_graphs in _WAYS:
         for size in sizes:
-            if (offload == "none" or keep_graphs) and 2 * size < sizes[0]:
-                continue  # small calls cost more than networks that leave or graphs that are made anew
+            if (keep_graphs and size < sizes[0]) or (offload == "none" and 2 * size < sizes[0]):
+                continue  # small calls cost more than graphs that are made anew or networks that leave
             plan = _fitted(costs, work, budget, size, offload, keep_graphs=keep_graphs)
             if plan is not None:
                 return plan
@@ -259,14 +276,14 @@ def lower_plan(plan: MemoryPlan, phase: Phase, costs: Costs, work: Work) -> Memo
     elif phase == "decode" and (finer := [bands for bands in sorted(costs.decode) if bands > plan.decode_bands]):
         changed = replace(plan, decode_bands=finer[0])
     elif plan.offload == "none":
-        changed = replace(plan, offload="idle", residency=dict(NEEDS), keep_graphs=False)
+        changed = replace(plan, offload="idle", residency=_lean("idle"), keep_graphs=False)
     elif plan.keep_graphs or plan.residency != _lean(plan.offload):
         changed = replace(plan, residency=_lean(plan.offload), keep_graphs=False)
     elif plan.offload == "idle" and phase == "denoise":
         changed = replace(plan, offload="blocks", residency=_lean("blocks"), graphs=False)
     else:
         return None
-    return replace(changed, estimates=_estimates(costs, changed))
+    return _estimated(costs, changed)
 
 
 def call_sizes(work: Work) -> list[int]:
@@ -298,33 +315,28 @@ def _fitted(
     plan = MemoryPlan(
         items_per_call=size,
         encode_batch=1,
-        decode_bands=max(costs.decode),
+        decode_bands=1,
         offload=offload,
         residency=_residency(costs, offload, keep_graphs=keep_graphs),
         graphs=offload != "blocks",
         keep_graphs=keep_graphs,
         estimates={},
+        recorded=costs.denoise.at(size) if keep_graphs else 0,
         budget=budget,
     )
-    if not _fits(costs, plan):
+    pictures = _first(lambda number: _fits(costs, replace(plan, encode_batch=number), "condition"), _halvings(work))
+    bands = _first(lambda number: _fits(costs, replace(plan, decode_bands=number), "decode"), sorted(costs.decode))
+    if pictures is None or bands is None or not _fits(costs, plan, "denoise"):
         return None
-    for number in _halvings(work.pictures):
-        if _fits(costs, replace(plan, encode_batch=number)):
-            plan = replace(plan, encode_batch=number)
-            break
-    for bands in sorted(costs.decode):
-        if _fits(costs, replace(plan, decode_bands=bands)):
-            plan = replace(plan, decode_bands=bands)
-            break
-    return replace(plan, estimates=_estimates(costs, plan))
+    return _estimated(costs, replace(plan, encode_batch=pictures, decode_bands=bands))
 
 
-_MOST_ENCODED: Final = 8
-"""Pictures encoded at once; a picture alone already fills a GPU."""
+def _first(suits: Callable[[int], bool], numbers: Iterable[int]) -> int | None:
+    return next((number for number in numbers if suits(number)), None)
 
 
-def _halvings(pictures: int) -> Iterator[int]:
-    number = min(pictures, _MOST_ENCODED)
+def _halvings(work: Work) -> Iterator[int]:
+    number = min(work.pictures, ENCODED_AT_ONCE)
     while number >= 1:
         yield number
         number //= 2
@@ -334,30 +346,37 @@ def _residency(costs: Costs, offload: Offload, *, keep_graphs: bool) -> Mapping[
     if offload == "none":
         return {phase: tuple(costs.weights) for phase in NEEDS}
     if keep_graphs:  # the denoising networks stay where they are
-        return {phase: tuple(dict.fromkeys((*names, *NEEDS["denoise"]))) for phase, names in NEEDS.items()}
+        return {phase: tuple(dict.fromkeys((*names, *NEEDS["denoise"], ALWAYS))) for phase, names in NEEDS.items()}
     return _lean(offload)
 
 
 def _lean(offload: Offload) -> Mapping[Phase, tuple[str, ...]]:
     """Each phase with its own networks alone; streamed ones are never there as a whole."""
-    return {phase: () if offload == "blocks" and phase == "denoise" else names for phase, names in NEEDS.items()}
+    streamed = NEEDS["denoise"] if offload == "blocks" else ()
+    return {phase: (*(name for name in names if name not in streamed), ALWAYS) for phase, names in NEEDS.items()}
 
 
-def _estimates(costs: Costs, plan: MemoryPlan) -> dict[Phase, int]:
-    """Bytes of tensors at the peak of each phase."""
-    call = costs.denoise.at(plan.items_per_call)
-    recorded = call if plan.graphs and plan.keep_graphs else 0
-    streamed = costs.streamed if plan.offload == "blocks" else 0
-    own: dict[Phase, int] = {
-        "condition": costs.held + costs.encode.at(plan.encode_batch) + recorded,
-        "denoise": costs.held + call + streamed,
-        "decode": costs.decode[plan.decode_bands] + recorded,
-    }
-    return {phase: size + costs.total(plan.residency[phase]) for phase, size in own.items()}
+def _estimate(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
+    """Bytes at the peak of a phase."""
+    if phase == "condition":
+        own = costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + plan.recorded
+    elif phase == "denoise":
+        own = costs.held + costs.denoise.at(plan.items_per_call)
+        own += costs.streamed if plan.offload == "blocks" else 0
+    else:
+        own = costs.decode[plan.decode_bands] + plan.recorded
+    return own + costs.total(plan.residency[phase])
 
 
-def _fits(costs: Costs, plan: MemoryPlan) -> bool:
-    return plan.budget is None or _with_margin(max(_estimates(costs, plan).values())) <= plan.budget
+def _estimated(costs: Costs, plan: MemoryPlan) -> MemoryPlan:
+    """The plan with what it takes."""
+    recorded = costs.denoise.at(plan.items_per_call) if plan.keep_graphs else 0
+    plan = replace(plan, recorded=recorded)
+    return replace(plan, estimates={phase: _estimate(costs, plan, phase) for phase in NEEDS})
+
+
+def _fits(costs: Costs, plan: MemoryPlan, phase: Phase) -> bool:
+    return plan.budget is None or _with_margin(_estimate(costs, plan, phase)) <= plan.budget
 
 
 def _with_margin(size: int) -> int:
@@ -369,5 +388,4 @@ def _least(costs: Costs) -> int:
     """The least memory that would do."""
     plan = _fitted(costs, Work(1, 1, 1), None, 1, "blocks", keep_graphs=False)
     assert plan is not None
-    smallest = replace(plan, encode_batch=1, decode_bands=max(costs.decode))
-    return _with_margin(max(_estimates(costs, smallest).values()))
+    return _with_margin(_estimated(costs, replace(plan, decode_bands=max(costs.decode))).peak)

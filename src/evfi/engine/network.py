@@ -7,7 +7,8 @@ What depends on the noise level and on the key images alone is computed beforeha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,13 +18,16 @@ from evfi.engine.layers import (
     ResidualBlock,
     StepVectors,
     Transformer,
-    as_pictures,
     convolve,
-    from_pictures,
+    enlarged,
 )
+from evfi.engine.offload import BlockStreamer
 from evfi.engine.operators import Feature, Operators
 from evfi.models.controlnet import EventControlNet
 from evfi.models.unet import EventUNet, time_embedding
+
+_Within: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Surrounds the use of the block of that number."""
 
 
 class Constants(NamedTuple):
@@ -41,7 +45,13 @@ class KeptFeatures(NamedTuple):
 
 
 class SteeredUNet:
-    """The UNet steered by the event ControlNet."""
+    """The UNet steered by the event ControlNet.
+
+    Attributes:
+        streamer: brings the weights of `blocks()` while they are used; None where they lie on the device.
+    """
+
+    streamer: BlockStreamer | None
 
     def __init__(self, controlnet: EventControlNet, unet: EventUNet, operators: Operators) -> None:
         """Take the networks, in evaluation mode, with channels-last convolution weights.
@@ -51,11 +61,39 @@ class SteeredUNet:
             unet: the UNet.
             operators: what runs the operations between convolutions and products.
         """
+        self.streamer = None
         self._unet, self._controlnet, self._operators = unet, controlnet, operators
-        self._control = _EncoderHalf(controlnet, operators)
-        self._encoder = _EncoderHalf(unet, operators)
+        self._blocks: list[Any] = []  # in the order of their use
+        self._control = _EncoderHalf(controlnet, operators, self._within)
+        self._blocks += [*controlnet.down_blocks, controlnet.mid_block]
+        self._encoder = _EncoderHalf(unet, operators, self._within, first_block=len(self._blocks))
+        self._blocks += [*unet.down_blocks, unet.mid_block]
+        self._first_up = len(self._blocks)
         self._up = [_UpBlock(block, self._encoder, operators) for block in unet.up_blocks]
+        self._blocks += unet.up_blocks
         self._num_first_skips = len(unet.up_blocks[-1].resnets)
+
+    def blocks(self) -> list[list[Tensor]]:
+        """Weights that are used within one block each, in the order of their use; vectors can be made without them."""
+        elsewhere = {id(weight) for weight in self.unused()}
+        for half in (self._control, self._encoder):
+            elsewhere.update(id(weight) for weight in (*half.steps.weights(), *half.contexts.weights()))
+        return [
+            [weight for weight in block.parameters() if id(weight) not in elsewhere and weight.numel() > 1]
+            for block in self._blocks
+        ]
+
+    def blocks_of_networks(self) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+        """`blocks`, those of the ControlNet and those of the UNet."""
+        number, blocks = len(self._controlnet.down_blocks) + 1, self.blocks()
+        return blocks[:number], blocks[number:]
+
+    def unused(self) -> list[Tensor]:
+        """Weights that nothing here needs: queries and keys of attention to a single key, and the norms before it."""
+        return [*self._control.contexts.unused(), *self._encoder.contexts.unused()]
+
+    def _within(self, block: int) -> AbstractContextManager[None]:
+        return nullcontext() if self.streamer is None else self.streamer.block(block)
 
     def step_vectors(self, timestep: Tensor, added_time_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Of a noise level, for ControlNet and UNet.
@@ -104,8 +142,9 @@ class SteeredUNet:
             skips.append(self._operators.add(hidden.values, change, controlnet_scale * (number - block), bias))
         hidden = self._encoder.run_mid(hidden, constants)
         hidden = self._operators.add(hidden.values, mid_residual[0], controlnet_scale, mid_residual[1])
-        for up in self._up[:-1]:
-            hidden = up(hidden, skips, constants)
+        for number, up in enumerate(self._up[:-1], self._first_up):
+            with self._within(number):
+                hidden = up(hidden, skips, constants)
         if keep is not None:
             keep(KeptFeatures(hidden, changes))
         return self._finish(hidden, skips, constants)
@@ -121,7 +160,8 @@ class SteeredUNet:
         return self._finish(kept.hidden, skips, constants)
 
     def _finish(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Tensor:
-        hidden = self._up[-1](hidden, skips, constants)
+        with self._within(len(self._blocks) - 1):
+            hidden = self._up[-1](hidden, skips, constants)
         seen = self._operators.group_norm([hidden], self._unet.conv_norm_out, over_frames=False, silu=True)
         return convolve(seen, self._unet.conv_out, bias=True)
 
@@ -141,7 +181,8 @@ class SteeredUNet:
 class _EncoderHalf:
     """The half that UNet and ControlNet have in common."""
 
-    def __init__(self, network: Any, operators: Operators) -> None:
+    def __init__(self, network: Any, operators: Operators, within: _Within, first_block: int = 0) -> None:
+        self._within, self._first_block = within, first_block
         self.steps, self.contexts = StepVectors(), ContextVectors()
         self._network, self._operators = network, operators
         self._down = [
@@ -168,19 +209,21 @@ class _EncoderHalf:
             hidden = self._operators.add(events, convolve(sample, convolution, bias=False), 1.0, convolution.bias)
         yield hidden, 0
         for number, (layers, downsampler) in enumerate(self._down):
-            for residual, transformer in layers:
-                hidden = residual([hidden], constants.step)
-                if transformer is not None:
-                    hidden = transformer(hidden, constants.context)
-                yield hidden, number
-            if downsampler is not None:
-                hidden = Feature(convolve(hidden.values, downsampler, bias=True))
-                yield hidden, number
+            with self._within(self._first_block + number):
+                for residual, transformer in layers:
+                    hidden = residual([hidden], constants.step)
+                    if transformer is not None:
+                        hidden = transformer(hidden, constants.context)
+                    yield hidden, number
+                if downsampler is not None:
+                    hidden = Feature(convolve(hidden.values, downsampler, bias=True))
+                    yield hidden, number
 
     def run_mid(self, hidden: Feature, constants: Constants) -> Feature:
-        hidden = self._mid[0]([hidden], constants.step)
-        for transformer, residual in zip(self._mid_attentions, self._mid[1:], strict=True):
-            hidden = residual([transformer(hidden, constants.context)], constants.step)
+        with self._within(self._first_block + len(self._down)):
+            hidden = self._mid[0]([hidden], constants.step)
+            for transformer, residual in zip(self._mid_attentions, self._mid[1:], strict=True):
+                hidden = residual([transformer(hidden, constants.context)], constants.step)
         return hidden
 
 
@@ -200,11 +243,6 @@ class _UpBlock:
         if self._upsampler is not None:
             hidden = Feature(convolve(enlarged(hidden.values), self._upsampler, bias=True))
         return hidden
-
-
-def enlarged(values: Tensor) -> Tensor:
-    """[B, F, h, w, C] with every pixel repeated, [B, F, 2 h, 2 w, C]."""
-    return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
 
 
 def _layers(

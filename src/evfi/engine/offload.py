@@ -11,7 +11,7 @@ when a parcel returns: CUDA graphs that were made before are void.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -85,38 +85,6 @@ def _host_copy(storage: torch.UntypedStorage) -> Tensor:
     """A storage's bytes in the host's memory, pinned where that speeds up copies to a GPU."""
     copied = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=storage.device.type == "cuda")
     return copied.copy_(_bytes_of(storage))
-
-
-class Residency:
-    """Which of several parcels lie on the device in which phase of the work."""
-
-    def __init__(self, parcels: Mapping[str, Parcel], phases: Mapping[str, Iterable[str]]) -> None:
-        """Take parcels and what each phase needs.
-
-        Args:
-            parcels: by the name of what they belong to.
-            phases: per phase the names of the parcels that are to lie on the device; all others leave.
-        """
-        self._parcels = dict(parcels)
-        self._phases = {phase: frozenset(names) for phase, names in phases.items()}
-        unknown = set().union(*self._phases.values()) - set(parcels)
-        assert not unknown, f"no such parcels: {', '.join(sorted(unknown))}"
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Have what a phase needs on the device while it lasts; what leaves does so first, to make room."""
-        wanted = self._phases[name]
-        for key, parcel in self._parcels.items():
-            if key not in wanted:
-                parcel.leave()
-        for key in wanted:
-            self._parcels[key].enter()
-        yield
-
-    def restore(self) -> None:
-        """Bring everything back onto the device."""
-        for parcel in self._parcels.values():
-            parcel.enter()
 
 
 class BlockStreamer:

@@ -77,6 +77,17 @@ class Operators(Protocol):
     ) -> Tensor:
         """See `TorchOperators.group_norm`."""
 
+    def sums(self, feature: Feature) -> Tensor:
+        """See `TorchOperators.sums`."""
+
+    def norm_coefficients(
+        self, sums: Tensor, pixels: int, norm: nn.GroupNorm, *, frames: int, offset: Tensor | None = None
+    ) -> Tensor:
+        """See `TorchOperators.norm_coefficients`."""
+
+    def scale_shift(self, values: Tensor, coefficients: Tensor, *, silu: bool) -> Tensor:
+        """See `TorchOperators.scale_shift`."""
+
     def layer_norm(
         self,
         stream: Tensor,
@@ -148,6 +159,54 @@ class TorchOperators:
         if silu:
             made = F.silu(made, inplace=True)
         return made.permute(0, 2, 3, 1).reshape(values.shape)
+
+    def sums(self, feature: Feature) -> Tensor:
+        """What `Feature.sums` is, made if it is not known."""
+        if feature.sums is not None:
+            return feature.sums
+        values = feature.values.flatten(0, 1).flatten(1, 2).float()  # [B F, h w, C]
+        return torch.stack([values.sum(1), values.square().sum(1)], dim=1).unsqueeze(1)
+
+    def norm_coefficients(
+        self, sums: Tensor, pixels: int, norm: nn.GroupNorm, *, frames: int, offset: Tensor | None = None
+    ) -> Tensor:
+        """The factor and the shift that group normalisation comes down to, for activations that are made piece by piece.
+
+        Args:
+            sums: float32 [B F, chunks, 2, C], of all pieces.
+            pixels: of a frame, all pieces together.
+            norm: number of groups, scale and shift.
+            frames: that are normalised together: 1, or all of an item.
+            offset: float32 [C] added to values first.
+
+        Returns:
+            Float32 [B F / frames, 2, C]: values · factor + shift, the offset included.
+        """
+        totals = sums.unflatten(0, (-1, frames)).sum((1, 2)).double()  # [items, 2, C]
+        added = totals.new_zeros(totals.shape[-1]) if offset is None else offset.double()
+        number = frames * pixels
+        total = totals[:, 0] + number * added
+        squares = totals[:, 1] + 2 * added * totals[:, 0] + number * added.square()
+        mean, square = (
+            part.unflatten(1, (norm.num_groups, -1)).mean(2) / number for part in (total, squares)
+        )  # [items, groups]
+        width = len(added) // norm.num_groups
+        mean, square = (part.repeat_interleave(width, dim=1) for part in (mean, square))
+        factor = norm.weight.double() * (square - mean.square()).clamp(min=0).add(norm.eps).rsqrt()
+        return torch.stack([factor, norm.bias.double() + (added - mean) * factor], dim=1).float()
+
+    def scale_shift(self, values: Tensor, coefficients: Tensor, *, silu: bool) -> Tensor:
+        """values · factor + shift; x · sigmoid(x) may follow.
+
+        Args:
+            values: [B, F, h, w, C].
+            coefficients: float32 [items, 2, C], for consecutive frames of equal number.
+            silu: whether it follows.
+        """
+        per_item = values.shape[0] * values.shape[1] // len(coefficients)
+        factor, shift = coefficients.repeat_interleave(per_item, dim=0).to(values.dtype)[:, :, None, None].unbind(1)
+        made = torch.addcmul(shift, values.flatten(0, 1), factor)
+        return (F.silu(made, inplace=True) if silu else made).view(values.shape)
 
     def layer_norm(
         self,

@@ -48,22 +48,26 @@ class _Recorded:
 
 
 class Runner:
-    """Calls one steered UNet."""
+    """Calls one steered UNet.
+
+    Attributes:
+        graphs: whether calls are recorded and replayed; weights must not move while records are kept.
+    """
 
     def __init__(self, network: SteeredUNet, *, graphs: bool) -> None:
         """Take a network.
 
         Args:
             network: the network.
-            graphs: record CUDA graphs; its weights must not move then.
+            graphs: see the attribute.
         """
-        self._network, self._graphs = network, graphs
+        self._network, self.graphs = network, graphs
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
         self._pool: Any = None
 
     def __call__(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
         """v-predictions [B, F, h, w, out_channels]; where graphs are used they are valid until the next call."""
-        if not self._graphs:
+        if not self.graphs:
             return self._run(inputs, controlnet_scale)
         key = (inputs.sample.shape, inputs.sample.dtype, controlnet_scale)
         recorded = self._recorded.get(key)

@@ -57,46 +57,30 @@ class TritonOperators:
     ) -> Tensor:
         """See `TorchOperators.group_norm`."""
         batch, frames, height, width, _ = sources[0].values.shape
-        pixels, per_item = height * width, frames if over_frames else 1
-        widths = [source.values.shape[-1] for source in sources]
-        sums = [self._sums(source.values) if source.sums is None else source.sums for source in sources]
-        channels = sum(widths)
+        per_item = frames if over_frames else 1
+        coefficients = _coefficients([self.sums(source) for source in sources], height * width, norm, per_item, offset)
+        channels = sum(source.values.shape[-1] for source in sources)
         made = sources[0].values.new_empty(batch, frames, height, width, channels)
-        coefficients = torch.empty(batch * frames // per_item, 2, channels, device=made.device, dtype=torch.float32)
-        group_width = channels // norm.num_groups
-        kernels.group_coefficients[(len(coefficients), norm.num_groups)](
-            sums[0],
-            sums[-1],
-            norm.weight,
-            norm.bias,
-            coefficients if offset is None else offset,
-            coefficients,
-            per_item * sums[0].shape[1],
-            float(per_item * pixels),
-            widths[0],
-            channels - widths[0],
-            group_width,
-            norm.eps,
-            HAS_OFFSET=offset is not None,
-            BLOCK_ROWS=_ROWS,
-            BLOCK_CHANNELS=_power_of_two(group_width),
-        )
         first = 0
-        for source, own in zip(sources, widths, strict=True):
-            kernels.scale_shift[(_parts(pixels, _ROWS), batch * frames, _parts(own, _CHANNELS))](
-                source.values,
-                coefficients,
-                made,
-                pixels,
-                own,
-                channels,
-                first,
-                per_item,
-                SILU=silu,
-                BLOCK_ROWS=_ROWS,
-                BLOCK_CHANNELS=_CHANNELS,
-            )
-            first += own
+        for source in sources:
+            _scale_shift(source.values, coefficients, made, first, silu=silu)
+            first += source.values.shape[-1]
+        return made
+
+    def sums(self, feature: Feature) -> Tensor:
+        """See `TorchOperators.sums`."""
+        return self._sums(feature.values) if feature.sums is None else feature.sums
+
+    def norm_coefficients(
+        self, sums: Tensor, pixels: int, norm: nn.GroupNorm, *, frames: int, offset: Tensor | None = None
+    ) -> Tensor:
+        """See `TorchOperators.norm_coefficients`."""
+        return _coefficients([sums], pixels, norm, frames, offset)
+
+    def scale_shift(self, values: Tensor, coefficients: Tensor, *, silu: bool) -> Tensor:
+        """See `TorchOperators.scale_shift`."""
+        made = torch.empty_like(values)
+        _scale_shift(values, coefficients, made, 0, silu=silu)
         return made
 
     def layer_norm(
@@ -229,6 +213,53 @@ class TritonOperators:
             BLOCK_CHANNELS=_CHANNELS,
         )
         return sums
+
+
+def _coefficients(
+    sums: Sequence[Tensor], pixels: int, norm: nn.GroupNorm, per_item: int, offset: Tensor | None
+) -> Tensor:
+    """Factor and shift float32 [items, 2, C] of one or two sources, whose channels follow each other."""
+    first, last = sums[0], sums[-1]
+    channels = sum(own.shape[-1] for own in sums)
+    made = first.new_empty(len(first) // per_item, 2, channels)
+    group_width = channels // norm.num_groups
+    kernels.group_coefficients[(len(made), norm.num_groups)](
+        first,
+        last,
+        norm.weight,
+        norm.bias,
+        made if offset is None else offset,
+        made,
+        per_item * first.shape[1],
+        float(per_item * pixels),
+        first.shape[-1],
+        channels - first.shape[-1],
+        group_width,
+        norm.eps,
+        HAS_OFFSET=offset is not None,
+        BLOCK_ROWS=_ROWS,
+        BLOCK_CHANNELS=_power_of_two(group_width),
+    )
+    return made
+
+
+def _scale_shift(values: Tensor, coefficients: Tensor, out: Tensor, first_channel: int, *, silu: bool) -> None:
+    """Write one source's normalised values into the channels of `out` from `first_channel` on."""
+    batch, frames, height, width, channels = values.shape
+    grid = (_parts(height * width, _ROWS), batch * frames, _parts(channels, _CHANNELS))
+    kernels.scale_shift[grid](
+        values,
+        coefficients,
+        out,
+        height * width,
+        channels,
+        out.shape[-1],
+        first_channel,
+        batch * frames // len(coefficients),
+        SILU=silu,
+        BLOCK_ROWS=_ROWS,
+        BLOCK_CHANNELS=_CHANNELS,
+    )
 
 
 def _suits_gated_product(rows: Tensor, module: nn.Linear) -> bool:

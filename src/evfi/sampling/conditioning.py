@@ -9,7 +9,7 @@ factor. Wherever a tensor has an axis of length 2 for the passes, forward comes 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,11 @@ from torch import Tensor, nn
 
 from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
 from evfi.sampling.noise import to_device
 from evfi.sampling.tiling import TileGrid, tile_grid
 
 CLIP_SIDE_PX = 224
-_ENCODED_AT_ONCE: Final = 4
-"""Tiles per call of the autoencoder: a tile of 512x320 px takes about 0.5 GiB in float32, and more at once is not faster."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -54,7 +52,7 @@ class Conditioning:
         grid: the tiles.
         image_embeddings: [2, 1, D], CLIP embeddings of the key images.
         image_latents: [T, 2, C, h, w], the key images' latents per tile.
-        event_features: [T, 2, F, C0, h, w], the embedded event stacks per tile.
+        event_features: [T, 2, F, C0, h, w], the embedded event stacks per tile; channels lie last in memory.
         added_time_ids: [3], (fps - 1, motion bucket id, noise augmentation strength).
     """
 
@@ -83,7 +81,12 @@ def window_grid(bundle: ModelBundle, height: int, width: int, config: SamplingCo
 
 
 def encode_conditioning(
-    bundle: ModelBundle, inputs: WindowInputs, grid: TileGrid, config: SamplingConfig, image_noise: Tensor
+    bundle: ModelBundle,
+    inputs: WindowInputs,
+    grid: TileGrid,
+    config: SamplingConfig,
+    image_noise: Tensor,
+    encoded_at_once: int = ENCODED_AT_ONCE,
 ) -> Conditioning:
     """Encode key images and event stacks of a window, per tile.
 
@@ -93,6 +96,7 @@ def encode_conditioning(
         grid: its tiles.
         config: the noise strength and what the network is told.
         image_noise: standard normal noise [1, 3, H, W], added to both key images.
+        encoded_at_once: tiles per call of the autoencoder.
     """
     device, dtype = bundle.unet.device, bundle.unet.dtype
     images = inputs.key_images.to(device, torch.float32)
@@ -100,15 +104,12 @@ def encode_conditioning(
     noisy = noisy + config.noise_aug_strength * extended(
         to_device(image_noise, device), grid, bundle.vae_factor, "constant"
     )
-    stacks = extended(inputs.event_stacks.to(device), grid, bundle.vae_factor, "constant").to(dtype)
     ids = (config.fps - 1, config.motion_bucket_id, config.noise_aug_strength)
     return Conditioning(
         grid=grid,
         image_embeddings=embed_images(bundle, images),
-        image_latents=_tile_latents(bundle, noisy, grid).to(dtype),
-        event_features=torch.stack(
-            [bundle.controlnet.embed_events(view.crop(stacks, bundle.vae_factor)) for view in grid.views]
-        ),
+        image_latents=_tile_latents(bundle, noisy, grid, encoded_at_once).to(dtype),
+        event_features=_tile_event_features(bundle, inputs.event_stacks, grid),
         added_time_ids=torch.tensor(ids, device=device, dtype=dtype),
     )
 
@@ -123,10 +124,24 @@ def extended(pictures: Tensor, grid: TileGrid, factor: int, mode: str) -> Tensor
     return flat.reshape(*pictures.shape[:-2], *flat.shape[-2:])
 
 
-def _tile_latents(bundle: ModelBundle, images: Tensor, grid: TileGrid) -> Tensor:
+def _tile_event_features(bundle: ModelBundle, stacks: Tensor, grid: TileGrid) -> Tensor:
+    """The embedded stacks [T, 2, F, C0, h, w] of each tile; only one tile's stacks lie on the device at a time."""
+    device, dtype, factor = bundle.unet.device, bundle.unet.dtype, bundle.vae_factor
+    stacks = extended(stacks, grid, factor, "constant")
+    features: Tensor | None = None
+    for place, view in enumerate(grid.views):
+        made = bundle.controlnet.embed_events(view.crop(stacks, factor).to(device).to(dtype)).permute(0, 1, 3, 4, 2)
+        if features is None:
+            features = made.new_empty(len(grid.views), *made.shape)
+        features[place] = made
+    assert features is not None
+    return features.permute(0, 1, 2, 5, 3, 4)
+
+
+def _tile_latents(bundle: ModelBundle, images: Tensor, grid: TileGrid, at_once: int) -> Tensor:
     """Latents float32 [T, 2, C, h, w] of each tile of both images."""
     crops = grid.crop_all(images, bundle.vae_factor)  # [T, 2, 3, H, W]
-    latents = torch.cat([bundle.encode_image(part) for part in torch.split(crops.flatten(0, 1), _ENCODED_AT_ONCE)])
+    latents = torch.cat([bundle.encode_image(part) for part in torch.split(crops.flatten(0, 1), at_once)])
     return latents.reshape(*crops.shape[:2], *latents.shape[1:])
 
 

@@ -14,6 +14,10 @@ SolverName = Literal["euler", "dpmpp_2m", "adams_bashforth"]
 """The solvers by name, see `evfi.sampling.solvers`."""
 
 
+ENCODED_AT_ONCE: Final = 4
+"""Tiles per call of the autoencoder: a tile of 512x320 px takes about 0.5 GiB in float32, and more at once is not faster."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How one window is sampled.

@@ -1,0 +1,70 @@
+"""Where a model's weights lie: on the GPU while they are needed, in the host's memory otherwise, as a plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from evfi.engine.memory import NEEDS, UNUSED, MemoryPlan, Phase
+from evfi.engine.network import SteeredUNet
+from evfi.engine.offload import BlockStreamer, Parcel
+from evfi.models.bundle import ModelBundle
+
+
+class Placement:
+    """The weights of one model; nothing is touched until a plan first sends some away."""
+
+    def __init__(self, bundle: ModelBundle, network: SteeredUNet, decoders: Iterable[nn.Module]) -> None:
+        """Take the networks, which lie on the device.
+
+        Args:
+            bundle: the model.
+            network: its ControlNet and UNet, as they are run.
+            decoders: what the decode phase runs and the model's own decoder, where that is another.
+        """
+        self._bundle, self._network, self._decoders = bundle, network, list(decoders)
+        self._parcels: dict[str, list[Parcel]] = {}
+
+    def enter(self, plan: MemoryPlan, phase: Phase) -> None:
+        """Have the weights that a phase needs on the device, and others off it where the plan says so."""
+        if not self._parcels:
+            if plan.offload == "none":
+                return
+            self._parcels = self._made()
+        self._have(plan.residency[phase])
+        if plan.offload == "blocks" and phase == "denoise":
+            blocks = [block for name in NEEDS["denoise"] for block in self._parcels[name]]
+            self._network.streamer = BlockStreamer(blocks, self._bundle.unet.device)
+
+    def restore(self) -> None:
+        """Bring everything back onto the device."""
+        self._have(self._parcels)
+
+    def _have(self, names: Iterable[str]) -> None:
+        """Have what these names stand for on the device and nothing else; what leaves does so first, to make room."""
+        if self._network.streamer is not None:
+            self._network.streamer.clear()
+            self._network.streamer = None
+        wanted = frozenset(names)
+        for name in sorted(self._parcels, key=lambda name: name in wanted):
+            for parcel in self._parcels[name]:
+                if name in wanted:
+                    parcel.enter()
+                else:
+                    parcel.leave()
+
+    def _made(self) -> dict[str, list[Parcel]]:
+        bundle = self._bundle
+        encoder = [part for name, part in bundle.vae.named_children() if name != "decoder"]
+        control, unet = self._network.blocks_of_networks()
+        parcels = {
+            "vae_encoder": [Parcel.of_modules(encoder)],
+            "vae_decoder": [Parcel.of_modules(self._decoders)],
+            "controlnet": [Parcel(block) for block in control],
+            "unet": [Parcel(block) for block in unet],
+            UNUSED: [Parcel(self._network.unused())],
+        }
+        if bundle.image_encoder is not None:
+            parcels["image_encoder"] = [Parcel.of_modules([bundle.image_encoder])]
+        return parcels
