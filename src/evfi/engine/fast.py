@@ -40,16 +40,18 @@ Result = TypeVar("Result")
 class FastEngine:
     """Runs a model's networks over channels-last activations with fused kernels."""
 
-    def __init__(self, bundle: ModelBundle, max_memory: int | None = None) -> None:
+    def __init__(self, bundle: ModelBundle, max_memory: int | None = None, *, float8: bool = False) -> None:
         """Take a model, on the device and in the dtype it shall run in; it must not be moved afterwards.
 
         Args:
             bundle: the model.
             max_memory: bytes of GPU memory that may be taken; by default what is free. Of no effect on a CPU.
+            float8: make gated products in eight bits: faster on a Hopper GPU, and farther from the exact result.
         """
         self._bundle, self._device = bundle, bundle.unet.device
         self._max_memory = max_memory
-        operators = make_operators(self._device)
+        operators = make_operators(self._device, float8=float8)
+        self._float8 = float8
         with torch.inference_mode():
             self._network = SteeredUNet(bundle.controlnet, bundle.unet, operators)
             self._decoder = (
@@ -149,7 +151,8 @@ class FastEngine:
     def _make_plan(self, key: object, size: tuple[int, int, int], config: SamplingConfig) -> MemoryPlan:
         height, width, frames = size
         grid = window_grid(self._bundle, height, width, config)
-        costs, work = fast_costs(self._bundle, grid, frames, config), work_of(grid, frames, config)
+        costs = fast_costs(self._bundle, grid, frames, config, float8=self._float8)
+        work = work_of(grid, frames, config)
         self._needs[key] = costs, work
         budget = self._max_memory
         if budget is None:
@@ -196,10 +199,10 @@ def capped_memory(device: torch.device, limit: int | None) -> Iterator[None]:
         torch.cuda.set_per_process_memory_fraction(before, device)
 
 
-def make_operators(device: torch.device) -> Operators:
+def make_operators(device: torch.device, *, float8: bool = False) -> Operators:
     """The operations for a device: GPU kernels where Triton can make them, else plain torch."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from evfi.engine.triton_operators import TritonOperators
 
-        return TritonOperators()
-    return TorchOperators()
+        return TritonOperators(float8=float8)
+    return TorchOperators(float8=float8)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine.operators import Feature, Offset, Operators
+from evfi.engine.operators import Feature, Float8Rows, Offset, Operators
 
 
 def as_pictures(values: Tensor) -> Tensor:
@@ -160,6 +160,10 @@ class Transformer:
         change = F.linear(stream, module.proj_out.weight).view(feature.values.shape)
         return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
 
+    def rounded_weights(self) -> list[Float8Rows]:
+        """Weights in eight bits that lie beside the module's own."""
+        return [weight for layer in self._layers for weight in layer.rounded]
+
     def _frame_embeddings(self, frames: int) -> Tensor:
         """Float32 [F, C], what tells the temporal layers which frame they see."""
         made = self._positions.get(frames)
@@ -174,8 +178,16 @@ class _TransformerLayer:
     """A `BasicTransformerBlock` and the `TemporalBasicTransformerBlock` after it."""
 
     def __init__(
-        self, spatial: Any, temporal: Any, spatial_share: float, operators: Operators, contexts: ContextVectors
+        self,
+        spatial: Any,
+        temporal: Any,
+        spatial_share: float,
+        operators: Operators,
+        contexts: ContextVectors,
     ) -> None:
+        self._float8 = operators.float8
+        parts = (spatial.ff, temporal.ff_in, temporal.ff) if operators.float8 else ()
+        self.rounded = [Float8Rows.of(part.net[0].proj.weight) for part in parts]
         self._spatial, self._temporal, self._spatial_share = spatial, temporal, spatial_share
         self._operators = operators
         self._contexts = [contexts.add(block.attn2, block.norm2) for block in (spatial, temporal)]
@@ -185,26 +197,28 @@ class _TransformerLayer:
         """Run both on rows [B F h w, C] of an activation of this shape."""
         run, spatial, temporal = self._operators, self._spatial, self._temporal
         batch, frames, pixels = shape[0], shape[1], shape[2] * shape[3]
+        norm_for_gate = run.layer_norm_float8 if self._float8 else run.layer_norm
         by_item = [Offset(pick(context), frames * pixels) for pick in self._contexts]
         by_frame = Offset(positions, pixels)
 
         _, seen = run.layer_norm(stream, spatial.norm1)
         qkv = F.linear(seen, self._qkv[0]()).unflatten(0, (batch * frames, pixels))
         change = _linear(run.spatial_attention(qkv, spatial.attn1.heads).flatten(0, 1), spatial.attn1.to_out[0])
-        stream, seen = run.layer_norm(stream, spatial.norm3, change=change, before=by_item[0])
-        change = self._feed_forward(seen, spatial.ff)
+        stream, gated = norm_for_gate(stream, spatial.norm3, change=change, before=by_item[0])
+        change = self._feed_forward(gated, spatial.ff, 0)
 
-        still, seen = run.layer_norm(stream, temporal.norm_in, change=change, after=by_frame)
-        change = self._feed_forward(seen, temporal.ff_in)
+        still, gated = norm_for_gate(stream, temporal.norm_in, change=change, after=by_frame)
+        change = self._feed_forward(gated, temporal.ff_in, 1)
         stream, seen = run.layer_norm(still, temporal.norm1, change=change, before=by_frame)
         qkv = F.linear(seen, self._qkv[1]()).unflatten(0, (batch, frames, pixels))
         change = _linear(run.temporal_attention(qkv, temporal.attn1.heads).flatten(0, 2), temporal.attn1.to_out[0])
-        stream, seen = run.layer_norm(stream, temporal.norm3, change=change, before=by_item[1])
-        change = self._feed_forward(seen, temporal.ff)
+        stream, gated = norm_for_gate(stream, temporal.norm3, change=change, before=by_item[1])
+        change = self._feed_forward(gated, temporal.ff, 2)
         return run.mix(still, stream, change, self._spatial_share)
 
-    def _feed_forward(self, rows: Tensor, module: Any) -> Tensor:
-        return _linear(self._operators.gated_product(rows, module.net[0].proj), module.net[2])
+    def _feed_forward(self, rows: Tensor | Float8Rows, module: Any, place: int) -> Tensor:
+        weight = self.rounded[place] if self._float8 else None
+        return _linear(self._operators.gated_product(rows, module.net[0].proj, weight), module.net[2])
 
 
 class StepVectors:
