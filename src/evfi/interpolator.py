@@ -228,7 +228,8 @@ def make_engine(name: EngineName | None, bundle: ModelBundle, max_memory: int | 
     Without a name it is the fast one on a GPU and the plain one on a CPU, where the fast one gains nothing.
     """
     is_fast = name == "fast" or (name is None and bundle.unet.device.type == "cuda")
-    return FastEngine(bundle, max_memory) if is_fast else PlainEngine(bundle)
+    is_rounded = name == "float8"
+    return FastEngine(bundle, max_memory, float8=is_rounded) if is_fast or is_rounded else PlainEngine(bundle)
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

@@ -47,6 +47,9 @@ class Recorder:
     def decode(self, latents, config):
         return torch.full((3, 3, 64, 64), 2.0)
 
+    def restore(self):
+        pass
+
 
 class TestMeasure:
     INPUTS = WindowInputs(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 6, 64, 64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ class Model:
         self.bundle: ModelBundle = tiny_bundle(temporal_vae=True, image_encoder=True)
         with torch.inference_mode():
             self.network = SteeredUNet(self.bundle.controlnet, self.bundle.unet, TorchOperators())
-        self.placement = Placement(self.bundle, self.network, [self.bundle.vae.decoder])
+        self.placement = Placement(self.bundle, self.network, self.bundle.vae.decoder)
         grid = window_grid(self.bundle, 48, 96, CONFIG)
         self.costs, self.work = fast_costs(self.bundle, grid, 5, CONFIG), work_of(grid, 5, CONFIG)
 
@@ -111,3 +113,17 @@ def test_streamed_weights_are_those_of_two_blocks_at_a_time(model: Model) -> Non
     assert model.costs.streamed == max(a + b for a, b in zip(sizes, [*sizes[1:], sizes[0]], strict=True))
     known = {id(weight) for block in blocks for weight in block}
     assert not known & {id(weight) for weight in model.network.unused()}
+
+
+def test_a_decoder_that_a_copy_stands_for_is_not_needed() -> None:
+    bundle = tiny_bundle(temporal_vae=True)
+    copied = copy.deepcopy(bundle.vae.decoder).half()
+    with torch.inference_mode():
+        network = SteeredUNet(bundle.controlnet, bundle.unet, TorchOperators())
+    model = Model()
+    placement = Placement(bundle, network, copied)
+    placement.enter(model.plan("idle"), "decode")
+    assert bundle.vae.decoder.conv_in.weight.untyped_storage().nbytes() == 0
+    assert copied.conv_in.weight.untyped_storage().nbytes() > 0
+    placement.restore()
+    assert bundle.vae.decoder.conv_in.weight.untyped_storage().nbytes() > 0

@@ -17,8 +17,8 @@ class BenchmarkConfig:
         runs: timed windows, of which the median is told.
         warmup: windows before those, at least 1; the first ends the cold start.
         seconds_per_row: no further timed window begins after so many seconds of them.
-        plain_steps: in the preset exact, let the plain engine make only so many steps and extrapolate its seconds; others make
-            as many in their first window, which is compared with it. Other presets are then not run with the plain engine.
+        plain_steps: let the plain engine make only so many steps and extrapolate its seconds; others make as many in their
+            first window, which is compared with it. Presets other than exact are then not run with the plain engine.
         max_memory: GPU memory that the fast engine may take, as 8GiB; by default what is free.
     """
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from evfi.engine.base import Engine
+from evfi.engine.memory import GIB
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
 
-GIB: Final = 2**30
 _CUDA_SIDE, _CPU_SIDE = 8192, 1024
 _PRODUCTS: Final = 20
 

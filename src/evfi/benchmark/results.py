@@ -38,6 +38,7 @@ class Row:
         peak_share: that as a share of the measured matrix product.
         memory_gib: peaks; of tensors ("allocated") and of what PyTorch held ("reserved") on the GPU, or of the whole process
             since it began ("process").
+        estimated_gib: the peak of tensors that the engine planned for before it began.
         cold_start_s: from making the engine to the end of its first window.
         cold_start_steps: steps of that first window.
         errors: relative L2 distances of latents and frames, by what they are distances from: plain or float32.
@@ -64,6 +65,7 @@ class Row:
     tflop_per_s: float | None = None
     peak_share: float | None = None
     memory_gib: dict[str, float] = field(default_factory=dict)
+    estimated_gib: float | None = None
     cold_start_s: float | None = None
     cold_start_steps: int | None = None
     errors: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -105,6 +107,7 @@ _COLUMNS: Final = (
     ("of peak", 8),
     ("GiB", 7),
     ("held", 7),
+    ("planned", 8),
     ("cold s", 8),
     ("vs plain", 9),
     ("vs fp32", 9),
@@ -134,6 +137,7 @@ def as_line(row: Row) -> str:
         mark + _number(row.peak_share, "{:.1%}"),
         _number(memory[0] if memory else None, "{:.2f}"),
         _number(memory[1] if len(memory) > 1 else None, "{:.2f}"),
+        _number(row.estimated_gib, "{:.2f}"),
         _seconds(row.cold_start_s),
         _number(row.errors.get("plain", {}).get("frames"), "{:.1e}"),
         _number(row.errors.get("float32", {}).get("frames"), "{:.1e}"),

@@ -26,7 +26,7 @@ from evfi.benchmark.measure import (
 from evfi.benchmark.operations import OperationCounter
 from evfi.benchmark.results import Row, write_results
 from evfi.engine.base import Engine, EngineName, PlainEngine
-from evfi.engine.memory import parse_memory
+from evfi.engine.memory import GIB, parse_memory
 from evfi.errors import ResourceError
 from evfi.evaluation.environment import processor_name
 from evfi.files import check_writable
@@ -167,7 +167,7 @@ class Benchmark:
         for preset in self._request.presets:
             defaults = with_preset(bundle.sampling, preset)
             full = SamplingConfig.from_defaults(defaults, num_inference_steps=self._request.config.steps)
-            short = self._request.config.plain_steps if preset == "exact" else None
+            short = self._request.config.plain_steps
             compared = replace(
                 full, num_inference_steps=min(short or full.num_inference_steps, full.num_inference_steps)
             )
@@ -199,6 +199,7 @@ class Benchmark:
             errors = {name: made.errors(reference) for name, reference in references.items()}
             if engine == "plain":
                 references["plain"] = made
+            measurement.engine.restore()
             yield self._filled(row, window, measurement, errors)
             del measurement  # its engine's memory is the next one's
 
@@ -257,6 +258,7 @@ class Benchmark:
         return replace(
             row,
             plan=_plan(measurement.engine),
+            estimated_gib=_estimated(measurement.engine),
             seconds={
                 "sampling": median.sampling,
                 "decoding": median.decoding,
@@ -282,6 +284,12 @@ def _plan(engine: Engine) -> str:
     """How an engine goes about it, in its own words if it has any."""
     describe: Callable[[], str] | None = getattr(engine, "describe", None)
     return (describe() if describe is not None else "") or type(engine).__name__
+
+
+def _estimated(engine: Engine) -> float | None:
+    """The peak of tensors that an engine planned for, in GiB."""
+    plan = getattr(engine, "plan", None)
+    return None if plan is None else plan.peak_of_tensors / GIB
 
 
 def _is_even(config: SamplingConfig) -> bool:

@@ -18,8 +18,8 @@ from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import NoiseSource
 from evfi.sampling.two_sided import OnStep, sample_window
 
-EngineName = Literal["fast", "plain"]
-"""The engines by name."""
+EngineName = Literal["fast", "plain", "float8"]
+"""The engines by name; float8 is the fast one with gated products in eight bits, the only one that is not exact."""
 
 
 class Engine(Protocol):
@@ -38,6 +38,9 @@ class Engine(Protocol):
 
     def decode(self, latents: Tensor, config: SamplingConfig) -> Tensor:
         """Scaled latents [F, C, h, w] of a window's frames to pixels float32 [F, 3, H, W], about [-1, 1], not clamped."""
+
+    def restore(self) -> None:
+        """Have all of the model's weights on its device, for others who use its networks; an engine may send them away."""
 
 
 class PlainEngine:
@@ -63,3 +66,6 @@ class PlainEngine:
         """See `Engine.decode`."""
         with torch.inference_mode():
             return self._bundle.decode(latents, config.decode_chunk_size).float()
+
+    def restore(self) -> None:
+        """Nothing ever leaves."""

@@ -272,18 +272,19 @@ class _DecodePeaks(Mapping[int, int]):
 
 def _weights(bundle: ModelBundle, network: SteeredUNet) -> dict[str, int]:
     """Bytes of every network's weights on the device, by the names of `evfi.engine.memory.NEEDS`."""
-    decoder = _bytes(bundle.vae.decoder)
+    decoder, spare = _bytes(bundle.vae.decoder), 0
     if isinstance(bundle.vae, AutoencoderKLTemporalDecoder) and bundle.vae.dtype != bundle.unet.dtype:
-        decoder += decoder * bundle.unet.dtype.itemsize // bundle.vae.dtype.itemsize  # the copy that is decoded with
+        spare, decoder = decoder, decoder * bundle.unet.dtype.itemsize // bundle.vae.dtype.itemsize  # a copy decodes
     control, unet = network.blocks_of_networks()
     sizes = {
         "vae_encoder": _bytes(bundle.vae) - _bytes(bundle.vae.decoder),
         "vae_decoder": decoder,
         "controlnet": sum(_nbytes(weight) for block in control for weight in block),
         "unet": sum(_nbytes(weight) for block in unet for weight in block),
-        UNUSED: sum(map(_nbytes, network.unused())),
     }
-    known = sum(sizes[name] for name in ("controlnet", "unet", UNUSED))
+    unused = sum(map(_nbytes, network.unused()))
+    known = sizes["controlnet"] + sizes["unet"] + unused
+    sizes[UNUSED] = unused + spare
     sizes[ALWAYS] = _bytes(bundle.controlnet) + _bytes(bundle.unet) - known + network.rounded_bytes()
     return sizes if bundle.image_encoder is None else {"image_encoder": _bytes(bundle.image_encoder), **sizes}
 

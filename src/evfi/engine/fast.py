@@ -59,8 +59,8 @@ class FastEngine:
                 if isinstance(bundle.vae, AutoencoderKLTemporalDecoder)
                 else None
             )
-            decoders = [bundle.vae.decoder] if self._decoder is None else [bundle.vae.decoder, self._decoder.module]
-            self._placement = Placement(bundle, self._network, decoders)
+            decoder = bundle.vae.decoder if self._decoder is None else self._decoder.module
+            self._placement = Placement(bundle, self._network, decoder)
         self._runner = Runner(self._network, graphs=self._device.type == "cuda")
         self._steps = StepTable(self._network)
         self._needs: dict[object, tuple[Costs, Work]] = {}
@@ -109,7 +109,7 @@ class FastEngine:
         return self._planned((height, width, len(latents)), config, attempt)
 
     def restore(self) -> None:
-        """Bring all of the model's weights back onto the device, for others who use its networks."""
+        """See `Engine.restore`; recorded calls are void then."""
         self._runner.forget()
         self._placement.restore()
 

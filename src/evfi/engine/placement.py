@@ -15,15 +15,15 @@ from evfi.models.bundle import ModelBundle
 class Placement:
     """The weights of one model; nothing is touched until a plan first sends some away."""
 
-    def __init__(self, bundle: ModelBundle, network: SteeredUNet, decoders: Iterable[nn.Module]) -> None:
+    def __init__(self, bundle: ModelBundle, network: SteeredUNet, decoder: nn.Module) -> None:
         """Take the networks, which lie on the device.
 
         Args:
             bundle: the model.
             network: its ControlNet and UNet, as they are run.
-            decoders: what the decode phase runs and the model's own decoder, where that is another.
+            decoder: the autoencoder's decoder, as it is run: the model's own, or a copy beside it.
         """
-        self._bundle, self._network, self._decoders = bundle, network, list(decoders)
+        self._bundle, self._network, self._decoder = bundle, network, decoder
         self._parcels: dict[str, list[Parcel]] = {}
 
     def enter(self, plan: MemoryPlan, phase: Phase) -> None:
@@ -58,12 +58,15 @@ class Placement:
         bundle = self._bundle
         encoder = [part for name, part in bundle.vae.named_children() if name != "decoder"]
         control, unet = self._network.blocks_of_networks()
+        unused = list(self._network.unused())
+        if self._decoder is not bundle.vae.decoder:
+            unused += bundle.vae.decoder.parameters()
         parcels = {
             "vae_encoder": [Parcel.of_modules(encoder)],
-            "vae_decoder": [Parcel.of_modules(self._decoders)],
+            "vae_decoder": [Parcel.of_modules([self._decoder])],
             "controlnet": [Parcel(block) for block in control],
             "unet": [Parcel(block) for block in unet],
-            UNUSED: [Parcel(self._network.unused())],
+            UNUSED: [Parcel(unused)],
         }
         if bundle.image_encoder is not None:
             parcels["image_encoder"] = [Parcel.of_modules([bundle.image_encoder])]
