@@ -153,12 +153,14 @@ class Transformer:
         """
         module = self._module
         positions = self._frame_embeddings(feature.values.shape[1])
-        rows = self._operators.group_norm([feature], module.norm, over_frames=False, silu=False).flatten(0, 3)
-        stream = _linear(rows, module.proj_in)
+        stream = _linear(self._rows(feature), module.proj_in)
         for layer in self._layers:
             stream = layer(stream, feature.values.shape, context, positions)
         change = F.linear(stream, module.proj_out.weight).view(feature.values.shape)
         return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
+
+    def _rows(self, feature: Feature) -> Tensor:
+        return self._operators.group_norm([feature], self._module.norm, over_frames=False, silu=False).flatten(0, 3)
 
     def rounded_weights(self) -> list[Float8Rows]:
         """Weights in eight bits that lie beside the module's own."""
@@ -201,20 +203,28 @@ class _TransformerLayer:
         by_item = [Offset(pick(context), frames * pixels) for pick in self._contexts]
         by_frame = Offset(positions, pixels)
 
-        _, seen = run.layer_norm(stream, spatial.norm1)
-        qkv = F.linear(seen, self._qkv[0]()).unflatten(0, (batch * frames, pixels))
-        change = _linear(run.spatial_attention(qkv, spatial.attn1.heads).flatten(0, 1), spatial.attn1.to_out[0])
+        change = self._attend_to_pixels(run.layer_norm(stream, spatial.norm1)[1], (batch * frames, pixels))
         stream, gated = norm_for_gate(stream, spatial.norm3, change=change, before=by_item[0])
         change = self._feed_forward(gated, spatial.ff, 0)
 
         still, gated = norm_for_gate(stream, temporal.norm_in, change=change, after=by_frame)
         change = self._feed_forward(gated, temporal.ff_in, 1)
         stream, seen = run.layer_norm(still, temporal.norm1, change=change, before=by_frame)
-        qkv = F.linear(seen, self._qkv[1]()).unflatten(0, (batch, frames, pixels))
-        change = _linear(run.temporal_attention(qkv, temporal.attn1.heads).flatten(0, 2), temporal.attn1.to_out[0])
+        change = self._attend_to_frames(seen, (batch, frames, pixels))
+        del seen  # memory: the gate's product comes next, and is wide
         stream, gated = norm_for_gate(stream, temporal.norm3, change=change, before=by_item[1])
         change = self._feed_forward(gated, temporal.ff, 2)
         return run.mix(still, stream, change, self._spatial_share)
+
+    def _attend_to_pixels(self, rows: Tensor, sizes: tuple[int, int]) -> Tensor:
+        attention = self._spatial.attn1
+        qkv = F.linear(rows, self._qkv[0]()).unflatten(0, sizes)
+        return _linear(self._operators.spatial_attention(qkv, attention.heads).flatten(0, 1), attention.to_out[0])
+
+    def _attend_to_frames(self, rows: Tensor, sizes: tuple[int, int, int]) -> Tensor:
+        attention = self._temporal.attn1
+        qkv = F.linear(rows, self._qkv[1]()).unflatten(0, sizes)
+        return _linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
 
     def _feed_forward(self, rows: Tensor | Float8Rows, module: Any, place: int) -> Tensor:
         weight = self.rounded[place] if self._float8 else None

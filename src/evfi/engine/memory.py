@@ -233,7 +233,7 @@ def make_plan(costs: Costs, work: Work, budget: int | None) -> MemoryPlan:
     """The fastest plan that fits.
 
     Before anything leaves the GPU, frames are decoded in bands and CUDA graphs are dropped between windows; before network
-    calls become small, idle networks leave; blocks are streamed last.
+    calls become small, idle networks leave; before they become very small, blocks are streamed.
 
     Args:
         costs: what the phases take.
@@ -244,10 +244,10 @@ def make_plan(costs: Costs, work: Work, budget: int | None) -> MemoryPlan:
         ResourceError: nothing fits.
     """
     sizes = call_sizes(work)
-    for offload, keep_graphs in _WAYS:
+    for offload, keep_graphs, least in _WAYS:
         for size in sizes:
-            if (keep_graphs and size < sizes[0]) or (offload == "none" and 2 * size < sizes[0]):
-                continue  # small calls cost more than graphs that are made anew or networks that leave
+            if size < least * sizes[0]:
+                continue
             plan = _fitted(costs, work, budget, size, offload, keep_graphs=keep_graphs)
             if plan is not None:
                 return plan
@@ -298,14 +298,18 @@ def call_sizes(work: Work) -> list[int]:
     return sorted(possible, key=lambda size: -size * (1.0 if work.items % size == 0 else 0.75))
 
 
-_WAYS: Final[tuple[tuple[Offload, bool], ...]] = (
-    ("none", True),
-    ("none", False),
-    ("idle", True),
-    ("idle", False),
-    ("blocks", False),
+_WAYS: Final[tuple[tuple[Offload, bool, float], ...]] = (
+    ("none", True, 1.0),
+    ("none", False, 0.5),
+    ("idle", True, 1.0),
+    ("idle", False, 0.25),
+    ("blocks", False, 0.0),
 )
-"""Offload, and whether graphs are kept between windows: the fastest first."""
+"""Offload, whether graphs are kept between windows, and the least size of calls as a share of the best: the fastest first.
+
+Calls of half the size cost more than networks that leave once a window, and much smaller ones more than blocks that come once
+a call.
+"""
 
 
 def _fitted(
