@@ -39,9 +39,9 @@ def _error(made: Tensor, expected: Tensor) -> float:
     return float((made.float() - expected.float()).norm() / expected.float().norm())
 
 
-@pytest.fixture
-def bundle() -> ModelBundle:
-    return random_bundle("small-random", dtype=torch.float16, device="cuda")
+@pytest.fixture(params=[torch.float16, torch.float32], ids=str)
+def bundle(request: pytest.FixtureRequest) -> ModelBundle:
+    return random_bundle("small-random", dtype=request.param, device="cuda")
 
 
 def _plans(engine: FastEngine) -> Iterator[MemoryPlan]:
@@ -52,7 +52,7 @@ def _plans(engine: FastEngine) -> Iterator[MemoryPlan]:
     lower: MemoryPlan | None = lower_plan(plan, "decode", costs, work)
     while lower is not None:
         yield lower
-        lower = lower_plan(lower, "denoise", costs, work)
+        lower = lower_plan(lower, "denoise", costs, work)  # several calls of one shape, too
 
 
 def test_every_plan_gives_the_same_frames(bundle: ModelBundle) -> None:

@@ -66,7 +66,7 @@ class Runner:
         self._pool: Any = None
 
     def __call__(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
-        """v-predictions [B, F, h, w, out_channels]; where graphs are used they are valid until the next call."""
+        """v-predictions [B, F, h, w, out_channels]."""
         if not self.graphs:
             return self._run(inputs, controlnet_scale)
         key = (inputs.sample.shape, inputs.sample.dtype, controlnet_scale)
@@ -76,7 +76,7 @@ class Runner:
         for place, value in zip(recorded.inputs.tensors(), inputs.tensors(), strict=True):
             place.copy_(value)
         recorded.graph.replay()
-        return recorded.output
+        return recorded.output.clone()  # the next replay writes there again
 
     def forget(self) -> None:
         """Drop all graphs, and the memory that they hold."""
