@@ -46,7 +46,10 @@ def test_results_differ_a_little_and_always_alike() -> None:
 def test_copies_of_weights_are_counted() -> None:
     bundle = tiny_bundle()
     grid = window_grid(bundle, 48, 96, CONFIG)
-    plain, rounded = (fast_costs(bundle, grid, 3, CONFIG, float8=float8) for float8 in (False, True))
+    FastEngine(bundle)
+    plain = fast_costs(bundle, grid, 3, CONFIG)
+    FastEngine(bundle, float8=True)
+    rounded = fast_costs(bundle, grid, 3, CONFIG, float8=True)
     layers = [
         module.net[0].proj
         for network in (bundle.controlnet, bundle.unet)

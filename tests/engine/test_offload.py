@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evfi.engine.offload import BlockStreamer, Parcel
+from evfi.engine.offload import BlockStreamer, Parcel, tensors_of
 from evfi.models.weights import channels_last
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def layer(seed: int) -> nn.Linear:
 def test_values_strides_and_identity_survive() -> None:
     network = channels_last(nn.Conv2d(3, 8, 3)).requires_grad_(False)
     weight, before, strides = network.weight, network.weight.clone(), network.weight.stride()
-    parcel = Parcel.of_modules([network])
+    parcel = Parcel(tensors_of([network]))
     assert parcel.num_bytes == (8 * 3 * 9 + 8) * 4
     for _ in range(2):
         parcel.leave()
@@ -56,6 +56,23 @@ def test_leaving_and_entering_twice_does_nothing() -> None:
     assert parcel.is_here
 
 
+def test_what_is_sent_is_there_once_it_enters() -> None:
+    merged, own = torch.arange(12.0), torch.ones(2, 3).t()
+    tensors = [nn.Parameter(merged[:6].view(2, 3)), nn.Parameter(merged[6:]), nn.Parameter(own)]
+    expected, strides = [tensor.detach().clone() for tensor in tensors], [tensor.stride() for tensor in tensors]
+    parcel = Parcel.sent(tensors, CPU)
+    assert not parcel.is_here
+    assert all(tensor.untyped_storage().nbytes() == 0 for tensor in tensors)
+    assert tensors[0].untyped_storage().data_ptr() == tensors[1].untyped_storage().data_ptr()
+    parcel.enter()
+    assert all(torch.equal(tensor, value) for tensor, value in zip(tensors, expected, strict=True))
+    assert [tensor.stride() for tensor in tensors] == strides
+    assert tensors[0].untyped_storage().data_ptr() == tensors[1].untyped_storage().data_ptr()
+    parcel.leave()
+    parcel.enter()
+    assert torch.equal(tensors[1], expected[1])
+
+
 def test_tensors_made_in_inference_mode_can_leave() -> None:
     with torch.inference_mode():
         weight = torch.ones(3)
@@ -70,7 +87,7 @@ class Blocks:
 
     def __init__(self, number: int) -> None:
         self.layers = [layer(seed) for seed in range(number)]
-        self.parcels = [Parcel.of_modules([one]) for one in self.layers]
+        self.parcels = [Parcel(tensors_of([one])) for one in self.layers]
         self.expected = [one.weight.clone() for one in self.layers]
         self.streamer = BlockStreamer(self.parcels, CPU)
 

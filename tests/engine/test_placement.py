@@ -127,3 +127,26 @@ def test_a_decoder_that_a_copy_stands_for_is_not_needed() -> None:
     assert copied.conv_in.weight.untyped_storage().nbytes() > 0
     placement.restore()
     assert bundle.vae.decoder.conv_in.weight.untyped_storage().nbytes() > 0
+
+
+def test_plans_can_be_made_while_weights_are_away(model: Model) -> None:
+    model.placement.enter(model.plan("blocks"), "denoise")
+    grid = window_grid(model.bundle, 64, 64, CONFIG)
+    away = fast_costs(model.bundle, grid, 5, CONFIG)
+    model.placement.restore()
+    here = fast_costs(model.bundle, grid, 5, CONFIG)
+    assert dict(away.decode) == dict(here.decode)
+    assert (away.denoise, away.weights) == (here.denoise, here.weights)
+
+
+def test_a_model_in_the_hosts_memory_is_sent_and_computes_the_same() -> None:
+    expected = Model().predict()
+    model = Model()
+    model.placement.send(torch.device("cpu"))
+    assert model.here() == set()
+    model.placement.enter(model.plan("blocks"), "denoise")
+    assert model.here() == set()
+    assert torch.equal(model.predict(), expected)
+    model.placement.enter(make_plan(model.costs, model.work, None), "denoise")
+    assert len(model.here()) == 6
+    assert torch.equal(model.predict(), expected)

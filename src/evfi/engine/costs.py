@@ -285,7 +285,7 @@ def _weights(bundle: ModelBundle, network: SteeredUNet) -> dict[str, int]:
     unused = sum(map(_nbytes, network.unused()))
     known = sizes["controlnet"] + sizes["unet"] + unused
     sizes[UNUSED] = unused + spare
-    sizes[ALWAYS] = _bytes(bundle.controlnet) + _bytes(bundle.unet) - known + network.rounded_bytes()
+    sizes[ALWAYS] = _bytes(bundle.controlnet) + _bytes(bundle.unet) - known
     return sizes if bundle.image_encoder is None else {"image_encoder": _bytes(bundle.image_encoder), **sizes}
 
 

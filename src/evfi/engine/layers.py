@@ -58,6 +58,21 @@ def enlarged(values: Tensor) -> Tensor:
     return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
 
 
+def derived(module: nn.Module, name: str, value: Tensor) -> Callable[[], Tensor]:
+    """Leave with a module what is made of its weights once, so that it moves with them; it is no part of its state.
+
+    Args:
+        module: whose weights it is made of.
+        name: of the buffer that it becomes.
+        value: what is made.
+
+    Returns:
+        What gives it, wherever the module lies.
+    """
+    module.register_buffer(name, value, persistent=False)
+    return lambda: module.get_buffer(name)
+
+
 class ResidualBlock:
     """A `SpatioTemporalResBlock`: a residual block per frame, then one over frames, mixed.
 
@@ -66,8 +81,6 @@ class ResidualBlock:
         temporal: its block over frames.
         temporal_share: factor of what the latter changes.
         offsets: give the vector added after each block's first convolution.
-        spatial_bias: added where the former's residual stream is summed up.
-        temporal_bias: likewise of the latter.
     """
 
     def __init__(self, block: Any, operators: Operators, steps: StepVectors | None) -> None:
@@ -86,10 +99,10 @@ class ResidualBlock:
             _BiasOnly(part.conv1) if steps is None else steps.add(part.conv1, part.time_emb_proj)
             for part in (self.spatial, self.temporal)
         ]
-        self.spatial_bias = self.spatial.conv2.bias.float()
-        if self.spatial.conv_shortcut is not None:
-            self.spatial_bias = self.spatial_bias + self.spatial.conv_shortcut.bias.float()
-        self.temporal_bias = self.temporal.conv2.bias.float()
+        shortcut = self.spatial.conv_shortcut
+        bias = self.spatial.conv2.bias.float() + (0.0 if shortcut is None else shortcut.bias.float())
+        self._spatial_bias = derived(self.spatial, "summed_bias", bias)
+        self._temporal_bias = derived(self.temporal, "summed_bias", self.temporal.conv2.bias.float())
 
     def __call__(self, sources: Sequence[Feature], step: Tensor | None) -> Feature:
         """Run the block.
@@ -113,6 +126,16 @@ class ResidualBlock:
         hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=True, silu=True, offset=offset)
         hidden = convolve_frames(hidden, block.conv2)
         return run.add(spatial.values, hidden, self.temporal_share, self.temporal_bias)
+
+    @property
+    def spatial_bias(self) -> Tensor:
+        """Added where the residual stream of the block per frame is summed up."""
+        return self._spatial_bias()
+
+    @property
+    def temporal_bias(self) -> Tensor:
+        """Likewise of the block over frames."""
+        return self._temporal_bias()
 
     def shortcut(self, sources: Sequence[Feature]) -> Tensor:
         """The block's input with as many channels as its output, without the bias of the projection to them."""
@@ -162,10 +185,6 @@ class Transformer:
     def _rows(self, feature: Feature) -> Tensor:
         return self._operators.group_norm([feature], self._module.norm, over_frames=False, silu=False).flatten(0, 3)
 
-    def rounded_weights(self) -> list[Float8Rows]:
-        """Weights in eight bits that lie beside the module's own."""
-        return [weight for layer in self._layers for weight in layer.rounded]
-
     def _frame_embeddings(self, frames: int) -> Tensor:
         """Float32 [F, C], what tells the temporal layers which frame they see."""
         made = self._positions.get(frames)
@@ -189,7 +208,7 @@ class _TransformerLayer:
     ) -> None:
         self._float8 = operators.float8
         parts = (spatial.ff, temporal.ff_in, temporal.ff) if operators.float8 else ()
-        self.rounded = [Float8Rows.of(part.net[0].proj.weight) for part in parts]
+        self._rounded = [_rounded_weight(part.net[0].proj) for part in parts]
         self._spatial, self._temporal, self._spatial_share = spatial, temporal, spatial_share
         self._operators = operators
         self._contexts = [contexts.add(block.attn2, block.norm2) for block in (spatial, temporal)]
@@ -227,7 +246,7 @@ class _TransformerLayer:
         return _linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
 
     def _feed_forward(self, rows: Tensor | Float8Rows, module: Any, place: int) -> Tensor:
-        weight = self.rounded[place] if self._float8 else None
+        weight = self._rounded[place]() if self._float8 else None
         return _linear(self._operators.gated_product(rows, module.net[0].proj, weight), module.net[2])
 
 
@@ -326,11 +345,19 @@ class _BiasOnly:
     """The offset of a block without noise level: its convolution's bias."""
 
     def __init__(self, convolution: Any) -> None:
-        self._bias = convolution.bias.float()
+        self._bias = derived(convolution, "exact_bias", convolution.bias.float())
 
     def __call__(self, step: Tensor | None) -> Tensor:
         del step
-        return self._bias
+        return self._bias()
+
+
+def _rounded_weight(module: Any) -> Callable[[], Float8Rows]:
+    """Leave a weight in eight bits beside a layer's own; returns what gives it."""
+    made = Float8Rows.of(module.weight)
+    values = derived(module, "rounded_values", made.values)
+    scales = derived(module, "rounded_scales", made.scales)
+    return lambda: Float8Rows(values(), scales())
 
 
 def _linear(rows: Tensor, module: Any) -> Tensor:

@@ -95,18 +95,6 @@ class SteeredUNet:
         """Weights that nothing here needs: queries and keys of attention to a single key, and the norms before it."""
         return [*self._control.contexts.unused(), *self._encoder.contexts.unused()]
 
-    def rounded_bytes(self) -> int:
-        """What copies of weights in eight bits take."""
-        halves = (self._control, self._encoder)
-        layers = [
-            *(pair for half in halves for pair in half.layers()),
-            *(pair for up in self._up for pair in up.layers),
-        ]
-        transformers = [transformer for _, transformer in layers if transformer is not None]
-        transformers += [transformer for half in halves for transformer in half.mid_attentions]
-        rounded = [weight for transformer in transformers for weight in transformer.rounded_weights()]
-        return sum(weight.values.nbytes + weight.scales.nbytes for weight in rounded)
-
     @contextmanager
     def _beside(self) -> Iterator[None]:
         """Queue what is computed on the stream beside the current one, after what was queued before."""
@@ -228,10 +216,7 @@ class _EncoderHalf:
         ]
         mid = network.mid_block
         self._mid = [ResidualBlock(block, operators, self.steps) for block in mid.resnets]
-        self.mid_attentions = [Transformer(module, operators, self.contexts) for module in mid.attentions]
-
-    def layers(self) -> list[tuple[ResidualBlock, Transformer | None]]:
-        return [pair for layers, _ in self._down for pair in layers]
+        self._mid_attentions = [Transformer(module, operators, self.contexts) for module in mid.attentions]
 
     def step_vectors(self, timestep: Tensor, added_time_ids: Tensor) -> Tensor:
         dtype = self._network.conv_in.weight.dtype
@@ -259,7 +244,7 @@ class _EncoderHalf:
     def run_mid(self, hidden: Feature, constants: Constants) -> Feature:
         with self._within(self._first_block + len(self._down)):
             hidden = self._mid[0]([hidden], constants.step)
-            for transformer, residual in zip(self.mid_attentions, self._mid[1:], strict=True):
+            for transformer, residual in zip(self._mid_attentions, self._mid[1:], strict=True):
                 hidden = residual([transformer(hidden, constants.context)], constants.step)
         return hidden
 
@@ -268,12 +253,12 @@ class _UpBlock:
     """An up block of the UNet."""
 
     def __init__(self, block: Any, encoder: _EncoderHalf, operators: Operators) -> None:
-        self.layers = _layers(block, operators, encoder.steps, encoder.contexts)
+        self._layers = _layers(block, operators, encoder.steps, encoder.contexts)
         self._upsampler = block.upsamplers[0].conv if block.upsamplers is not None else None
 
     def __call__(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Feature:
         """Run the block, taking its skips off the end of the list."""
-        for residual, transformer in self.layers:
+        for residual, transformer in self._layers:
             hidden = residual([hidden, skips.pop()], constants.step)
             if transformer is not None:
                 hidden = transformer(hidden, constants.context)

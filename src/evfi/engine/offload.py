@@ -40,18 +40,34 @@ class Parcel:
         self.is_here = True
 
     @classmethod
-    def of_modules(cls, modules: Iterable[nn.Module]) -> Parcel:
-        """A parcel of all parameters and buffers of some modules."""
-        return cls(
-            tensor for module in modules for group in (module.parameters(), module.buffers()) for tensor in group
-        )
+    def sent(cls, tensors: Iterable[Tensor], device: torch.device) -> Parcel:
+        """A parcel of tensors that lie in the host's memory and shall belong to a device; it has not entered there yet.
+
+        Args:
+            tensors: weights; they become tensors of the device, and must not be used before the parcel enters.
+            device: the device; a storage at a time is taken there and freed again.
+        """
+        weights = list(tensors)
+        parcel = cls(weights)
+        parcel._copies = [_host_copy(storage, pin=device.type == "cuda") for storage in parcel._storages]
+        places = {storage._cdata: number for number, storage in enumerate(parcel._storages)}
+        numbers = [places.get(tensor.untyped_storage()._cdata) for tensor in weights]
+        for number, size in enumerate(parcel._sizes):
+            storage = torch.empty(size, dtype=torch.uint8, device=device).untyped_storage()
+            for tensor in (tensor for tensor, own in zip(weights, numbers, strict=True) if own == number):
+                there = torch.empty(0, dtype=tensor.dtype, device=device)
+                tensor.data = there.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+            storage.resize_(0)
+            parcel._storages[number] = storage
+        parcel.is_here = False
+        return parcel
 
     def leave(self) -> None:
         """Free the device's memory, in the order of the current stream; the host's copy is made if there is none yet."""
         if not self.is_here:
             return
         if not self._copies:
-            self._copies = [_host_copy(storage) for storage in self._storages]
+            self._copies = [_host_copy(storage, pin=storage.device.type == "cuda") for storage in self._storages]
         for storage in self._storages:
             storage.resize_(0)
         self.is_here = False
@@ -77,13 +93,18 @@ class Parcel:
         self.is_here = True
 
 
+def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """All parameters and buffers of some modules."""
+    return [tensor for module in modules for group in (module.parameters(), module.buffers()) for tensor in group]
+
+
 def _bytes_of(storage: torch.UntypedStorage) -> Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def _host_copy(storage: torch.UntypedStorage) -> Tensor:
+def _host_copy(storage: torch.UntypedStorage, *, pin: bool) -> Tensor:
     """A storage's bytes in the host's memory, pinned where that speeds up copies to a GPU."""
-    copied = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=storage.device.type == "cuda")
+    copied = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=pin)
     return copied.copy_(_bytes_of(storage))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from evfi.engine.memory import NEEDS, UNUSED, MemoryPlan, Phase
 from evfi.engine.network import SteeredUNet
-from evfi.engine.offload import BlockStreamer, Parcel
+from evfi.engine.offload import BlockStreamer, Parcel, tensors_of
 from evfi.models.bundle import ModelBundle
 
 
@@ -26,12 +27,23 @@ class Placement:
         self._bundle, self._network, self._decoder = bundle, network, decoder
         self._parcels: dict[str, list[Parcel]] = {}
 
+    def send(self, device: torch.device) -> None:
+        """Make weights that lie in the host's memory the device's, without having them there all at once.
+
+        What never leaves goes there; the rest does as plans want it.
+        """
+        self._parcels = {
+            name: [Parcel.sent(weights, device) for weights in groups] for name, groups in self._weights().items()
+        }
+        for network in (*self._bundle.networks().values(), self._decoder):
+            network.to(device)
+
     def enter(self, plan: MemoryPlan, phase: Phase) -> None:
         """Have the weights that a phase needs on the device, and others off it where the plan says so."""
         if not self._parcels:
             if plan.offload == "none":
                 return
-            self._parcels = self._made()
+            self._parcels = {name: [Parcel(one) for one in groups] for name, groups in self._weights().items()}
         self._have(plan.residency[phase])
         if plan.offload == "blocks" and phase == "denoise":
             blocks = [block for name in NEEDS["denoise"] for block in self._parcels[name]]
@@ -54,20 +66,27 @@ class Placement:
                 else:
                     parcel.leave()
 
-    def _made(self) -> dict[str, list[Parcel]]:
+    def _weights(self) -> dict[str, list[list[Tensor]]]:
+        """What comes and goes together, by the names of plans; ControlNet and UNet by their blocks.
+
+        Single numbers stay: plans are made from copies of the networks that hold them.
+        """
         bundle = self._bundle
         encoder = [part for name, part in bundle.vae.named_children() if name != "decoder"]
         control, unet = self._network.blocks_of_networks()
-        unused = list(self._network.unused())
+        unused = self._network.unused()
         if self._decoder is not bundle.vae.decoder:
-            unused += bundle.vae.decoder.parameters()
-        parcels = {
-            "vae_encoder": [Parcel.of_modules(encoder)],
-            "vae_decoder": [Parcel.of_modules([self._decoder])],
-            "controlnet": [Parcel(block) for block in control],
-            "unet": [Parcel(block) for block in unet],
-            UNUSED: [Parcel(unused)],
+            unused += tensors_of([bundle.vae.decoder])
+        weights = {
+            "vae_encoder": [tensors_of(encoder)],
+            "vae_decoder": [tensors_of([self._decoder])],
+            "controlnet": control,
+            "unet": unet,
+            UNUSED: [unused],
         }
         if bundle.image_encoder is not None:
-            parcels["image_encoder"] = [Parcel.of_modules([bundle.image_encoder])]
-        return parcels
+            weights["image_encoder"] = [tensors_of([bundle.image_encoder])]
+        return {
+            name: [[weight for weight in group if weight.numel() > 1] for group in groups]
+            for name, groups in weights.items()
+        }
