@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from evfi.engine.base import Engine, EngineName, PlainEngine
 from evfi.engine.fast import FastEngine
+from evfi.engine.memory import GIB, free_budget
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
@@ -66,18 +67,21 @@ class Interpolator:
         *,
         engine: EngineName | None = None,
         max_memory: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         """Take a loaded model.
 
         Args:
-            bundle: the model, on the device and in the dtype it shall run in.
+            bundle: the model, on the device and in the dtype it shall run in; for the fast engine it may also lie in the
+                host's memory, which it then leaves part by part.
             config: the settings; the model's own by default.
             engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
+            device: where the model shall run; by default where it lies.
         """
         self.bundle = bundle
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
-        self.engine = make_engine(engine, bundle, max_memory)
+        self.engine = make_engine(engine, bundle, max_memory, device)
 
     @classmethod
     def from_pretrained(
@@ -109,10 +113,11 @@ class Interpolator:
         """
         place = resolve_device(device)
         kind = resolve_dtype(dtype, place)
-        with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
-            bundle = load_model(name_or_path, dtype=kind, device=place)
+        at_first = torch.device("cpu") if engine != "plain" and _is_tight(place, max_memory) else place
+        with memory_errors_told(f"to load model {name_or_path} on {at_first}; use a smaller model"):
+            bundle = load_model(name_or_path, dtype=kind, device=at_first)
         config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
-        return cls(bundle, config, engine=engine, max_memory=max_memory)
+        return cls(bundle, config, engine=engine, max_memory=max_memory, device=place)
 
     def interpolate(
         self,
@@ -222,14 +227,26 @@ class Interpolator:
         return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
 
 
-def make_engine(name: EngineName | None, bundle: ModelBundle, max_memory: int | None = None) -> Engine:
+def make_engine(
+    name: EngineName | None, bundle: ModelBundle, max_memory: int | None = None, device: torch.device | None = None
+) -> Engine:
     """Make the engine of that name for a model; the plain one knows no limit of memory.
 
     Without a name it is the fast one on a GPU and the plain one on a CPU, where the fast one gains nothing.
     """
-    is_fast = name == "fast" or (name is None and bundle.unet.device.type == "cuda")
-    is_rounded = name == "float8"
-    return FastEngine(bundle, max_memory, float8=is_rounded) if is_fast or is_rounded else PlainEngine(bundle)
+    place = bundle.unet.device if device is None else device
+    if name == "plain" or (name is None and place.type != "cuda"):
+        return PlainEngine(bundle)
+    return FastEngine(bundle, max_memory, float8=name == "float8", device=place)
+
+
+_ROOMY: Final = 8 * GIB
+"""With less GPU memory, a model of the published size is not loaded there as a whole."""
+
+
+def _is_tight(device: torch.device, max_memory: int | None) -> bool:
+    budget = free_budget(device) if max_memory is None else max_memory
+    return device.type == "cuda" and budget is not None and budget < _ROOMY
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

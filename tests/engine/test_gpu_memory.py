@@ -92,6 +92,24 @@ def test_a_limit_holds_and_is_lifted_afterwards() -> None:
     assert _error(made[0], expected[0]) < 1e-2
 
 
+def test_a_model_in_the_hosts_memory_runs_in_less_memory_than_it_takes() -> None:
+    inputs, config = _inputs(512, 320, 5), SamplingConfig(num_inference_steps=STEPS)
+    bundle = random_bundle("svd-random", dtype=torch.float16, device="cuda")
+    expected = _made(FastEngine(bundle), inputs, config)
+    for network in bundle.networks().values():
+        network.to("cpu")
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    engine = FastEngine(bundle, 3 * GIB, device=torch.device("cuda"))
+    assert torch.cuda.max_memory_reserved() <= 3 * GIB
+    made = _made(engine, inputs, config)
+    assert torch.cuda.max_memory_reserved() <= 3 * GIB
+    assert engine.plan is not None
+    assert engine.plan.offload == "blocks"
+    assert _error(made[0], expected[0]) < 1e-2
+    assert _error(made[1], expected[1]) < 1e-2
+
+
 def test_going_on_where_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
     bundle = random_bundle("svd-random", dtype=torch.float16, device="cuda")
     inputs, config = _inputs(512, 320, 5), SamplingConfig(num_inference_steps=STEPS)

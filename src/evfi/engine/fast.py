@@ -54,9 +54,12 @@ class FastEngine:
             bundle: the model; it may lie on the device, or in the host's memory, which it then leaves network by network.
             max_memory: bytes of GPU memory that may be taken; by default what is free. Of no effect on a CPU.
             float8: make gated products in eight bits: faster on a Hopper GPU, and farther from the exact result.
-            device: where the model shall run; by default where it lies.
+            device: the GPU where a model in the host's memory shall run; by default models run where they lie.
         """
-        self._bundle, self._device = bundle, bundle.unet.device if device is None else device
+        self._bundle, self._device = bundle, bundle.unet.device
+        is_elsewhere = device is not None and device.type != self._device.type
+        if is_elsewhere and device is not None:
+            self._device = device if device.index is not None else torch.device(device.type, torch.cuda.current_device())
         self._max_memory = max_memory
         operators = make_operators(self._device, float8=float8)
         self._float8 = float8
@@ -69,7 +72,7 @@ class FastEngine:
             )
             decoder = bundle.vae.decoder if self._decoder is None else self._decoder.module
             self._placement = Placement(bundle, self._network, decoder)
-            if bundle.unet.device != self._device:
+            if is_elsewhere:
                 self._placement.send(self._device)
         self._runner = Runner(self._network, graphs=self._device.type == "cuda")
         self._steps = StepTable(self._network)
