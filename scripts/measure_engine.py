@@ -1,4 +1,4 @@
-"""Measure what docs/performance.md and docs/memory.md tell of the engines, on one GPU, and make their tables.
+"""Measure what docs/performance.md and docs/speed.md tell of the engines, on one GPU, and make their tables.
 
     python scripts/measure_engine.py run OUT [PART ...]
     python scripts/measure_engine.py table OUT

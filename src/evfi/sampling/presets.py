@@ -1,6 +1,6 @@
 """Presets: groups of settings that trade closeness to the published sampling for speed, as a table of data.
 
-What each costs is measured by scripts/measure_presets.py; see docs/presets.md.
+What each costs is measured by scripts/measure_presets.py; see docs/speed.md.
 """
 
 from __future__ import annotations
