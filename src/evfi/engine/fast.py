@@ -17,6 +17,8 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
 from evfi.engine.backoff import run_with_backoff
+from evfi.engine.cpu import CpuParts
+from evfi.engine.cpu_layers import CpuOperators
 from evfi.engine.costs import fast_costs, work_of
 from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.denoiser import FastDenoiser, StepTable
@@ -48,6 +50,7 @@ class FastEngine:
         """
         self._bundle, self._device = bundle, bundle.unet.device
         self._max_memory = max_memory
+        self._cpu = CpuParts(bundle) if CpuParts.is_served(bundle) else None
         operators = make_operators(self._device)
         with torch.inference_mode():
             self._network = SteeredUNet(bundle.controlnet, bundle.unet, operators)
@@ -78,7 +81,14 @@ class FastEngine:
             make = self._denoiser_maker(plan)
             self._enter(plan, "condition")
             return sample_window(
-                self._bundle, inputs, planned, noise, weights=weights, on_step=on_step, make_denoiser=make
+                self._bundle,
+                inputs,
+                planned if self._cpu is None else self._cpu.item_by_item(config),
+                noise,
+                weights=weights,
+                on_step=on_step,
+                make_denoiser=make,
+                encoders=None if self._cpu is None else self._cpu.encoders,
             )
 
         height, width = inputs.key_images.shape[-2:]
@@ -93,6 +103,9 @@ class FastEngine:
                 torch.cuda.empty_cache()
             self._enter(plan, "decode")
             with torch.inference_mode():
+                made = None if self._cpu is None else self._cpu.decode(latents)
+                if made is not None:
+                    return made
                 if self._decoder is None:
                     return self._bundle.decode(latents, config.decode_chunk_size).float()
                 return self._decoder.decode(latents, config.decode_chunk_size)
@@ -160,7 +173,13 @@ class FastEngine:
         def make(bundle: ModelBundle, conditioning: Conditioning, config: SamplingConfig) -> FastDenoiser:
             self._enter(plan, "denoise")
             return FastDenoiser(
-                bundle, conditioning, config, network=self._network, runner=self._runner, steps=self._steps
+                bundle,
+                conditioning,
+                config,
+                network=self._network,
+                runner=self._runner,
+                steps=self._steps,
+                each=None if self._cpu is None else self._cpu.each,
             )
 
         return make
@@ -198,4 +217,4 @@ def make_operators(device: torch.device) -> Operators:
         from evfi.engine.triton_operators import TritonOperators
 
         return TritonOperators()
-    return TorchOperators()
+    return CpuOperators() if device.type == "cpu" else TorchOperators()

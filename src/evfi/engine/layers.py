@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evfi.engine import cpu_layers
+from evfi.engine.cpu_layers import product
 from evfi.engine.operators import Feature, Offset, Operators
 
 
@@ -37,6 +39,8 @@ def from_pictures(pictures: Tensor, num_frames: int) -> Tensor:
 
 def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
     """A convolution of every frame of [B, F, h, w, C]; its bias may be left to the next operation."""
+    if cpu_layers.is_served(values):
+        return cpu_layers.convolve(values, module, bias=bias)
     made = F.conv2d(
         as_pictures(values),
         module.weight,
@@ -49,6 +53,8 @@ def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
 
 def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
     """A convolution over the frames of [B, F, h, w, C], without its bias."""
+    if cpu_layers.is_served(values):
+        return cpu_layers.convolve_frames(values, module)
     made = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, None, 1, module.padding)
     return made.permute(0, 2, 3, 4, 1).contiguous()
 
@@ -107,9 +113,12 @@ class ResidualBlock:
             return sources[0].values
         weights = module.weight.flatten(1).split([source.values.shape[-1] for source in sources], dim=1)
         first, *others = (source.values.flatten(0, 3) for source in sources)
-        total = F.linear(first, weights[0])
+        total = product(first, weights[0])
         for rows, weight in zip(others, weights[1:], strict=True):
-            total.addmm_(rows, weight.t())
+            if cpu_layers.is_served(rows):
+                total.add_(product(rows, weight))
+            else:
+                total.addmm_(rows, weight.t())
         return total.unflatten(0, sources[0].values.shape[:4])
 
 
@@ -143,7 +152,7 @@ class Transformer:
         stream = _linear(rows, module.proj_in)
         for layer in self._layers:
             stream = layer(stream, feature.values.shape, context, positions)
-        change = F.linear(stream, module.proj_out.weight).view(feature.values.shape)
+        change = product(stream, module.proj_out.weight).view(feature.values.shape)
         return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
 
     def _frame_embeddings(self, frames: int) -> Tensor:
@@ -175,7 +184,7 @@ class _TransformerLayer:
         by_frame = Offset(positions, pixels)
 
         _, seen = run.layer_norm(stream, spatial.norm1)
-        qkv = F.linear(seen, self._qkv[0]()).unflatten(0, (batch * frames, pixels))
+        qkv = product(seen, self._qkv[0]()).unflatten(0, (batch * frames, pixels))
         change = _linear(run.spatial_attention(qkv, spatial.attn1.heads).flatten(0, 1), spatial.attn1.to_out[0])
         stream, seen = run.layer_norm(stream, spatial.norm3, change=change, before=by_item[0])
         change = self._feed_forward(seen, spatial.ff)
@@ -183,7 +192,7 @@ class _TransformerLayer:
         still, seen = run.layer_norm(stream, temporal.norm_in, change=change, after=by_frame)
         change = self._feed_forward(seen, temporal.ff_in)
         stream, seen = run.layer_norm(still, temporal.norm1, change=change, before=by_frame)
-        qkv = F.linear(seen, self._qkv[1]()).unflatten(0, (batch, frames, pixels))
+        qkv = product(seen, self._qkv[1]()).unflatten(0, (batch, frames, pixels))
         change = _linear(run.temporal_attention(qkv, temporal.attn1.heads).flatten(0, 2), temporal.attn1.to_out[0])
         stream, seen = run.layer_norm(stream, temporal.norm3, change=change, before=by_item[1])
         change = self._feed_forward(seen, temporal.ff)
@@ -278,4 +287,4 @@ class _BiasOnly:
 
 
 def _linear(rows: Tensor, module: Any) -> Tensor:
-    return F.linear(rows, module.weight, module.bias)
+    return product(rows, module.weight, module.bias)

@@ -8,8 +8,9 @@ factor. Wherever a tensor has an axis of length 2 for the passes, forward comes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,18 @@ class Conditioning:
     added_time_ids: Tensor
 
 
+class Encoders(NamedTuple):
+    """What encodes a window's inputs: `ModelBundle.encode_image` and `EventControlNet.embed_events`, or the same otherwise."""
+
+    encode_images: Callable[[Tensor], Tensor]
+    embed_events: Callable[[Tensor], Tensor]
+
+
+def bundle_encoders(bundle: ModelBundle) -> Encoders:
+    """A model's encoders as they are."""
+    return Encoders(bundle.encode_image, bundle.controlnet.embed_events)
+
+
 def window_grid(bundle: ModelBundle, height: int, width: int, config: SamplingConfig) -> TileGrid:
     """Lay the tiles for frames of height × width px, multiples of the autoencoder's factor.
 
@@ -83,7 +96,12 @@ def window_grid(bundle: ModelBundle, height: int, width: int, config: SamplingCo
 
 
 def encode_conditioning(
-    bundle: ModelBundle, inputs: WindowInputs, grid: TileGrid, config: SamplingConfig, image_noise: Tensor
+    bundle: ModelBundle,
+    inputs: WindowInputs,
+    grid: TileGrid,
+    config: SamplingConfig,
+    image_noise: Tensor,
+    encoders: Encoders | None = None,
 ) -> Conditioning:
     """Encode key images and event stacks of a window, per tile.
 
@@ -93,7 +111,9 @@ def encode_conditioning(
         grid: its tiles.
         config: the noise strength and what the network is told.
         image_noise: standard normal noise [1, 3, H, W], added to both key images.
+        encoders: what calls the model's encoders; by default they are called as they are.
     """
+    encoders = encoders or bundle_encoders(bundle)
     device, dtype = bundle.unet.device, bundle.unet.dtype
     images = inputs.key_images.to(device, torch.float32)
     noisy = extended(images, grid, bundle.vae_factor, "replicate")
@@ -105,9 +125,9 @@ def encode_conditioning(
     return Conditioning(
         grid=grid,
         image_embeddings=embed_images(bundle, images),
-        image_latents=_tile_latents(bundle, noisy, grid).to(dtype),
+        image_latents=_tile_latents(encoders.encode_images, noisy, grid, bundle.vae_factor).to(dtype),
         event_features=torch.stack(
-            [bundle.controlnet.embed_events(view.crop(stacks, bundle.vae_factor)) for view in grid.views]
+            [encoders.embed_events(view.crop(stacks, bundle.vae_factor)) for view in grid.views]
         ),
         added_time_ids=torch.tensor(ids, device=device, dtype=dtype),
     )
@@ -123,10 +143,10 @@ def extended(pictures: Tensor, grid: TileGrid, factor: int, mode: str) -> Tensor
     return flat.reshape(*pictures.shape[:-2], *flat.shape[-2:])
 
 
-def _tile_latents(bundle: ModelBundle, images: Tensor, grid: TileGrid) -> Tensor:
+def _tile_latents(encode: Callable[[Tensor], Tensor], images: Tensor, grid: TileGrid, factor: int) -> Tensor:
     """Latents float32 [T, 2, C, h, w] of each tile of both images."""
-    crops = grid.crop_all(images, bundle.vae_factor)  # [T, 2, 3, H, W]
-    latents = torch.cat([bundle.encode_image(part) for part in torch.split(crops.flatten(0, 1), _ENCODED_AT_ONCE)])
+    crops = grid.crop_all(images, factor)  # [T, 2, 3, H, W]
+    latents = torch.cat([encode(part) for part in torch.split(crops.flatten(0, 1), _ENCODED_AT_ONCE)])
     return latents.reshape(*crops.shape[:2], *latents.shape[1:])
 
 
