@@ -72,7 +72,7 @@ class Interpolator:
         Args:
             bundle: the model, on the device and in the dtype it shall run in.
             config: the settings; the model's own by default.
-            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            engine: what runs the networks; all compute the same. The fast one by default.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
         """
         self.bundle = bundle
@@ -97,7 +97,7 @@ class Interpolator:
             name_or_path: see `evfi.models.registry.resolve_model`.
             device: "auto" takes the GPU if there is one.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
-            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            engine: what runs the networks; all compute the same. The fast one by default.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
             preset: settings between speed and closeness, over the model's own; see `evfi.sampling.presets`.
             **sampling: settings of `SamplingConfig` that differ from the model's own and the preset's.
@@ -223,12 +223,8 @@ class Interpolator:
 
 
 def make_engine(name: EngineName | None, bundle: ModelBundle, max_memory: int | None = None) -> Engine:
-    """Make the engine of that name for a model; the plain one knows no limit of memory.
-
-    Without a name it is the fast one on a GPU and the plain one on a CPU, where the fast one gains nothing.
-    """
-    is_fast = name == "fast" or (name is None and bundle.unet.device.type == "cuda")
-    return FastEngine(bundle, max_memory) if is_fast else PlainEngine(bundle)
+    """Make the engine of that name for a model, the fast one by default; the plain one knows no limit of memory."""
+    return PlainEngine(bundle) if name == "plain" else FastEngine(bundle, max_memory)
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

@@ -72,9 +72,9 @@ class CpuParts:
         hidden = picture.contiguous(memory_format=torch.channels_last)
         for module in modules:
             hidden = _convolved_silu(hidden, module)
-        return cpu_layers.convolve(hidden.permute(0, 2, 3, 1)[None], self._embedding.conv_out, bias=True)[0].permute(
-            0, 3, 1, 2
-        )
+        last: Any = self._embedding.conv_out
+        made = cpu_layers.convolve(hidden.permute(0, 2, 3, 1)[None], last, bias=True)
+        return made[0].permute(0, 3, 1, 2)
 
 
 def _convolved_silu(pictures: Tensor, module: nn.Conv2d) -> Tensor:

@@ -109,7 +109,10 @@ class CpuOperators(TorchOperators):
 
         shape = sources[0].values.shape
         sets = shape[0] if over_frames else shape[0] * shape[1]
-        values = [source.values.contiguous().view(sets, -1, width).numpy() for source, width in zip(sources, widths, strict=True)]
+        values = [
+            source.values.contiguous().view(sets, -1, width).numpy()
+            for source, width in zip(sources, widths, strict=True)
+        ]
         channels, rows = sum(widths), values[0].shape[1]
         shift = np.zeros(channels, np.float32) if offset is None else offset.numpy()
         starts = [sum(widths[:place]) for place in range(len(widths))]

@@ -72,14 +72,16 @@ class FastDenoiser(GuidedDenoiser):
         embeddings = torch.cat([self._embeddings[:, 0], torch.zeros_like(self._embeddings[:1, 0])])
         self._contexts = network.context_vectors(embeddings)  # forward, backward, without image
         self._event_features = self._event_features.permute(0, 1, 3, 4, 2).contiguous()  # [2 T, F, h, w, C0]
-        if each is not None:
-            self._each = each  # type: ignore[method-assign]
+        self._on_each = each
         self._step: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         """See `Denoiser.__call__`."""
         self._step = self._steps.vectors(sigma, timestep, self._ids, self._config)
         return super().__call__(passes, sigma, timestep, mode)
+
+    def _each(self, call: Callable[[Batch], Tensor], batches: list[Batch]) -> list[Tensor]:
+        return super()._each(call, batches) if self._on_each is None else self._on_each(call, batches)
 
     def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         del timestep

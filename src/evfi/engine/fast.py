@@ -10,6 +10,7 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -17,9 +18,9 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor
 
 from evfi.engine.backoff import run_with_backoff
+from evfi.engine.costs import fast_costs, work_of
 from evfi.engine.cpu import CpuParts
 from evfi.engine.cpu_layers import CpuOperators
-from evfi.engine.costs import fast_costs, work_of
 from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.denoiser import FastDenoiser, StepTable
 from evfi.engine.memory import Costs, MemoryPlan, Phase, Work, free_budget, lower_plan, make_plan
@@ -108,7 +109,10 @@ class FastEngine:
                     return made
                 if self._decoder is None:
                     return self._bundle.decode(latents, config.decode_chunk_size).float()
-                return self._decoder.decode(latents, config.decode_chunk_size)
+                decode = partial(self._decoder.decode, chunk=config.decode_chunk_size)
+                if self._cpu is not None:
+                    return torch.cat(self._cpu.each(decode, list(latents.split(config.decode_chunk_size))))
+                return decode(latents)
 
         factor = self._bundle.vae_factor
         height, width = (side * factor for side in latents.shape[-2:])

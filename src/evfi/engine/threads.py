@@ -3,7 +3,8 @@
 Pictures, tiles and the two directions do not see each other: where there are enough of them, each thread takes one from
 beginning to end, and nothing is waited for between operations. Those that are left over are cut up within operations.
 
-torch works with a single thread in each of these threads; how many it uses elsewhere stays as it is.
+torch works with a single thread in each of these threads, with more where items are fewer than processors; how many it uses
+elsewhere stays as it is.
 """
 
 from __future__ import annotations
@@ -40,9 +41,13 @@ class Workers:
         """Call a function for each item, in inference mode; results come in the items' order."""
         given = list(items)
         even = len(given) // self._number * self._number
-        whole = [self._leaders.submit(_call, function, item, None) for item in given[:even]]
-        shared = [self._leaders.submit(_call, function, item, self._helpers) for item in given[even:]]
-        return [future.result() for future in whole + shared]
+        whole = [self._leaders.submit(_call, function, item, None, 1) for item in given[:even]]
+        each = 1 if even else max(self._number // max(len(given), 1), 1)  # threads of torch, where too few share all
+        shared = [self._leaders.submit(_call, function, item, self._helpers, each) for item in given[even:]]
+        made = [future.result() for future in whole + shared]
+        if each > 1:
+            torch.set_num_threads(self._number)
+        return made
 
 
 def share(function: Callable[[Item], None], parts: Sequence[Item]) -> None:
@@ -52,7 +57,7 @@ def share(function: Callable[[Item], None], parts: Sequence[Item]) -> None:
         for part in parts:
             function(part)
     else:
-        list(helpers.map(partial(_call, function, helpers=None), parts))
+        list(helpers.map(partial(_call, function, helpers=None, number=1), parts))
 
 
 def workers() -> Workers:
@@ -65,8 +70,10 @@ def _made(number: int) -> Workers:
     return Workers(number)
 
 
-def _call(function: Callable[[Item], Result], item: Item, helpers: ThreadPoolExecutor | None) -> Result:
+def _call(function: Callable[[Item], Result], item: Item, helpers: ThreadPoolExecutor | None, number: int) -> Result:
     _here.helpers = helpers
+    if torch.get_num_threads() != number:
+        torch.set_num_threads(number)
     with torch.inference_mode():
         return function(item)
 

@@ -66,8 +66,8 @@ class _Buffers:
         for place, buffer in enumerate(self._kept):
             if buffer.untyped_storage().data_ptr() not in taken:
                 if len(buffer) < length:
-                    buffer = self._kept[place] = torch.empty(length)
-                return buffer[:length].view(shape)
+                    self._kept[place] = torch.empty(length)
+                return self._kept[place][:length].view(shape)
         self._kept.append(torch.empty(length))
         return self._kept[-1].view(shape)
 
@@ -98,7 +98,9 @@ def _run_block(block: Any, values: Tensor, buffers: _Buffers) -> Tensor:
     last = winograd(block.conv[4])
     if last is None:
         return _applied(block.conv[4], second, buffers).add_(base).relu_()
-    return last(second, base=base, relu=True, out=buffers.free((*second.shape[:3], block.conv[4].out_channels), second, base))
+    return last(
+        second, base=base, relu=True, out=buffers.free((*second.shape[:3], block.conv[4].out_channels), second, base)
+    )
 
 
 def _applied(

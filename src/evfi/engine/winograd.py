@@ -10,6 +10,7 @@ The result is that of a direct convolution to rounding: in float32 its error is 
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -131,7 +132,7 @@ def _parts(number: int, most: int) -> list[tuple[int, int]]:
     """Evenly cut 0..number into (first, length) of at most `most`."""
     count = -(-number // most)
     edges = [number * place // count for place in range(count + 1)]
-    return [(first, last - first) for first, last in zip(edges[:-1], edges[1:], strict=True)]
+    return [(first, last - first) for first, last in pairwise(edges)]
 
 
 _memory = threading.local()

@@ -135,7 +135,6 @@ def _restore_tile(
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         source, bias, base, target, line, channels, rows, columns, relu = values
         low = build.select(relu, constant(0.0), constant(-math.inf))
-        has_base = build.icmp_signed("!=", base, _INT(0))
         with groups(build, channels) as channel:
             made = []
             for x in range(6):
@@ -146,17 +145,20 @@ def _restore_tile(
                 with build.if_then(build.icmp_signed("<", _INT(y), rows), likely=True):
                     for x, value in enumerate(_restored(build, [column[y] for column in made])):
                         place = _sum(build, channel, _times(build, line, y), _times(build, channels, x))
-                        value = build.fadd(value, shift)
                         with build.if_then(build.icmp_signed("<", _INT(x), columns), likely=True):
-                            with build.if_else(has_base) as (added, alone):
-                                with added:
-                                    total = build.fadd(value, load(build, base, place))
-                                    store(build, at_least(build, total, low), target, place)
-                                with alone:
-                                    store(build, at_least(build, value, low), target, place)
+                            _finish(build, build.fadd(value, shift), base, target, place, low)
         return context.get_dummy_value()
 
     return types.void(source, bias, base, target, line, channels, rows, columns, relu), generate
+
+
+def _finish(build: Any, value: Vector, base: Any, target: Any, place: Any, low: Vector) -> None:
+    """Write a value, at least `low`, after what lies at `base` is added if there is anything."""
+    with build.if_else(build.icmp_signed("!=", base, _INT(0))) as (added, alone):
+        with added:
+            store(build, at_least(build, build.fadd(value, load(build, base, place)), low), target, place)
+        with alone:
+            store(build, at_least(build, value, low), target, place)
 
 
 def _transformed(build: Any, values: Sequence[Vector]) -> list[Vector]:
