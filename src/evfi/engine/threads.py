@@ -28,25 +28,25 @@ class Workers:
 
     def __init__(self, number: int) -> None:
         """Start the threads."""
-        self._number = number
+        self._number, before = number, torch.get_num_threads()
         self._leaders, self._helpers = (ThreadPoolExecutor(number, name) for name in ("evfi", "evfi-part"))
         started = threading.Barrier(2 * number)
         for pool in (self._leaders, self._helpers):
             for _ in range(number):
                 pool.submit(_work_alone, started)
         pool.submit(int).result()
-        torch.set_num_threads(number)  # in the calling thread, and of libraries that know one number for all threads
+        torch.set_num_threads(before)  # in the calling thread, and of libraries that know one number for all threads
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Call a function for each item, in inference mode; results come in the items' order."""
-        given = list(items)
+        given, before = list(items), torch.get_num_threads()
         even = len(given) // self._number * self._number
         whole = [self._leaders.submit(_call, function, item, None, 1) for item in given[:even]]
         each = 1 if even else max(self._number // max(len(given), 1), 1)  # threads of torch, where too few share all
         shared = [self._leaders.submit(_call, function, item, self._helpers, each) for item in given[even:]]
         made = [future.result() for future in whole + shared]
         if each > 1:
-            torch.set_num_threads(self._number)
+            torch.set_num_threads(before)
         return made
 
 
