@@ -48,7 +48,7 @@ def case(text: str) -> Case:
 
 def resized(window: Window, size: tuple[int, int]) -> Window:
     """The window at another size."""
-    keys = [np.asarray(Image.fromarray(key).resize(size)) for key in (window.start_image, window.end_image)]
+    keys = [np.array(Image.fromarray(key).resize(size)) for key in (window.start_image, window.end_image)]
     events, (width, height) = window.events, window.events.sensor_size
     x, y = (events.x.astype(np.int64) * size[0] // width, events.y.astype(np.int64) * size[1] // height)
     moved = EventStream(x.astype(np.int32), y.astype(np.int32), events.t, events.p, size)
