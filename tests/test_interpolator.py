@@ -203,7 +203,7 @@ def test_too_little_memory_is_an_error_that_says_what_to_do(
     def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("evfi.engine.base.sample_window", fail)
+    monkeypatch.setattr("evfi.engine.fast.sample_window", fail)
     with pytest.raises(
         ResourceError, match=r"window of 3 frames of 50x35 px on cpu; insert fewer frames or lower batch"
     ):

@@ -75,7 +75,7 @@ class Interpolator:
             bundle: the model, on the device and in the dtype it shall run in; for the fast engine it may also lie in the
                 host's memory, which it then leaves part by part.
             config: the settings; the model's own by default.
-            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            engine: what runs the networks; all compute the same. The fast one by default.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
             device: where the model shall run; by default where it lies.
         """
@@ -101,7 +101,7 @@ class Interpolator:
             name_or_path: see `evfi.models.registry.resolve_model`.
             device: "auto" takes the GPU if there is one.
             dtype: "float32", "float16" or "bfloat16"; by default float16 on a GPU and float32 on the CPU.
-            engine: what runs the networks; all compute the same. By default the fast one on a GPU and the plain one elsewhere.
+            engine: what runs the networks; all compute the same. The fast one by default.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
             preset: settings between speed and closeness, over the model's own; see `evfi.sampling.presets`.
             **sampling: settings of `SamplingConfig` that differ from the model's own and the preset's.
@@ -230,14 +230,10 @@ class Interpolator:
 def make_engine(
     name: EngineName | None, bundle: ModelBundle, max_memory: int | None = None, device: torch.device | None = None
 ) -> Engine:
-    """Make the engine of that name for a model; the plain one knows no limit of memory.
-
-    Without a name it is the fast one on a GPU and the plain one on a CPU, where the fast one gains nothing.
-    """
-    place = bundle.unet.device if device is None else device
-    if name == "plain" or (name is None and place.type != "cuda"):
+    """Make the engine of that name for a model, the fast one by default; the plain one knows no limit of memory."""
+    if name == "plain":
         return PlainEngine(bundle)
-    return FastEngine(bundle, max_memory, float8=name == "float8", device=place)
+    return FastEngine(bundle, max_memory, float8=name == "float8", device=device)
 
 
 _ROOMY: Final = 8 * GIB

@@ -67,11 +67,11 @@ def test_decoded_frames_equal_the_plain_ones(bundle: ModelBundle, chunk: int) ->
     assert _error(made, expected) < 2e-5
 
 
-def test_an_autoencoder_of_pictures_is_used_as_it_is() -> None:
+def test_pictures_decoded_on_their_own_equal_the_plain_ones() -> None:
     bundle = tiny_bundle()
     latents = torch.randn(2, 4, 6, 10, generator=torch.Generator().manual_seed(0))
     expected, made = (engine.decode(latents, CONFIG) for engine in (PlainEngine(bundle), FastEngine(bundle)))
-    assert torch.equal(made, expected)
+    assert _error(made, expected) < 2e-6
 
 
 def test_the_plain_engine_is_the_same_beside_the_fast_one(bundle: ModelBundle) -> None:

@@ -54,7 +54,7 @@ class Model:
             name for name, part in parts.items() if all(p.untyped_storage().nbytes() > 0 for p in part.parameters())
         }
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode a CPU shares weights with numpy, and such weights cannot leave
     def predict(self) -> torch.Tensor:
         unet, generator = self.bundle.unet, torch.Generator().manual_seed(0)
         steps = self.network.step_vectors(torch.tensor(0.3), torch.tensor([6.0, 127.0, 0.02]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -53,6 +54,7 @@ class FastDenoiser(GuidedDenoiser):
         network: SteeredUNet,
         runner: Runner,
         steps: StepTable,
+        each: Callable[[Callable[[Batch], Tensor], list[Batch]], list[Tensor]] | None = None,
     ) -> None:
         """Put the constant inputs in order; see `GuidedDenoiser`.
 
@@ -63,18 +65,23 @@ class FastDenoiser(GuidedDenoiser):
             network: the model's networks.
             runner: what calls them.
             steps: what they derive from noise levels.
+            each: calls a function for each batch; one after the other by default.
         """
         super().__init__(bundle, conditioning, config)
         self._config, self._network, self._runner, self._steps = config, network, runner, steps
         embeddings = torch.cat([self._embeddings[:, 0], torch.zeros_like(self._embeddings[:1, 0])])
         self._contexts = network.context_vectors(embeddings)  # forward, backward, without image
         self._event_features = self._event_features.permute(0, 1, 3, 4, 2)  # [2 T, F, h, w, C0], as they lie in memory
+        self._on_each = each
         self._step: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, passes: Tensor, sigma: float, timestep: Tensor, mode: StepMode) -> Tensor:
         """See `Denoiser.__call__`."""
         self._step = self._steps.vectors(sigma, timestep, self._ids, self._config)
         return super().__call__(passes, sigma, timestep, mode)
+
+    def _each(self, call: Callable[[Batch], Tensor], batches: list[Batch]) -> list[Tensor]:
+        return super()._each(call, batches) if self._on_each is None else self._on_each(call, batches)
 
     def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         del timestep

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from evfi.engine.backoff import run_with_backoff
 from evfi.engine.costs import fast_costs, work_of
+from evfi.engine.cpu import CpuParts
+from evfi.engine.cpu_layers import CpuOperators
 from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.denoiser import FastDenoiser, StepTable
 from evfi.engine.memory import Costs, MemoryPlan, Phase, Work, free_budget, lower_plan, make_plan
@@ -28,7 +30,7 @@ from evfi.engine.operators import Operators, TorchOperators
 from evfi.engine.placement import Placement
 from evfi.engine.runner import Runner
 from evfi.models.bundle import ModelBundle
-from evfi.sampling.conditioning import Conditioning, WindowInputs, window_grid
+from evfi.sampling.conditioning import Conditioning, Encoders, WindowInputs, bundle_encoders, window_grid
 from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
 from evfi.sampling.noise import NoiseSource
 from evfi.sampling.two_sided import OnStep, sample_window
@@ -59,8 +61,11 @@ class FastEngine:
         self._bundle, self._device = bundle, bundle.unet.device
         is_elsewhere = device is not None and device.type != self._device.type
         if is_elsewhere and device is not None:
-            self._device = device if device.index is not None else torch.device(device.type, torch.cuda.current_device())
+            self._device = (
+                device if device.index is not None else torch.device(device.type, torch.cuda.current_device())
+            )
         self._max_memory = max_memory
+        self._cpu = CpuParts(bundle) if self._device.type == "cpu" and CpuParts.is_served(bundle) else None
         operators = make_operators(self._device, float8=float8)
         self._float8 = float8
         with torch.inference_mode():
@@ -101,7 +106,7 @@ class FastEngine:
                 weights=weights,
                 on_step=on_step,
                 make_denoiser=partial(self._make_denoiser, plan),
-                encoded_at_once=ENCODED_AT_ONCE if plan is None else plan.encode_batch,
+                encoders=self._encoders(plan),
             )
 
         height, width = inputs.key_images.shape[-2:]
@@ -113,9 +118,16 @@ class FastEngine:
         def attempt(plan: MemoryPlan | None) -> Tensor:
             self._enter(plan, "decode")
             with torch.inference_mode():
+                made = None if self._cpu is None else self._cpu.decode(latents)
+                if made is not None:
+                    return made
                 if self._decoder is None:
                     return self._bundle.decode(latents, config.decode_chunk_size).float()
-                return self._decoder.decode(latents, config.decode_chunk_size, 1 if plan is None else plan.decode_bands)
+                bands = 1 if plan is None else plan.decode_bands
+                decode = partial(self._decoder.decode, chunk=config.decode_chunk_size, bands=bands)
+                if self._cpu is not None:
+                    return torch.cat(self._cpu.each(decode, list(latents.split(config.decode_chunk_size))))
+                return decode(latents)
 
         factor = self._bundle.vae_factor
         height, width = (side * factor for side in latents.shape[-2:])
@@ -178,7 +190,20 @@ class FastEngine:
         self, plan: MemoryPlan | None, bundle: ModelBundle, conditioning: Conditioning, config: SamplingConfig
     ) -> FastDenoiser:
         self._enter(plan, "denoise")
-        return FastDenoiser(bundle, conditioning, config, network=self._network, runner=self._runner, steps=self._steps)
+        return FastDenoiser(
+            bundle,
+            conditioning,
+            config,
+            network=self._network,
+            runner=self._runner,
+            steps=self._steps,
+            each=None if self._cpu is None else self._cpu.each,
+        )
+
+    def _encoders(self, plan: MemoryPlan | None) -> Encoders:
+        if self._cpu is not None:
+            return self._cpu.encoders
+        return bundle_encoders(self._bundle, ENCODED_AT_ONCE if plan is None else plan.encode_batch)
 
     def _enter(self, plan: MemoryPlan | None, phase: Phase) -> None:
         """Begin a phase: what was recorded is void if weights move, and weights go where the plan wants them."""
@@ -218,4 +243,4 @@ def make_operators(device: torch.device, *, float8: bool = False) -> Operators:
         from evfi.engine.triton_operators import TritonOperators
 
         return TritonOperators(float8=float8)
-    return TorchOperators(float8=float8)
+    return CpuOperators(float8=float8) if device.type == "cpu" else TorchOperators(float8=float8)

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evfi.engine import cpu_layers
+from evfi.engine.cpu_layers import product
 from evfi.engine.operators import Feature, Float8Rows, Offset, Operators
 
 
@@ -37,6 +39,8 @@ def from_pictures(pictures: Tensor, num_frames: int) -> Tensor:
 
 def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
     """A convolution of every frame of [B, F, h, w, C]; its bias may be left to the next operation."""
+    if cpu_layers.is_served(values):
+        return cpu_layers.convolve(values, module, bias=bias)
     made = F.conv2d(
         as_pictures(values),
         module.weight,
@@ -49,6 +53,8 @@ def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
 
 def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
     """A convolution over the frames of [B, F, h, w, C], without its bias."""
+    if cpu_layers.is_served(values):
+        return cpu_layers.convolve_frames(values, module)
     made = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, None, 1, module.padding)
     return made.permute(0, 2, 3, 4, 1).contiguous()
 
@@ -144,9 +150,12 @@ class ResidualBlock:
             return sources[0].values
         weights = module.weight.flatten(1).split([source.values.shape[-1] for source in sources], dim=1)
         first, *others = (source.values.flatten(0, 3) for source in sources)
-        total = F.linear(first, weights[0])
+        total = product(first, weights[0])
         for rows, weight in zip(others, weights[1:], strict=True):
-            total.addmm_(rows, weight.t())
+            if cpu_layers.is_served(rows):
+                total.add_(product(rows, weight))
+            else:
+                total.addmm_(rows, weight.t())
         return total.unflatten(0, sources[0].values.shape[:4])
 
 
@@ -179,7 +188,7 @@ class Transformer:
         stream = _linear(self._rows(feature), module.proj_in)
         for layer in self._layers:
             stream = layer(stream, feature.values.shape, context, positions)
-        change = F.linear(stream, module.proj_out.weight).view(feature.values.shape)
+        change = product(stream, module.proj_out.weight).view(feature.values.shape)
         return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
 
     def _rows(self, feature: Feature) -> Tensor:
@@ -237,12 +246,12 @@ class _TransformerLayer:
 
     def _attend_to_pixels(self, rows: Tensor, sizes: tuple[int, int]) -> Tensor:
         attention = self._spatial.attn1
-        qkv = F.linear(rows, self._qkv[0]()).unflatten(0, sizes)
+        qkv = product(rows, self._qkv[0]()).unflatten(0, sizes)
         return _linear(self._operators.spatial_attention(qkv, attention.heads).flatten(0, 1), attention.to_out[0])
 
     def _attend_to_frames(self, rows: Tensor, sizes: tuple[int, int, int]) -> Tensor:
         attention = self._temporal.attn1
-        qkv = F.linear(rows, self._qkv[1]()).unflatten(0, sizes)
+        qkv = product(rows, self._qkv[1]()).unflatten(0, sizes)
         return _linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
 
     def _feed_forward(self, rows: Tensor | Float8Rows, module: Any, place: int) -> Tensor:
@@ -361,4 +370,4 @@ def _rounded_weight(module: Any) -> Callable[[], Float8Rows]:
 
 
 def _linear(rows: Tensor, module: Any) -> Tensor:
-    return F.linear(rows, module.weight, module.bias)
+    return product(rows, module.weight, module.bias)

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from evfi.engine import cpu_layers
+from evfi.engine.cpu_layers import product
 from evfi.engine.layers import (
     ContextVectors,
     ResidualBlock,
@@ -262,7 +263,9 @@ class _UpBlock:
             hidden = residual([hidden, skips.pop()], constants.step)
             if transformer is not None:
                 hidden = transformer(hidden, constants.context)
-        if self._upsampler is not None:
+        if self._upsampler is not None and cpu_layers.is_served(hidden.values):
+            hidden = Feature(cpu_layers.convolve(hidden.values, self._upsampler, bias=True, enlarge=True))
+        elif self._upsampler is not None:
             hidden = Feature(convolve(enlarged(hidden.values), self._upsampler, bias=True))
         return hidden
 
@@ -284,4 +287,4 @@ def _bias(module: Any) -> Tensor:
 
 def _outlet(hidden: Feature, module: Any) -> tuple[Tensor, Tensor]:
     """A 1x1 convolution of a skip, and the bias that is left out."""
-    return F.linear(hidden.values, module.weight.flatten(1)), module.bias
+    return product(hidden.values, module.weight.flatten(1)), module.bias

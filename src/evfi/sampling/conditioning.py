@@ -8,8 +8,9 @@ factor. Wherever a tensor has an axis of length 2 for the passes, forward comes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,25 @@ class Conditioning:
     added_time_ids: Tensor
 
 
+class Encoders(NamedTuple):
+    """What encodes a window's inputs.
+
+    Attributes:
+        encode_images: `ModelBundle.encode_image`, or what computes the same.
+        embed_events: `EventControlNet.embed_events`, likewise.
+        images_at_once: tiles of key images per call.
+    """
+
+    encode_images: Callable[[Tensor], Tensor]
+    embed_events: Callable[[Tensor], Tensor]
+    images_at_once: int = ENCODED_AT_ONCE
+
+
+def bundle_encoders(bundle: ModelBundle, images_at_once: int = ENCODED_AT_ONCE) -> Encoders:
+    """A model's encoders as they are."""
+    return Encoders(bundle.encode_image, bundle.controlnet.embed_events, images_at_once)
+
+
 def window_grid(bundle: ModelBundle, height: int, width: int, config: SamplingConfig) -> TileGrid:
     """Lay the tiles for frames of height × width px, multiples of the autoencoder's factor.
 
@@ -86,7 +106,7 @@ def encode_conditioning(
     grid: TileGrid,
     config: SamplingConfig,
     image_noise: Tensor,
-    encoded_at_once: int = ENCODED_AT_ONCE,
+    encoders: Encoders | None = None,
 ) -> Conditioning:
     """Encode key images and event stacks of a window, per tile.
 
@@ -96,8 +116,9 @@ def encode_conditioning(
         grid: its tiles.
         config: the noise strength and what the network is told.
         image_noise: standard normal noise [1, 3, H, W], added to both key images.
-        encoded_at_once: tiles per call of the autoencoder.
+        encoders: what calls the model's encoders; by default they are called as they are.
     """
+    encoders = encoders or bundle_encoders(bundle)
     device, dtype = bundle.unet.device, bundle.unet.dtype
     images = inputs.key_images.to(device, torch.float32)
     noisy = extended(images, grid, bundle.vae_factor, "replicate")
@@ -108,8 +129,8 @@ def encode_conditioning(
     return Conditioning(
         grid=grid,
         image_embeddings=embed_images(bundle, images),
-        image_latents=_tile_latents(bundle, noisy, grid, encoded_at_once).to(dtype),
-        event_features=_tile_event_features(bundle, inputs.event_stacks, grid),
+        image_latents=_tile_latents(encoders, noisy, grid, bundle.vae_factor).to(dtype),
+        event_features=_tile_event_features(encoders, inputs.event_stacks, grid, bundle),
         added_time_ids=torch.tensor(ids, device=device, dtype=dtype),
     )
 
@@ -124,13 +145,13 @@ def extended(pictures: Tensor, grid: TileGrid, factor: int, mode: str) -> Tensor
     return flat.reshape(*pictures.shape[:-2], *flat.shape[-2:])
 
 
-def _tile_event_features(bundle: ModelBundle, stacks: Tensor, grid: TileGrid) -> Tensor:
+def _tile_event_features(encoders: Encoders, stacks: Tensor, grid: TileGrid, bundle: ModelBundle) -> Tensor:
     """The embedded stacks [T, 2, F, C0, h, w] of each tile; only one tile's stacks lie on the device at a time."""
     device, dtype, factor = bundle.unet.device, bundle.unet.dtype, bundle.vae_factor
     stacks = extended(stacks, grid, factor, "constant")
     features: Tensor | None = None
     for place, view in enumerate(grid.views):
-        made = bundle.controlnet.embed_events(view.crop(stacks, factor).to(device).to(dtype)).permute(0, 1, 3, 4, 2)
+        made = encoders.embed_events(view.crop(stacks, factor).to(device).to(dtype)).permute(0, 1, 3, 4, 2)
         if features is None:
             features = made.new_empty(len(grid.views), *made.shape)
         features[place] = made
@@ -138,10 +159,11 @@ def _tile_event_features(bundle: ModelBundle, stacks: Tensor, grid: TileGrid) ->
     return features.permute(0, 1, 2, 5, 3, 4)
 
 
-def _tile_latents(bundle: ModelBundle, images: Tensor, grid: TileGrid, at_once: int) -> Tensor:
+def _tile_latents(encoders: Encoders, images: Tensor, grid: TileGrid, factor: int) -> Tensor:
     """Latents float32 [T, 2, C, h, w] of each tile of both images."""
-    crops = grid.crop_all(images, bundle.vae_factor)  # [T, 2, 3, H, W]
-    latents = torch.cat([bundle.encode_image(part) for part in torch.split(crops.flatten(0, 1), at_once)])
+    crops = grid.crop_all(images, factor)  # [T, 2, 3, H, W]
+    parts = torch.split(crops.flatten(0, 1), encoders.images_at_once)
+    latents = torch.cat([encoders.encode_images(part) for part in parts])
     return latents.reshape(*crops.shape[:2], *latents.shape[1:])
 
 

@@ -137,12 +137,16 @@ class GuidedDenoiser:
         if not reuse:
             self._features.clear()
         call = self._refine if reuse else self._call_networks
-        velocity = torch.cat([call(tiles, timestep, batch).float() for batch in batches])
+        velocity = torch.cat([made.float() for made in self._each(partial(call, tiles, timestep), batches)])
         if guidance is not None:
             with_image, without_image = velocity[0::2], velocity[1::2]
             velocity = without_image + guidance * (with_image - without_image)
         # [2 T, F, C, h, w] -> [T, 2, F, C, h, w]
         return self._grid.average(velocity.reshape(-1, 2, *velocity.shape[1:]), self._weights)
+
+    def _each(self, call: Callable[[Batch], Tensor], batches: list[Batch]) -> list[Tensor]:
+        """The results of all batches, one after the other."""
+        return [call(batch) for batch in batches]
 
     def _call_networks(self, tiles: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
         """v-predictions [B, F, C, h, w] of one batch's items."""

@@ -99,9 +99,11 @@ def restore_detail(
     times = np.asarray(times_us, dtype=np.int64)
     prediction, start, end = (picture.to(torch.float32) for picture in (prediction, start_image, end_image))
     still = _stillness(events, times, (prediction.shape[-2], prediction.shape[-1]), prediction.device, config)
-    trust = torch.maximum(_likeness(start, end, config), 1 - still.throughout)
-    since_start = still.since_start * trust * _likeness(prediction, prediction[:1], config)
-    until_end = still.until_end * trust * _likeness(prediction, prediction[-1:], config)
+    coarse = _blurred(prediction, config.coarse_px)
+    coarse_keys = _blurred(torch.stack([start, end]), config.coarse_px)
+    trust = torch.maximum(_likeness(coarse_keys[0], coarse_keys[1], config), 1 - still.throughout)
+    since_start = still.since_start * trust * _likeness(coarse, coarse[:1], config)
+    until_end = still.until_end * trust * _likeness(coarse, coarse[-1:], config)
 
     weights = fusion_weights(torch.from_numpy(times)).to(prediction.device).view(-1, 1, 1)
     start_share, end_share = weights * since_start, (1 - weights) * until_end
@@ -111,8 +113,8 @@ def restore_detail(
 
 
 def _likeness(pictures: Tensor, other: Tensor, config: DetailConfig) -> Tensor:
-    """How alike pictures [..., 3, H, W] are when seen coarsely, [..., H, W]: 1 the same, 0 different."""
-    difference = (_blurred(pictures, config.coarse_px) - _blurred(other, config.coarse_px)).abs().amax(-3)
+    """How alike blurred pictures [..., 3, H, W] are, [..., H, W]: 1 the same, 0 different."""
+    difference = (pictures - other).abs().amax(-3)
     return 1 - _smooth_step(difference, config.same_levels, config.different_levels)
 
 

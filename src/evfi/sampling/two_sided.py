@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from evfi.models.bundle import ModelBundle
-from evfi.sampling.conditioning import WindowInputs, encode_conditioning, window_grid
-from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
+from evfi.sampling.conditioning import Encoders, WindowInputs, encode_conditioning, window_grid
+from evfi.sampling.config import SamplingConfig
 from evfi.sampling.denoiser import Denoiser, GuidedDenoiser, MakeDenoiser, StepMode, step_modes
 from evfi.sampling.noise import NoiseSource, to_device
 from evfi.sampling.schedule import Schedule, karras_schedule, renoise
@@ -43,7 +43,7 @@ def sample_window(
     weights: Tensor | None = None,
     on_step: OnStep | None = None,
     make_denoiser: MakeDenoiser = GuidedDenoiser,
-    encoded_at_once: int = ENCODED_AT_ONCE,
+    encoders: Encoders | None = None,
 ) -> Tensor:
     """Sample the latents of one window's frames.
 
@@ -55,7 +55,7 @@ def sample_window(
         weights: weight [F] of the forward pass in each frame; by default linear from 1 to 0 (see `fusion_weights`).
         on_step: called after each step.
         make_denoiser: what calls the networks; an engine brings its own.
-        encoded_at_once: tiles per call of the autoencoder's encoder.
+        encoders: what encodes images and events; likewise.
 
     Returns:
         Latents float32 [F, C, h, w], multiplied by the autoencoder's scaling factor, of the images' size.
@@ -66,7 +66,7 @@ def sample_window(
     height, width = inputs.key_images.shape[-2:]
     grid = window_grid(bundle, height, width, config)
     image_noise = noise.draw("image", (1, 3, height, width))
-    conditioning = encode_conditioning(bundle, inputs, grid, config, image_noise, encoded_at_once)
+    conditioning = encode_conditioning(bundle, inputs, grid, config, image_noise, encoders)
     if weights is None:
         weights = torch.linspace(1.0, 0.0, inputs.num_frames)
     denoise = two_sided(make_denoiser(bundle, conditioning, config), weights.to(bundle.unet.device))
