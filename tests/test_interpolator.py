@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,6 +179,29 @@ def test_a_preset_goes_before_the_models_settings_and_after_the_users(
     made = Interpolator.from_pretrained("any", device="cpu", preset="fast", solver="dpmpp_2m")
     assert made.config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
     assert (made.config.s_churn, made.config.solver) == (0.0, "dpmpp_2m")
+
+
+@pytest.mark.parametrize(
+    ("limit", "engine", "first_on", "moved"),
+    [
+        (7 << 30, None, "cuda", True),  # room for any model
+        (4 << 30, None, "cpu", True),  # not for any, but for this one
+        (1000, None, "cpu", False),  # it has to go there part by part
+        (1000, "plain", "cuda", False),  # an engine that knows no parts
+    ],
+)
+def test_models_that_may_not_fit_are_loaded_into_the_hosts_memory(
+    monkeypatch: pytest.MonkeyPatch, limit: int, engine: Any, first_on: str, moved: bool
+) -> None:
+    bundle, seen = tiny_bundle(), []
+    monkeypatch.setattr(module, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(module, "load_model", lambda *_, device, **__: seen.append(str(device)) or bundle)
+    monkeypatch.setattr(ModelBundle, "to", lambda self, device: seen.append(f"to {device}"))
+    monkeypatch.setattr(module, "make_engine", lambda *given: seen.append(given))
+    Interpolator.from_pretrained(device="cuda", engine=engine, max_memory=limit)
+    *places, made = seen
+    assert places == [first_on, *(["to cuda"] if moved else [])]
+    assert made == (engine, bundle, limit, torch.device("cuda"))
 
 
 def test_devices_and_dtypes() -> None:

@@ -113,9 +113,11 @@ class Interpolator:
         """
         place = resolve_device(device)
         kind = resolve_dtype(dtype, place)
-        at_first = torch.device("cpu") if engine != "plain" and _is_tight(place, max_memory) else place
-        with memory_errors_told(f"to load model {name_or_path} on {at_first}; use a smaller model"):
-            bundle = load_model(name_or_path, dtype=kind, device=at_first)
+        whole = engine == "plain" or not _is_tight(place, max_memory)
+        with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
+            bundle = load_model(name_or_path, dtype=kind, device=place if whole else "cpu")
+            if not _is_tight(place, max_memory, 2 * bundle.num_bytes):
+                bundle.to(place)
         config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
         return cls(bundle, config, engine=engine, max_memory=max_memory, device=place)
 
@@ -236,13 +238,16 @@ def make_engine(
     return FastEngine(bundle, max_memory, float8=name == "float8", device=device)
 
 
-_ROOMY: Final = 8 * GIB
-"""With less GPU memory, a model of the published size is not loaded there as a whole."""
+_WHOLE_MODEL: Final = 13 * GIB // 2
+"""GPU memory that a model of the published size takes while it is loaded there as a whole."""
 
 
-def _is_tight(device: torch.device, max_memory: int | None) -> bool:
+def _is_tight(device: torch.device, max_memory: int | None, need: int = _WHOLE_MODEL) -> bool:
+    """Whether less of a GPU's memory may be taken than is needed."""
+    if device.type != "cuda":
+        return False
     budget = free_budget(device) if max_memory is None else max_memory
-    return device.type == "cuda" and budget is not None and budget < _ROOMY
+    return budget is not None and budget < need
 
 
 def window_inputs(window: Window, geometry: FrameGeometry, bundle: ModelBundle) -> WindowInputs:

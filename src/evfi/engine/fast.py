@@ -165,6 +165,7 @@ class FastEngine:
         with capped_memory(self._device, self._max_memory):
             plan = self._plans.pop(key, None) or self._make_plan(key, size, config)
             costs, work = self._needs[key]
+            self._runner.takes = costs.denoise.at
 
             def lower(current: MemoryPlan) -> MemoryPlan | None:
                 self._runner.forget()

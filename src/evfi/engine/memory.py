@@ -54,8 +54,8 @@ MOST_PICTURES: Final = 160
 WORK_SPACE: Final = 256 * 2**20
 """What cuDNN and cuBLAS take inside operations, which simulation does not see."""
 
-FRAGMENTED_SHARE: Final = 0.04
-"""Memory that the allocator holds between tensors, as a share of the tensors."""
+FRAGMENTED_SHARE: Final[Mapping[Phase, float]] = {"condition": 0.2, "denoise": 0.2, "decode": 0.35}
+"""Memory that the allocator holds between tensors, as a share of those that come and go: the larger, the fewer they are."""
 
 
 def parse_memory(text: str | int) -> int:
@@ -81,6 +81,13 @@ def free_budget(device: torch.device) -> int | None:
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device)
+
+
+def room_left(device: torch.device) -> int:
+    """Bytes that PyTorch can still take on a GPU: free, and under the limit that may be set."""
+    free, whole = torch.cuda.mem_get_info(device)
+    limit = int(torch.cuda.get_per_process_memory_fraction(device) * whole)
+    return min(free, limit - torch.cuda.memory_reserved(device))
 
 
 def in_gib(size: int) -> str:
@@ -360,36 +367,43 @@ def _lean(offload: Offload) -> Mapping[Phase, tuple[str, ...]]:
     return {phase: (*(name for name in names if name not in streamed), ALWAYS) for phase, names in NEEDS.items()}
 
 
-def _estimate(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
-    """Bytes at the peak of a phase."""
+def _moving(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
+    """Bytes at the peak of a phase that are not weights."""
     if phase == "condition":
-        own = costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + plan.recorded
-    elif phase == "denoise":
-        own = costs.held + costs.denoise.at(plan.items_per_call)
-        own += costs.streamed if plan.offload == "blocks" else 0
-    else:
-        own = costs.decode[plan.decode_bands] + plan.recorded
-    return own + costs.total(plan.residency[phase])
+        return costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + plan.recorded
+    if phase == "denoise":
+        return costs.held + costs.denoise.at(plan.items_per_call)
+    return costs.decode[plan.decode_bands] + plan.recorded
+
+
+def _resting(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
+    """Bytes of weights in a phase."""
+    streamed = costs.streamed if plan.offload == "blocks" and phase == "denoise" else 0
+    return costs.total(plan.residency[phase]) + streamed
 
 
 def _estimated(costs: Costs, plan: MemoryPlan) -> MemoryPlan:
     """The plan with what it takes."""
     recorded = costs.denoise.at(plan.items_per_call) if plan.keep_graphs else 0
     plan = replace(plan, recorded=recorded)
-    return replace(plan, estimates={phase: _estimate(costs, plan, phase) for phase in NEEDS})
+    return replace(
+        plan, estimates={phase: _moving(costs, plan, phase) + _resting(costs, plan, phase) for phase in NEEDS}
+    )
 
 
 def _fits(costs: Costs, plan: MemoryPlan, phase: Phase) -> bool:
-    return plan.budget is None or _with_margin(_estimate(costs, plan, phase)) <= plan.budget
+    return plan.budget is None or _with_margin(costs, plan, phase) <= plan.budget
 
 
-def _with_margin(size: int) -> int:
-    """What the allocator and the libraries take when tensors take `size`."""
-    return int(size * (1 + FRAGMENTED_SHARE)) + WORK_SPACE
+def _with_margin(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
+    """What a phase takes with what the allocator and the libraries take beside its tensors."""
+    moving = int(_moving(costs, plan, phase) * (1 + FRAGMENTED_SHARE[phase]))
+    return _resting(costs, plan, phase) + moving + WORK_SPACE
 
 
 def _least(costs: Costs) -> int:
     """The least memory that would do."""
     plan = _fitted(costs, Work(1, 1, 1), None, 1, "blocks", keep_graphs=False)
     assert plan is not None
-    return _with_margin(_estimated(costs, replace(plan, decode_bands=max(costs.decode))).peak)
+    least = replace(plan, decode_bands=max(costs.decode))
+    return max(_with_margin(costs, least, phase) for phase in NEEDS)

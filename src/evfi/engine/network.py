@@ -7,10 +7,9 @@ What depends on the noise level and on the key images alone is computed beforeha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from evfi.engine import cpu_layers
@@ -51,11 +50,9 @@ class SteeredUNet:
 
     Attributes:
         streamer: brings the weights of `blocks()` while they are used; None where they lie on the device.
-        beside: a stream for the ControlNet, which then runs beside the UNet's encoder; None: one after the other.
     """
 
     streamer: BlockStreamer | None
-    beside: torch.cuda.Stream | None
 
     def __init__(self, controlnet: EventControlNet, unet: EventUNet, operators: Operators) -> None:
         """Take the networks, in evaluation mode, with channels-last convolution weights.
@@ -65,7 +62,7 @@ class SteeredUNet:
             unet: the UNet.
             operators: what runs the operations between convolutions and products.
         """
-        self.streamer, self.beside = None, None
+        self.streamer = None
         self._unet, self._controlnet, self._operators = unet, controlnet, operators
         self._blocks: list[Any] = []  # in the order of their use
         self._control = _EncoderHalf(controlnet, operators, self._within)
@@ -95,24 +92,6 @@ class SteeredUNet:
     def unused(self) -> list[Tensor]:
         """Weights that nothing here needs: queries and keys of attention to a single key, and the norms before it."""
         return [*self._control.contexts.unused(), *self._encoder.contexts.unused()]
-
-    @contextmanager
-    def _beside(self) -> Iterator[None]:
-        """Queue what is computed on the stream beside the current one, after what was queued before."""
-        if self.beside is None or self.streamer is not None:
-            yield
-            return
-        self.beside.wait_stream(torch.cuda.current_stream(self.beside.device))
-        with torch.cuda.stream(self.beside):
-            yield
-
-    def _join(self) -> None:
-        """Let the current stream wait for the one beside it.
-
-        What was allocated there may be used here from now on: that stream takes no memory again before it waits for this one.
-        """
-        if self.beside is not None and self.streamer is None:
-            torch.cuda.current_stream(self.beside.device).wait_stream(self.beside)
 
     def _within(self, block: int) -> AbstractContextManager[None]:
         return nullcontext() if self.streamer is None else self.streamer.block(block)
@@ -153,17 +132,15 @@ class SteeredUNet:
         Returns:
             [B, F, h, w, out_channels].
         """
-        with self._beside():
-            residuals, mid_residual = self._residuals(sample, events, control)
-        made = list(self._encoder.run(sample, None, constants))
-        hidden = self._encoder.run_mid(made[-1][0], constants)
-        self._join()
+        residuals, mid_residual = self._residuals(sample, events, control)
         first, number = self._num_first_skips, len(self._unet.down_blocks)
         changes = [change.clone() for change, _ in residuals[:first]] if keep is not None else []
         skips: list[Feature] = []
-        while made:
-            (skip, block), (change, bias) = made.pop(0), residuals.pop(0)
-            skips.append(self._operators.add(skip.values, change, controlnet_scale * (number - block), bias))
+        hidden = Feature(sample)
+        for hidden, block in self._encoder.run(sample, None, constants):
+            change, bias = residuals.pop(0)
+            skips.append(self._operators.add(hidden.values, change, controlnet_scale * (number - block), bias))
+        hidden = self._encoder.run_mid(hidden, constants)
         hidden = self._operators.add(hidden.values, mid_residual[0], controlnet_scale, mid_residual[1])
         for number, up in enumerate(self._up[:-1], self._first_up):
             with self._within(number):

@@ -6,12 +6,14 @@ they cost nothing. A graph reads and writes fixed memory, so that a call copies 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from evfi.engine.memory import FRAGMENTED_SHARE, room_left
 from evfi.engine.network import Constants, SteeredUNet
 
 
@@ -52,7 +54,11 @@ class Runner:
 
     Attributes:
         graphs: whether calls are recorded and replayed; weights must not move while records are kept.
+        takes: bytes that a call of so many items takes, where that is known: what has no room is not recorded, since memory
+            that runs out in the middle of a recording cannot be had back.
     """
+
+    takes: Callable[[int], int] | None
 
     def __init__(self, network: SteeredUNet, *, graphs: bool) -> None:
         """Take a network.
@@ -63,16 +69,24 @@ class Runner:
         """
         self._network, self.graphs = network, graphs
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
+        self._unrecorded: set[tuple[object, ...]] = set()
         self._pool: Any = None
+        self.takes = None
 
     def __call__(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
         """v-predictions [B, F, h, w, out_channels]."""
-        if not self.graphs:
-            return self._run(inputs, controlnet_scale)
         key = (inputs.sample.shape, inputs.sample.dtype, controlnet_scale)
+        if not self.graphs or key in self._unrecorded:
+            return self._run(inputs, controlnet_scale)
         recorded = self._recorded.get(key)
         if recorded is None:
-            recorded = self._recorded[key] = self._record(inputs, controlnet_scale)
+            places = inputs.clone()
+            made = self._run(places, controlnet_scale)  # compiles kernels and chooses algorithms
+            torch.cuda.empty_cache()
+            if not self._has_room(inputs.sample):
+                self._unrecorded.add(key)
+                return made
+            recorded = self._recorded[key] = self._record(places, controlnet_scale)
         for place, value in zip(recorded.inputs.tensors(), inputs.tensors(), strict=True):
             place.copy_(value)
         recorded.graph.replay()
@@ -81,12 +95,15 @@ class Runner:
     def forget(self) -> None:
         """Drop all graphs, and the memory that they hold."""
         self._recorded.clear()
+        self._unrecorded.clear()
         self._pool = None
 
-    def _record(self, inputs: CallInputs, controlnet_scale: float) -> _Recorded:
-        places = inputs.clone()
-        self._run(places, controlnet_scale)  # compiles kernels and chooses algorithms
-        torch.cuda.empty_cache()
+    def _has_room(self, sample: Tensor) -> bool:
+        if self.takes is None:
+            return True
+        return room_left(sample.device) >= (1 + FRAGMENTED_SHARE["denoise"]) * self.takes(len(sample))
+
+    def _record(self, places: CallInputs, controlnet_scale: float) -> _Recorded:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()

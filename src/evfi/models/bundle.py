@@ -119,6 +119,11 @@ class ModelBundle:
         parts = {"vae": self.vae, "unet": self.unet, "controlnet": self.controlnet, "image_encoder": self.image_encoder}
         return {name: part for name, part in parts.items() if part is not None}
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all weights."""
+        return sum(weight.nbytes for network in self.networks().values() for weight in network.parameters())
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> ModelBundle:
         """Move every network; an autoencoder that asks for `force_upcast` stays in float32 rather than go to float16."""
         for name, network in self.networks().items():
