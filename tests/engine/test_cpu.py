@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -164,3 +166,24 @@ def test_encoders_equal_the_plain_ones() -> None:
     assert _error(engine._cpu.encoders.encode_images(pictures), bundle.encode_image(pictures)) < 2e-6
     expected = bundle.controlnet.embed_events(stacks)
     assert _error(engine._cpu.encoders.embed_events(stacks), expected) < 2e-6
+
+
+def test_each_thread_has_an_item_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from evfi.engine.network import SteeredUNet
+    from evfi.sampling.conditioning import WindowInputs
+    from evfi.sampling.config import SamplingConfig
+    from evfi.sampling.noise import SeededNoise
+
+    calls: list[tuple[int, str]] = []
+    run = SteeredUNet.__call__
+
+    def noted(self: SteeredUNet, sample: Tensor, *others: object, **named: object) -> Tensor:
+        calls.append((len(sample), threading.current_thread().name))
+        return run(self, sample, *others, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SteeredUNet, "__call__", noted)
+    inputs = WindowInputs(_normal(2, 3, 32, 64), _normal(2, 3, 6, 32, 64))
+    config = SamplingConfig(num_inference_steps=1, tile_width=64, tile_height=32)
+    FastEngine(tiny_bundle()).sample(inputs, config, SeededNoise(0))
+    assert [items for items, _ in calls] == [1, 1, 1, 1]  # two directions, two guidance halves
+    assert all(name.startswith("evfi") for _, name in calls)

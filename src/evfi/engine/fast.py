@@ -101,7 +101,7 @@ class FastEngine:
             return sample_window(
                 self._bundle,
                 inputs,
-                config if plan is None else replace(config, batch_size=plan.items_per_call),
+                self._in_calls(config, plan),
                 noise,
                 weights=weights,
                 on_step=on_step,
@@ -200,6 +200,12 @@ class FastEngine:
             steps=self._steps,
             each=None if self._cpu is None else self._cpu.each,
         )
+
+    def _in_calls(self, config: SamplingConfig, plan: MemoryPlan | None) -> SamplingConfig:
+        """The settings with as many items per network call as suit: on a CPU one for each thread."""
+        if self._cpu is not None:
+            return self._cpu.item_by_item(config)
+        return config if plan is None else replace(config, batch_size=plan.items_per_call)
 
     def _encoders(self, plan: MemoryPlan | None) -> Encoders:
         if self._cpu is not None:
