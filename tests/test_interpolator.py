@@ -184,7 +184,7 @@ def test_a_preset_goes_before_the_models_settings_and_after_the_users(
 @pytest.mark.parametrize(
     ("limit", "engine", "first_on", "moved"),
     [
-        (7 << 30, None, "cuda", True),  # room for any model
+        (7 << 30, None, "cuda", False),  # room for any model
         (4 << 30, None, "cpu", True),  # not for any, but for this one
         (1000, None, "cpu", False),  # it has to go there part by part
         (1000, "plain", "cuda", False),  # an engine that knows no parts
@@ -195,6 +195,7 @@ def test_models_that_may_not_fit_are_loaded_into_the_hosts_memory(
 ) -> None:
     bundle, seen = tiny_bundle(), []
     monkeypatch.setattr(module, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(module, "free_budget", lambda device, limit: limit)
     monkeypatch.setattr(module, "load_model", lambda *_, device, **__: seen.append(str(device)) or bundle)
     monkeypatch.setattr(ModelBundle, "to", lambda self, device: seen.append(f"to {device}"))
     monkeypatch.setattr(module, "make_engine", lambda *given: seen.append(given))
@@ -229,7 +230,7 @@ def test_too_little_memory_is_an_error_that_says_what_to_do(
 
     monkeypatch.setattr("evfi.engine.fast.sample_window", fail)
     with pytest.raises(
-        ResourceError, match=r"window of 3 frames of 50x35 px on cpu; insert fewer frames or lower batch"
+        ResourceError, match=r"window of 3 frames of 50x35 px on cpu; insert fewer frames or lower upscale"
     ):
         next(interpolator.interpolate(_recording(), insert=1))
 

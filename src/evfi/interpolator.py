@@ -82,6 +82,7 @@ class Interpolator:
         self.bundle = bundle
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
         self.engine = make_engine(engine, bundle, max_memory, device)
+        self._max_memory = max_memory
 
     @classmethod
     def from_pretrained(
@@ -113,10 +114,11 @@ class Interpolator:
         """
         place = resolve_device(device)
         kind = resolve_dtype(dtype, place)
-        whole = engine == "plain" or not _is_tight(place, max_memory)
+        need = _WHOLE_MODEL * kind.itemsize // 2
+        whole = engine == "plain" or not _is_tight(place, max_memory, need)
         with memory_errors_told(f"to load model {name_or_path} on {place}; use a smaller model"):
             bundle = load_model(name_or_path, dtype=kind, device=place if whole else "cpu")
-            if not _is_tight(place, max_memory, 2 * bundle.num_bytes):
+            if not whole and not _is_tight(place, max_memory, 2 * bundle.num_bytes):
                 bundle.to(place)
         config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
         return cls(bundle, config, engine=engine, max_memory=max_memory, device=place)
@@ -198,8 +200,7 @@ class Interpolator:
         geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
         need = (
             f"for a window of {number} frames of {size[0]}x{size[1]} px on {self.bundle.unet.device}; insert fewer "
-            f"frames or lower batch_size ({self.config.batch_size}), decode_chunk_size "
-            f"({self.config.decode_chunk_size}) or upscale ({self.config.upscale})"
+            f"frames or lower upscale ({self.config.upscale}) or decode_chunk_size ({self.config.decode_chunk_size})"
         )
         with memory_errors_told(need), torch.inference_mode():
             pictures = self._sampled(window, geometry, seed, on_step)
@@ -219,11 +220,12 @@ class Interpolator:
             weights = torch.ones_like(weights)
         noise = SeededNoise(seed, window.spec.index)
         latents = self.engine.sample(inputs, self.config, noise, weights=weights, on_step=on_step)
-        return to_pictures(self.engine.decode(latents, self.config) * 127.5 + 127.5)
+        return to_pictures(self.engine.decode(latents, self.config).mul_(127.5).add_(127.5))
 
     def _with_detail(self, frames: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+        place = self.bundle.unet.device if self._max_memory is None else torch.device("cpu")  # no part of the plan
         prediction, keys = (
-            torch.from_numpy(pictures).to(self.bundle.unet.device).permute(0, 3, 1, 2)
+            torch.from_numpy(pictures).to(place).permute(0, 3, 1, 2)
             for pictures in (frames, np.stack([window.start_image, window.end_image]))
         )
         return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
@@ -239,14 +241,12 @@ def make_engine(
 
 
 _WHOLE_MODEL: Final = 13 * GIB // 2
-"""GPU memory that a model of the published size takes while it is loaded there as a whole."""
+"""GPU memory that a model of the published size takes in half precision while it is loaded there as a whole."""
 
 
-def _is_tight(device: torch.device, max_memory: int | None, need: int = _WHOLE_MODEL) -> bool:
+def _is_tight(device: torch.device, max_memory: int | None, need: int) -> bool:
     """Whether less of a GPU's memory may be taken than is needed."""
-    if device.type != "cuda":
-        return False
-    budget = free_budget(device) if max_memory is None else max_memory
+    budget = free_budget(device, limit=max_memory)
     return budget is not None and budget < need
 
 

@@ -119,3 +119,16 @@ def test_the_failed_attempt_holds_nothing_when_the_next_begins() -> None:
 )
 def test_errors_about_memory_are_known(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_memory_that_ran_out_behind_another_error_is_seen() -> None:
+    def attempt(plan: object) -> None:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    with pytest.raises(RuntimeError) as told:
+        attempt(None)
+    assert is_out_of_memory(told.value)
+    assert not is_out_of_memory(RuntimeError("operation failed due to a previous error during capture"))

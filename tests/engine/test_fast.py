@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evfi.engine.base import PlainEngine
 from evfi.engine.fast import FastEngine
+from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
@@ -80,6 +81,24 @@ def test_the_plain_engine_is_the_same_beside_the_fast_one(bundle: ModelBundle) -
     assert torch.equal(PlainEngine(bundle).sample(_inputs(), CONFIG, SeededNoise(0)), before)
     made = first.sample(_inputs(), CONFIG, SeededNoise(0))
     assert torch.equal(second.sample(_inputs(), CONFIG, SeededNoise(0)), made)
+
+
+def test_a_second_engine_leaves_what_the_first_one_reads_where_it_is(bundle: ModelBundle) -> None:
+    def places() -> dict[str, int]:
+        return {name: buffer.data_ptr() for name, buffer in bundle.unet.named_buffers()}
+
+    FastEngine(bundle)
+    before = places()
+    assert any(name.endswith("summed_bias") for name in before)
+    FastEngine(bundle)
+    assert places() == before
+
+
+def test_weights_that_are_away_are_refused() -> None:
+    bundle = tiny_bundle()
+    next(bundle.unet.parameters()).untyped_storage().resize_(0)
+    with pytest.raises(ConfigError, match="call restore"):
+        FastEngine(bundle)
 
 
 def test_engines_share_the_weights(bundle: ModelBundle) -> None:

@@ -93,14 +93,25 @@ def test_calls_of_one_size_are_preferred() -> None:
 def test_without_a_limit_all_stays_and_calls_are_large() -> None:
     plan = make_plan(COSTS, WORK, None)
     assert (plan.items_per_call, plan.encode_batch, plan.decode_bands) == (25, 4, 1)
-    assert (plan.offload, plan.graphs, plan.keep_graphs) == ("none", True, True)
+    assert (plan.offload, plan.graphs, plan.keep_graphs) == ("none", False, True)  # such calls are not worth recording
     everything = gib(1.2 + 0.2 + 0.2 + 1.3 + 2.8)
-    assert plan.estimates["decode"] == pytest.approx(everything + gib(8.0 + 0.1 + 25 * 0.25), abs=100)
+    assert plan.estimates["decode"] == pytest.approx(everything + gib(8.0), abs=100)
     assert plan.estimates["denoise"] == pytest.approx(everything + gib(0.5 + 0.1 + 25 * 0.25), abs=100)
-    assert plan.estimates["condition"] == pytest.approx(everything + gib(0.5 + 4 * 0.4 + 0.1 + 25 * 0.25), abs=100)
-    assert plan.peak == plan.estimates["decode"]
-    assert plan.recorded == gib(0.1 + 25 * 0.25)
+    assert plan.estimates["condition"] == pytest.approx(everything + gib(0.5 + 4 * 0.4), abs=100)
+    assert plan.peak == plan.peak_of_tensors == plan.estimates["decode"]
+    assert plan.recorded == 0
+
+
+def test_small_calls_are_recorded_and_that_takes_memory() -> None:
+    plan, large = (make_plan(COSTS, Work(items, 5, 2), None) for items in (4, 100))
+    assert (plan.graphs, plan.keep_graphs, plan.items_per_call) == (True, True, 4)
+    assert plan.recorded == gib(0.1 + 4 * 0.25)
+    assert plan.estimates["decode"] == pytest.approx(large.estimates["decode"] + plan.recorded, abs=100)
     assert plan.peak_of_tensors == plan.estimates["decode"] - plan.recorded
+    assert plan.describe() == (
+        "about 14.8 GiB GPU memory at most, while decoding, 1.1 GiB of it for CUDA graphs\n"
+        "4 tiles × directions × guidance halves per network call"
+    )
 
 
 def test_embedding_events_may_take_more_than_encoding_pictures() -> None:
@@ -116,12 +127,12 @@ def plans(budgets: list[float]) -> list[tuple[object, ...]]:
 def test_less_memory_is_met_by_what_costs_least_time_first() -> None:
     assert plans([30, 20, 14, 12, 8, 7, 4]) == [
         ("none", True, 25, 1),
-        ("none", True, 25, 4),
+        ("none", True, 25, 1),
         ("none", False, 20, 2),
         ("none", False, 17, 2),
         ("idle", False, 10, 2),
         ("blocks", False, 17, 2),
-        ("blocks", False, 8, 4),
+        ("blocks", False, 7, 4),
     ]
 
 
@@ -160,7 +171,12 @@ def lowered(plan: MemoryPlan, phase: Phase) -> list[MemoryPlan]:
 def test_lowering_while_denoising_ends_with_streaming() -> None:
     steps = lowered(make_plan(COSTS, WORK, None), "denoise")
     assert [(step.items_per_call, step.offload, step.graphs) for step in steps] == [
-        *((size, "none", True) for size in (25, 12, 6, 3, 1)),
+        (25, "none", False),
+        (15, "none", False),
+        (9, "none", True),
+        (5, "none", True),
+        (3, "none", True),
+        (1, "none", True),
         (1, "idle", True),
         (1, "blocks", False),
     ]
@@ -186,11 +202,10 @@ def test_lowering_while_encoding_halves_the_pictures() -> None:
 
 def test_plans_are_told_in_words() -> None:
     assert make_plan(COSTS, WORK, None).describe() == (
-        "about 20.0 GiB GPU memory at most, while decoding, 6.3 GiB of it for CUDA graphs\n"
-        "25 tiles × directions × guidance halves per network call"
+        "about 13.7 GiB GPU memory at most, while decoding\n25 tiles × directions × guidance halves per network call"
     )
     lines = make_plan(COSTS, WORK, gib(4)).describe().splitlines()
-    assert lines[0] == "about 3.2 GiB of 4.0 GiB GPU memory at most, while denoising"
+    assert lines[0] == "about 2.9 GiB of 4.0 GiB GPU memory at most, while denoising"
     assert "; frames are decoded in 4 bands" in lines[1]
     assert lines[2] == (
         "in the host's memory while not in use: the image encoder, the autoencoder's encoder, the ControlNet, the UNet, "

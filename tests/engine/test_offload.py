@@ -56,6 +56,17 @@ def test_leaving_and_entering_twice_does_nothing() -> None:
     assert parcel.is_here
 
 
+def test_an_arrival_that_was_broken_off_leaves_nothing_behind() -> None:
+    weight = torch.arange(6.0)
+    parcel = Parcel([weight])
+    parcel.leave()
+    parcel.allocate()  # and memory runs out for another one
+    parcel.leave()
+    assert weight.untyped_storage().nbytes() == 0
+    parcel.enter()
+    assert torch.equal(weight, torch.arange(6.0))
+
+
 def test_what_is_sent_is_there_once_it_enters() -> None:
     merged, own = torch.arange(12.0), torch.ones(2, 3).t()
     tensors = [nn.Parameter(merged[:6].view(2, 3)), nn.Parameter(merged[6:]), nn.Parameter(own)]

@@ -79,6 +79,8 @@ def test_nothing_is_touched_while_all_stays(model: Model) -> None:
 
 def test_idle_networks_leave(model: Model) -> None:
     plan, expected = model.plan("idle"), model.predict()
+    whole = model.placement.bytes_on(torch.device("cpu"))
+    assert whole >= sum(weight.nbytes for part in model.bundle.networks().values() for weight in part.parameters())
     model.placement.enter(plan, "condition")
     assert model.here() == {"image_encoder", "vae_encoder"}
     model.placement.enter(plan, "denoise")
@@ -86,7 +88,9 @@ def test_idle_networks_leave(model: Model) -> None:
     assert torch.equal(model.predict(), expected)
     model.placement.enter(plan, "decode")
     assert model.here() == {"vae_decoder"}
+    assert model.placement.bytes_on(torch.device("cpu")) < 0.5 * whole
     model.placement.restore()
+    assert model.placement.bytes_on(torch.device("cpu")) == whole
     assert len(model.here()) == 6
     assert torch.equal(model.predict(), expected)
 

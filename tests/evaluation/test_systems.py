@@ -134,7 +134,9 @@ def test_floored_frames_come_from_the_model_size_by_one_resampling(
     expected = np.stack([geometry.to_fitted(picture) for picture in pictures])
     frames = _model("floor8", upscale=upscale, size_mode=size_mode, detail_restoration=False).make(task)
     assert frames.shape == (5, *FLOORED, 3)
-    assert (frames[1:-1] == expected[1:-1]).all()
+    difference = np.abs(frames[1:-1].astype(int) - expected[1:-1].astype(int))
+    assert difference.max() <= 1  # the engine equals the step-by-step computation to rounding
+    assert (difference > 0).mean() < 1e-3
     assert (frames[0] == geometry.fit(task.window.start_image)).all()
 
 

@@ -159,13 +159,13 @@ class Benchmark:
 
     def _windows(self, case: Case) -> Iterator[_Window]:
         """A case with every preset; inputs and operations are made once."""
-        bundle, factor = self._bundle, self._bundle.vae_factor
-        inputs = make_inputs(case, bundle.event_stack.num_channels, factor)
+        factor, sampling = self._bundle.vae_factor, self._bundle.sampling
+        inputs = make_inputs(case, self._bundle.event_stack.num_channels, factor)
         width, height = case.model_size(factor)
-        grid = window_grid(bundle, height, width, SamplingConfig.from_defaults(bundle.sampling))
-        counter = OperationCounter(bundle, grid, (width // factor, height // factor), case.frames)
+        grid = window_grid(self._bundle, height, width, SamplingConfig.from_defaults(sampling))
+        counter = OperationCounter(self._bundle, grid, (width // factor, height // factor), case.frames)
         for preset in self._request.presets:
-            defaults = with_preset(bundle.sampling, preset)
+            defaults = with_preset(sampling, preset)
             full = SamplingConfig.from_defaults(defaults, num_inference_steps=self._request.config.steps)
             short = self._request.config.plain_steps
             compared = replace(
@@ -192,6 +192,7 @@ class Benchmark:
                 row = replace(row, failure=str(error))
             if row.failure:
                 del self._bundle  # an engine that failed may have left weights off the device
+                reset_memory(self._device)
                 self._bundle = self._load(self._dtype)
                 yield row
                 continue

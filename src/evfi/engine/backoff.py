@@ -68,7 +68,9 @@ def run_with_backoff(
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of the GPU or the CPU, in PyTorch or in a library beneath it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _may_be(error, _SURE)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _may_be(error, _SURE):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def _may_be(error: BaseException, phrases: tuple[str, ...]) -> bool:

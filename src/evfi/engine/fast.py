@@ -29,6 +29,7 @@ from evfi.engine.network import SteeredUNet
 from evfi.engine.operators import Operators, TorchOperators
 from evfi.engine.placement import Placement
 from evfi.engine.runner import Runner
+from evfi.errors import ConfigError, ResourceError
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import Conditioning, Encoders, WindowInputs, bundle_encoders, window_grid
 from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
@@ -58,17 +59,17 @@ class FastEngine:
             float8: make gated products in eight bits: faster on a Hopper GPU, and farther from the exact result.
             device: the GPU where a model in the host's memory shall run; by default models run where they lie.
         """
-        self._bundle, self._device = bundle, bundle.unet.device
-        is_elsewhere = device is not None and device.type != self._device.type
-        if is_elsewhere and device is not None:
-            self._device = (
-                device if device.index is not None else torch.device(device.type, torch.cuda.current_device())
-            )
+        lies = bundle.unet.device
+        self._bundle, self._device = bundle, lies if device is None else _indexed(device)
+        if self._device != lies and lies.type != "cpu":
+            raise ConfigError(f"the model lies on {lies} and cannot run on {device}; load it there")
+        if any(weight.numel() and not weight.untyped_storage().nbytes() for weight in bundle.unet.parameters()):
+            raise ConfigError("the model's weights are away; call restore() of the engine that sent them, and drop it")
         self._max_memory = max_memory
         self._cpu = CpuParts(bundle) if self._device.type == "cpu" and CpuParts.is_served(bundle) else None
         operators = make_operators(self._device, float8=float8)
         self._float8 = float8
-        with torch.inference_mode():
+        with torch.inference_mode(), on_device(self._device):
             self._network = SteeredUNet(bundle.controlnet, bundle.unet, operators)
             self._decoder = (
                 TemporalDecoder(bundle.vae, operators, bundle.unet.dtype)
@@ -77,13 +78,14 @@ class FastEngine:
             )
             decoder = bundle.vae.decoder if self._decoder is None else self._decoder.module
             self._placement = Placement(bundle, self._network, decoder)
-            if is_elsewhere:
+            if self._device != lies:
                 self._placement.send(self._device)
         self._runner = Runner(self._network, graphs=self._device.type == "cuda")
         self._steps = StepTable(self._network)
         self._needs: dict[object, tuple[Costs, Work]] = {}
         self._plans: dict[object, MemoryPlan] = {}
         self._phase: Phase = "condition"
+        self._last_key: object = None
 
     def sample(
         self,
@@ -136,7 +138,8 @@ class FastEngine:
     def restore(self) -> None:
         """See `Engine.restore`; recorded calls are void then."""
         self._runner.forget()
-        self._placement.restore()
+        with on_device(self._device):
+            self._placement.restore()
 
     @property
     def plan(self) -> MemoryPlan | None:
@@ -162,16 +165,24 @@ class FastEngine:
             config.decode_chunk_size,
             config.reuse_interval > 1,
         )
-        with capped_memory(self._device, self._max_memory):
-            plan = self._plans.pop(key, None) or self._make_plan(key, size, config)
+        if key != self._last_key:
+            self._runner.forget()  # what is recorded for other sizes is in no plan
+            self._last_key = key
+        with on_device(self._device), capped_memory(self._device, self._max_memory):
+            plan = self._plans.get(key) or self._make_plan(key, size, config)
             costs, work = self._needs[key]
             self._runner.takes = costs.denoise.at
 
             def lower(current: MemoryPlan) -> MemoryPlan | None:
                 self._runner.forget()
-                return lower_plan(current, self._phase, costs, work)
+                lowered = lower_plan(current, self._phase, costs, work)
+                if lowered is not None:
+                    self._plans[key] = lowered
+                return lowered
 
-            result, self._plans[key] = run_with_backoff(attempt, plan, lower)
+            self._plans.pop(key, None)  # the last one is the one that was used last
+            self._plans[key] = plan
+            result, _ = run_with_backoff(attempt, plan, lower)
         return result
 
     def _make_plan(self, key: object, size: tuple[int, int, int], config: SamplingConfig) -> MemoryPlan:
@@ -180,10 +191,8 @@ class FastEngine:
         costs = fast_costs(self._bundle, grid, frames, config, float8=self._float8)
         work = work_of(grid, frames, config)
         self._needs[key] = costs, work
-        budget = self._max_memory
-        if budget is None:
-            budget = free_budget(self._device)
-        plan = make_plan(costs, work, budget)
+        own = self._placement.bytes_on(self._device)
+        plan = make_plan(costs, work, free_budget(self._device, own, self._max_memory))
         _log.info("%s", plan.describe().replace("\n", "; "))
         return plan
 
@@ -217,11 +226,13 @@ class FastEngine:
         self._phase = phase
         if plan is None:
             return
-        if not plan.keep_graphs:
+        moves = plan.offload != "none" and not self._placement.is_divided  # even what never leaves, once
+        if moves or not plan.keep_graphs:
             self._runner.forget()
-            torch.cuda.empty_cache()
         self._runner.graphs = plan.graphs
         self._placement.enter(plan, phase)
+        if not plan.keep_graphs:
+            torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -238,10 +249,31 @@ def capped_memory(device: torch.device, limit: int | None) -> Iterator[None]:
     before = torch.cuda.get_per_process_memory_fraction(device)
     whole = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(limit / whole, 1.0), device)
+    if torch.cuda.memory_reserved(device) > limit:
+        torch.cuda.empty_cache()
     try:
         yield
     finally:
         torch.cuda.set_per_process_memory_fraction(before, device)
+
+
+@contextmanager
+def on_device(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one, which kernels and recordings take for theirs whatever their tensors lie on."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.current_device()
+    torch.cuda.set_device(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_device(before)
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """The device with its number, as tensors tell it."""
+    return torch.empty(0, device=device).device
 
 
 def make_operators(device: torch.device, *, float8: bool = False) -> Operators:
@@ -249,5 +281,9 @@ def make_operators(device: torch.device, *, float8: bool = False) -> Operators:
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from evfi.engine.triton_operators import TritonOperators
 
+        if float8 and torch.cuda.get_device_capability(device) < (8, 9):
+            raise ResourceError(
+                f"float8 needs a GPU of compute capability 8.9 or higher (Ada, Hopper), {device} has less"
+            )
         return TritonOperators(float8=float8)
     return CpuOperators(float8=float8) if device.type == "cpu" else TorchOperators(float8=float8)

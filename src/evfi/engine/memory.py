@@ -58,6 +58,12 @@ FRAGMENTED_SHARE: Final[Mapping[Phase, float]] = {"condition": 0.2, "denoise": 0
 """Memory that the allocator holds between tensors, as a share of those that come and go: the larger, the fewer they are."""
 
 
+_DRIVER: Final = 2**29
+
+MOST_RECORDED: Final = 64
+"""Items × frames of calls that are worth recording; larger ones keep a GPU busy without, and recording takes their memory."""
+
+
 def parse_memory(text: str | int) -> int:
     """A size of memory in bytes.
 
@@ -75,12 +81,21 @@ def parse_memory(text: str | int) -> int:
     return size
 
 
-def free_budget(device: torch.device) -> int | None:
-    """What PyTorch may take on a device now: what it has already and what is free; None on a CPU, where nothing is planned."""
+def free_budget(device: torch.device, own: int = 0, limit: int | None = None) -> int | None:
+    """Bytes that may be taken on a device now; None on a CPU, where nothing is planned.
+
+    Args:
+        device: the device.
+        own: bytes that lie there already and are to be counted as free.
+        limit: the most that all of PyTorch's tensors may take; without one something is left to the driver, which loads the
+            libraries' code as it is used.
+    """
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device)
+    others = torch.cuda.memory_allocated(device) - own
+    there = free + torch.cuda.memory_reserved(device) - others
+    return there - _DRIVER if limit is None else min(there, limit - others)
 
 
 def room_left(device: torch.device) -> int:
@@ -277,7 +292,10 @@ def lower_plan(plan: MemoryPlan, phase: Phase, costs: Costs, work: Work) -> Memo
         work: how much there is to do.
     """
     if phase == "denoise" and plan.items_per_call > 1:
-        changed = replace(plan, items_per_call=plan.items_per_call // 2)
+        smaller = [size for size in call_sizes(work) if size <= 0.6 * plan.items_per_call]
+        size = smaller[0] if smaller else 1
+        graphs = plan.offload != "blocks" and size * work.frames <= MOST_RECORDED
+        changed = replace(plan, items_per_call=size, graphs=graphs, keep_graphs=plan.keep_graphs and not graphs)
     elif phase == "condition" and plan.encode_batch > 1:
         changed = replace(plan, encode_batch=plan.encode_batch // 2)
     elif phase == "decode" and (finer := [bands for bands in sorted(costs.decode) if bands > plan.decode_bands]):
@@ -323,16 +341,17 @@ def _fitted(
     costs: Costs, work: Work, budget: int | None, size: int, offload: Offload, *, keep_graphs: bool
 ) -> MemoryPlan | None:
     """The plan of that kind with the largest pieces that fit; None where none does."""
+    graphs = offload != "blocks" and size * work.frames <= MOST_RECORDED
     plan = MemoryPlan(
         items_per_call=size,
         encode_batch=1,
         decode_bands=1,
         offload=offload,
         residency=_residency(costs, offload, keep_graphs=keep_graphs),
-        graphs=offload != "blocks",
+        graphs=graphs,
         keep_graphs=keep_graphs,
         estimates={},
-        recorded=costs.denoise.at(size) if keep_graphs else 0,
+        recorded=costs.denoise.at(size) if keep_graphs and graphs else 0,
         budget=budget,
     )
     pictures = _first(lambda number: _fits(costs, replace(plan, encode_batch=number), "condition"), _halvings(work))
@@ -368,23 +387,23 @@ def _lean(offload: Offload) -> Mapping[Phase, tuple[str, ...]]:
 
 
 def _moving(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
-    """Bytes at the peak of a phase that are not weights."""
+    """Bytes at the peak of a phase that come and go, weights that are streamed among them."""
     if phase == "condition":
         return costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + plan.recorded
     if phase == "denoise":
-        return costs.held + costs.denoise.at(plan.items_per_call)
+        streamed = costs.streamed if plan.offload == "blocks" else 0
+        return costs.held + costs.denoise.at(plan.items_per_call) + streamed
     return costs.decode[plan.decode_bands] + plan.recorded
 
 
 def _resting(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
-    """Bytes of weights in a phase."""
-    streamed = costs.streamed if plan.offload == "blocks" and phase == "denoise" else 0
-    return costs.total(plan.residency[phase]) + streamed
+    """Bytes of weights that stay throughout a phase."""
+    return costs.total(plan.residency[phase])
 
 
 def _estimated(costs: Costs, plan: MemoryPlan) -> MemoryPlan:
     """The plan with what it takes."""
-    recorded = costs.denoise.at(plan.items_per_call) if plan.keep_graphs else 0
+    recorded = costs.denoise.at(plan.items_per_call) if plan.keep_graphs and plan.graphs else 0
     plan = replace(plan, recorded=recorded)
     return replace(
         plan, estimates={phase: _moving(costs, plan, phase) + _resting(costs, plan, phase) for phase in NEEDS}

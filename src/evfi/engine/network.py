@@ -6,7 +6,7 @@ What depends on the noise level and on the key images alone is computed beforeha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
@@ -157,6 +157,7 @@ class SteeredUNet:
         made = self._encoder.run(sample, None, constants)  # last in the zip, which asks it for no skip too many
         for change, outlet, (hidden, _) in zip(kept.changes, outlets, made, strict=False):
             skips.append(self._operators.add(hidden.values, change.clone(), scale, _bias(outlet)))
+        made.close()
         return self._finish(kept.hidden, skips, constants)
 
     def _finish(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Tensor:
@@ -200,7 +201,9 @@ class _EncoderHalf:
         dtype = self._network.conv_in.weight.dtype
         return self.steps.compute(time_embedding(self._network, timestep, added_time_ids[None], 1, dtype))
 
-    def run(self, sample: Tensor, events: Tensor | None, constants: Constants) -> Iterator[tuple[Feature, int]]:
+    def run(
+        self, sample: Tensor, events: Tensor | None, constants: Constants
+    ) -> Generator[tuple[Feature, int], None, None]:
         """Each skip, with the number of the down block that made it; the input convolution's counts as block 0."""
         convolution = self._network.conv_in
         if events is None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evfi.engine.footprint import block_bytes
+
 
 class Parcel:
     """Tensors whose storages come and go together; tensors that share a storage take it along once.
@@ -49,7 +51,7 @@ class Parcel:
         """
         weights = list(tensors)
         parcel = cls(weights)
-        parcel._copies = [_host_copy(storage, pin=device.type == "cuda") for storage in parcel._storages]
+        parcel._copies = _host_copies(parcel._storages, pinned=device.type == "cuda")
         places = {storage._cdata: number for number, storage in enumerate(parcel._storages)}
         numbers = [places.get(tensor.untyped_storage()._cdata) for tensor in weights]
         for number, size in enumerate(parcel._sizes):
@@ -64,11 +66,9 @@ class Parcel:
 
     def leave(self) -> None:
         """Free the device's memory, in the order of the current stream; the host's copy is made if there is none yet."""
-        if not self.is_here:
-            return
-        if not self._copies:
-            self._copies = [_host_copy(storage, pin=storage.device.type == "cuda") for storage in self._storages]
-        for storage in self._storages:
+        if self.is_here and not self._copies:
+            self._copies = _host_copies(self._storages)
+        for storage in self._storages:  # also what an arrival took that was broken off
             storage.resize_(0)
         self.is_here = False
 
@@ -102,10 +102,19 @@ def _bytes_of(storage: torch.UntypedStorage) -> Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def _host_copy(storage: torch.UntypedStorage, *, pin: bool) -> Tensor:
-    """A storage's bytes in the host's memory, pinned where that speeds up copies to a GPU."""
-    copied = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=pin)
-    return copied.copy_(_bytes_of(storage))
+def _host_copies(storages: Sequence[torch.UntypedStorage], *, pinned: bool | None = None) -> list[Tensor]:
+    """The storages' bytes in the host's memory, in one piece, pinned where that can be had and speeds up copies to a GPU."""
+    sizes = [block_bytes(storage.nbytes()) for storage in storages]
+    if pinned is None:
+        pinned = any(storage.device.type == "cuda" for storage in storages)
+    try:
+        whole = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
+    except RuntimeError:  # not so much can be pinned
+        whole = torch.empty(sum(sizes), dtype=torch.uint8)
+    parts = [part[: storage.nbytes()] for part, storage in zip(whole.split(sizes), storages, strict=True)]
+    for part, storage in zip(parts, storages, strict=True):
+        part.copy_(_bytes_of(storage))
+    return parts
 
 
 class BlockStreamer:

@@ -27,6 +27,11 @@ class Placement:
         self._bundle, self._network, self._decoder = bundle, network, decoder
         self._parcels: dict[str, list[Parcel]] = {}
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether weights come and go."""
+        return bool(self._parcels)
+
     def send(self, device: torch.device) -> None:
         """Make weights that lie in the host's memory the device's, without having them there all at once.
 
@@ -44,6 +49,7 @@ class Placement:
             if plan.offload == "none":
                 return
             self._parcels = {name: [Parcel(one) for one in groups] for name, groups in self._weights().items()}
+            self._pack()
         self._have(plan.residency[phase])
         if plan.offload == "blocks" and phase == "denoise":
             blocks = [block for name in NEEDS["denoise"] for block in self._parcels[name]]
@@ -52,6 +58,23 @@ class Placement:
     def restore(self) -> None:
         """Bring everything back onto the device."""
         self._have(self._parcels)
+
+    def bytes_on(self, device: torch.device) -> int:
+        """What the model's weights take on a device now."""
+        tensors = tensors_of([*self._bundle.networks().values(), self._decoder])
+        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+        return sum(storage.nbytes() for storage in storages.values() if storage.device == device)
+
+    def _pack(self) -> None:
+        """Bring what never leaves together: lying between what leaves, it would hold the memory around it."""
+        leaving = {id(weight) for groups in self._weights().values() for group in groups for weight in group}
+        everything = tensors_of([*self._bundle.networks().values(), self._decoder])
+        rest = Parcel(tensor for tensor in everything if id(tensor) not in leaving)
+        self._have(())
+        rest.leave()
+        if self._bundle.unet.device.type == "cuda":
+            torch.cuda.empty_cache()
+        rest.enter()
 
     def _have(self, names: Iterable[str]) -> None:
         """Have what these names stand for on the device and nothing else; what leaves does so first, to make room."""

@@ -79,6 +79,10 @@ class Runner:
         if not self.graphs or key in self._unrecorded:
             return self._run(inputs, controlnet_scale)
         recorded = self._recorded.get(key)
+        if recorded is None and self._recorded and not self._has_room(inputs.sample):
+            self.forget()  # what is recorded takes its memory even while another call is made
+            self._unrecorded.add(key)
+            return self._run(inputs, controlnet_scale)
         if recorded is None:
             places = inputs.clone()
             made = self._run(places, controlnet_scale)  # compiles kernels and chooses algorithms
@@ -107,8 +111,14 @@ class Runner:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = self._run(places, controlnet_scale)
+        before = torch.cuda.current_stream(places.sample.device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                output = self._run(places, controlnet_scale)
+        except Exception:
+            torch.cuda.set_stream(before)  # a recording that cannot be ended leaves its own behind
+            self.forget()
+            raise
         return _Recorded(graph, places, output)
 
     def _run(self, inputs: CallInputs, controlnet_scale: float) -> Tensor:
