@@ -28,7 +28,7 @@ ONCE: Final = BenchmarkConfig(runs=1, plain_steps=2)
 
 
 def limited(limit: str) -> BenchmarkConfig:
-    return BenchmarkConfig(runs=1, plain_steps=2, max_memory=limit)
+    return replace(ONCE, max_memory=limit)
 
 
 PARTS: Final[Mapping[str, BenchmarkRequest]] = {

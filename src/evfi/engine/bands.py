@@ -9,7 +9,6 @@ as its last reader is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +47,13 @@ def residual_block(block: ResidualBlock, bands: Bands, run: Operators) -> Bands:
     made = _over_neighbours(hidden, run, spatial.norm2, offset, second)
     hidden = [
         _summed(convolve_frames(seen, temporal.conv1), run)
-        for _, seen in _normalised(made, run, temporal.norm1, None, over_frames=True)
+        for seen in _normalised(list(made), run, temporal.norm1, None, over_frames=True)
     ]
     offset = block.offsets[1](None)
     result: Bands = []
-    for place, seen in _normalised(hidden, run, temporal.norm2, offset, over_frames=True):
+    for seen in _normalised(hidden, run, temporal.norm2, offset, over_frames=True):
         change = convolve_frames(seen, temporal.conv2)
-        result.append(run.add(made[place].values, change, block.temporal_share, block.temporal_bias))
-        hidden[place] = made[place] = _GONE
+        result.append(run.add(made.pop(0).values, change, block.temporal_share, block.temporal_bias))
     return result
 
 
@@ -63,11 +61,9 @@ def enlarge(bands: Bands, convolution: nn.Conv2d, run: Operators) -> Bands:
     """Twice as many pixels in both directions, and a convolution."""
 
     def twice(parts: _AboveBelow) -> Tensor:
-        above, values, below = parts
-        rows = [part for part in parts if part is not None]
-        large = enlarged(torch.cat(rows, dim=2) if len(rows) > 1 else values)
-        top = large.narrow(2, 1, large.shape[2] - 1) if above is not None else F.pad(large, _ROW_ABOVE)
-        return top.narrow(2, 0, top.shape[2] - 1) if below is not None else F.pad(top, _ROW_BELOW)
+        large = enlarged(_joined(parts))
+        first, last = int(parts[0] is not None), int(parts[2] is not None)  # one of a neighbour's two rows is enough
+        return _bordered(large.narrow(2, first, large.shape[2] - first - last), parts)
 
     made: Bands = []
     for parts in _with_neighbours(bands):
@@ -85,13 +81,20 @@ def finish(bands: Bands, norm: nn.GroupNorm, convolution: nn.Conv2d, run: Operat
     return torch.cat([band.values for band in _over_neighbours(bands, run, norm, None, last)], dim=2)
 
 
-_ROW_ABOVE = (0, 0, 0, 0, 1, 0)
-_ROW_BELOW = (0, 0, 0, 0, 0, 1)
-_GONE: Any = None
-
-
 def _summed(values: Tensor, run: Operators) -> Feature:
     return Feature(values, run.sums(Feature(values)))
+
+
+def _joined(parts: _AboveBelow) -> Tensor:
+    """A band with its neighbours' rows, as far as it has neighbours."""
+    rows = [part for part in parts if part is not None]
+    return torch.cat(rows, dim=2) if len(rows) > 1 else rows[0]
+
+
+def _bordered(values: Tensor, parts: _AboveBelow) -> Tensor:
+    """With a row of zeros where there is no neighbour."""
+    above, below = int(parts[0] is None), int(parts[2] is None)
+    return F.pad(values, (0, 0, 0, 0, above, below)) if above or below else values
 
 
 def _convolved(values: Tensor, module: nn.Conv2d, *, bias: bool = False) -> Tensor:
@@ -111,11 +114,11 @@ def _coefficients(
 
 def _normalised(
     bands: Bands, run: Operators, norm: nn.GroupNorm, offset: Tensor | None, *, over_frames: bool
-) -> Iterator[tuple[int, Tensor]]:
-    """Each band's place and its normalised values, SiLU included; the bands stay."""
+) -> Iterator[Tensor]:
+    """Each band's normalised values, SiLU included; bands are taken away."""
     coefficients = _coefficients(bands, run, norm, offset, over_frames=over_frames)
-    for place, band in enumerate(bands):
-        yield place, run.scale_shift(band.values, coefficients, silu=True)
+    while bands:
+        yield run.scale_shift(bands.pop(0).values, coefficients, silu=True)
 
 
 def _over_neighbours(
@@ -128,12 +131,9 @@ def _over_neighbours(
     """What `make` makes of each band and of its normalised values, which have a row more above and below."""
     coefficients = _coefficients(bands, run, norm, offset, over_frames=False)
     made: Bands = []
-    for above, values, below in _with_neighbours(bands):
-        parts = [part for part in (above, values, below) if part is not None]
-        seen = run.scale_shift(torch.cat(parts, dim=2) if len(parts) > 1 else values, coefficients, silu=True)
-        if above is None or below is None:
-            seen = F.pad(seen, (0, 0, 0, 0, int(above is None), int(below is None)))
-        made.append(make(Feature(values), seen))
+    for parts in _with_neighbours(bands):
+        seen = _bordered(run.scale_shift(_joined(parts), coefficients, silu=True), parts)
+        made.append(make(Feature(parts[1]), seen))
     return made
 
 

@@ -162,9 +162,10 @@ def fast_costs(
     calls = {number: network_call_peak(network, bundle, number, frames, (height, width)) for number in (1, 2)}
     encoded = {number: _encode_peak(bundle, number, height, width) for number in (1, 2)}
     blocks = [sum(map(_nbytes, block)) for block in network.blocks()]
-    held = work_of(grid, frames, config).pictures * _event_features(bundle, frames, grid)
+    work = work_of(grid, frames, config)
+    held = work.pictures * _event_features(bundle, frames, grid)
     if config.reuse_interval > 1:
-        held += work_of(grid, frames, config).items * _kept_features(bundle, frames, grid)
+        held += work.items * _kept_features(bundle, frames, grid)
     return Costs(
         weights=_weights(bundle, network),
         held=held,

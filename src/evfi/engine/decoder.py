@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evfi.engine import bands as banded
-from evfi.engine.layers import ResidualBlock, convolve, convolve_frames, enlarged
+from evfi.engine.layers import ResidualBlock, convolve, convolve_enlarged, convolve_frames
 from evfi.engine.operators import Feature, Operators
 
 
@@ -81,7 +81,7 @@ class TemporalDecoder:
             for block in blocks:
                 hidden = block([hidden], None)
             if upsampler is not None:
-                hidden = Feature(convolve(enlarged(hidden.values), upsampler, bias=True))
+                hidden = Feature(convolve_enlarged(hidden.values, upsampler))
         decoder = self.module
         seen = self._operators.group_norm([hidden], decoder.conv_norm_out, over_frames=False, silu=True)
         return convolve(seen, decoder.conv_out, bias=True)

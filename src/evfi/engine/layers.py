@@ -64,6 +64,13 @@ def enlarged(values: Tensor) -> Tensor:
     return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
 
 
+def convolve_enlarged(values: Tensor, module: nn.Conv2d) -> Tensor:
+    """A convolution, its bias included, of every frame of [B, F, h, w, C] with every pixel repeated."""
+    if cpu_layers.is_served(values):
+        return cpu_layers.convolve(values, module, bias=True, enlarge=True)
+    return convolve(enlarged(values), module, bias=True)
+
+
 def derived(module: nn.Module, name: str, value: Tensor) -> Callable[[], Tensor]:
     """Leave with a module what is made of its weights once, so that it moves with them; it is no part of its state.
 

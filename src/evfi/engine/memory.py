@@ -57,8 +57,8 @@ WORK_SPACE: Final = 256 * 2**20
 FRAGMENTED_SHARE: Final[Mapping[Phase, float]] = {"condition": 0.2, "denoise": 0.2, "decode": 0.35}
 """Memory that the allocator holds between tensors, as a share of those that come and go: the larger, the fewer they are."""
 
-
 _DRIVER: Final = 2**29
+"""What is left to the driver where nothing else limits what may be taken."""
 
 MOST_RECORDED: Final = 64
 """Items × frames of calls that are worth recording; larger ones keep a GPU busy without, and recording takes their memory."""
@@ -266,9 +266,9 @@ def make_plan(costs: Costs, work: Work, budget: int | None) -> MemoryPlan:
         ResourceError: nothing fits.
     """
     sizes = call_sizes(work)
-    for offload, keep_graphs, least in _WAYS:
+    for offload, keep_graphs, least_share in _WAYS:
         for size in sizes:
-            if size < least * sizes[0]:
+            if size < least_share * sizes[0]:
                 continue
             plan = _fitted(costs, work, budget, size, offload, keep_graphs=keep_graphs)
             if plan is not None:
@@ -294,7 +294,7 @@ def lower_plan(plan: MemoryPlan, phase: Phase, costs: Costs, work: Work) -> Memo
     if phase == "denoise" and plan.items_per_call > 1:
         smaller = [size for size in call_sizes(work) if size <= 0.6 * plan.items_per_call]
         size = smaller[0] if smaller else 1
-        graphs = plan.offload != "blocks" and size * work.frames <= MOST_RECORDED
+        graphs = _is_recordable(size, work, plan.offload)
         changed = replace(plan, items_per_call=size, graphs=graphs, keep_graphs=plan.keep_graphs and not graphs)
     elif phase == "condition" and plan.encode_batch > 1:
         changed = replace(plan, encode_batch=plan.encode_batch // 2)
@@ -341,17 +341,16 @@ def _fitted(
     costs: Costs, work: Work, budget: int | None, size: int, offload: Offload, *, keep_graphs: bool
 ) -> MemoryPlan | None:
     """The plan of that kind with the largest pieces that fit; None where none does."""
-    graphs = offload != "blocks" and size * work.frames <= MOST_RECORDED
     plan = MemoryPlan(
         items_per_call=size,
         encode_batch=1,
         decode_bands=1,
         offload=offload,
         residency=_residency(costs, offload, keep_graphs=keep_graphs),
-        graphs=graphs,
+        graphs=_is_recordable(size, work, offload),
         keep_graphs=keep_graphs,
         estimates={},
-        recorded=costs.denoise.at(size) if keep_graphs and graphs else 0,
+        recorded=0,
         budget=budget,
     )
     pictures = _first(lambda number: _fits(costs, replace(plan, encode_batch=number), "condition"), _halvings(work))
@@ -359,6 +358,11 @@ def _fitted(
     if pictures is None or bands is None or not _fits(costs, plan, "denoise"):
         return None
     return _estimated(costs, replace(plan, encode_batch=pictures, decode_bands=bands))
+
+
+def _is_recordable(size: int, work: Work, offload: Offload) -> bool:
+    """Whether calls of so many items are worth recording, and their weights lie still."""
+    return offload != "blocks" and size * work.frames <= MOST_RECORDED
 
 
 def _first(suits: Callable[[int], bool], numbers: Iterable[int]) -> int | None:
@@ -389,25 +393,22 @@ def _lean(offload: Offload) -> Mapping[Phase, tuple[str, ...]]:
 def _moving(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
     """Bytes at the peak of a phase that come and go, weights that are streamed among them."""
     if phase == "condition":
-        return costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + plan.recorded
+        return costs.held + max(costs.encode.at(plan.encode_batch), costs.embed) + _recorded(costs, plan)
     if phase == "denoise":
         streamed = costs.streamed if plan.offload == "blocks" else 0
         return costs.held + costs.denoise.at(plan.items_per_call) + streamed
-    return costs.decode[plan.decode_bands] + plan.recorded
+    return costs.decode[plan.decode_bands] + _recorded(costs, plan)
 
 
-def _resting(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
-    """Bytes of weights that stay throughout a phase."""
-    return costs.total(plan.residency[phase])
+def _recorded(costs: Costs, plan: MemoryPlan) -> int:
+    """Bytes that graphs hold while no network call is made."""
+    return costs.denoise.at(plan.items_per_call) if plan.keep_graphs and plan.graphs else 0
 
 
 def _estimated(costs: Costs, plan: MemoryPlan) -> MemoryPlan:
     """The plan with what it takes."""
-    recorded = costs.denoise.at(plan.items_per_call) if plan.keep_graphs and plan.graphs else 0
-    plan = replace(plan, recorded=recorded)
-    return replace(
-        plan, estimates={phase: _moving(costs, plan, phase) + _resting(costs, plan, phase) for phase in NEEDS}
-    )
+    estimates = {phase: _moving(costs, plan, phase) + costs.total(plan.residency[phase]) for phase in NEEDS}
+    return replace(plan, recorded=_recorded(costs, plan), estimates=estimates)
 
 
 def _fits(costs: Costs, plan: MemoryPlan, phase: Phase) -> bool:
@@ -417,7 +418,7 @@ def _fits(costs: Costs, plan: MemoryPlan, phase: Phase) -> bool:
 def _with_margin(costs: Costs, plan: MemoryPlan, phase: Phase) -> int:
     """What a phase takes with what the allocator and the libraries take beside its tensors."""
     moving = int(_moving(costs, plan, phase) * (1 + FRAGMENTED_SHARE[phase]))
-    return _resting(costs, plan, phase) + moving + WORK_SPACE
+    return costs.total(plan.residency[phase]) + moving + WORK_SPACE
 
 
 def _least(costs: Costs) -> int:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from evfi.engine import cpu_layers
 from evfi.engine.cpu_layers import product
 from evfi.engine.layers import (
     ContextVectors,
@@ -20,7 +19,7 @@ from evfi.engine.layers import (
     StepVectors,
     Transformer,
     convolve,
-    enlarged,
+    convolve_enlarged,
 )
 from evfi.engine.offload import BlockStreamer
 from evfi.engine.operators import Feature, Operators
@@ -243,10 +242,8 @@ class _UpBlock:
             hidden = residual([hidden, skips.pop()], constants.step)
             if transformer is not None:
                 hidden = transformer(hidden, constants.context)
-        if self._upsampler is not None and cpu_layers.is_served(hidden.values):
-            hidden = Feature(cpu_layers.convolve(hidden.values, self._upsampler, bias=True, enlarge=True))
-        elif self._upsampler is not None:
-            hidden = Feature(convolve(enlarged(hidden.values), self._upsampler, bias=True))
+        if self._upsampler is not None:
+            hidden = Feature(convolve_enlarged(hidden.values, self._upsampler))
         return hidden
 
 

@@ -34,8 +34,7 @@ class Parcel:
         Args:
             tensors: weights; they must not change any more.
         """
-        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
-        self._storages = [storage for storage in storages.values() if storage.nbytes()]
+        self._storages = [storage for storage in storages_of(tensors) if storage.nbytes()]
         self._sizes = [storage.nbytes() for storage in self._storages]
         self._copies: list[Tensor] = []
         self.num_bytes = sum(self._sizes)
@@ -96,6 +95,11 @@ class Parcel:
 def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
     """All parameters and buffers of some modules."""
     return [tensor for module in modules for group in (module.parameters(), module.buffers()) for tensor in group]
+
+
+def storages_of(tensors: Iterable[Tensor]) -> list[torch.UntypedStorage]:
+    """The storages that tensors lie in, each once."""
+    return list({tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}.values())
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> Tensor:

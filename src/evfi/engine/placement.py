@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from evfi.engine.memory import NEEDS, UNUSED, MemoryPlan, Phase
 from evfi.engine.network import SteeredUNet
-from evfi.engine.offload import BlockStreamer, Parcel, tensors_of
+from evfi.engine.offload import BlockStreamer, Parcel, storages_of, tensors_of
 from evfi.models.bundle import ModelBundle
 
 
@@ -48,8 +48,9 @@ class Placement:
         if not self._parcels:
             if plan.offload == "none":
                 return
-            self._parcels = {name: [Parcel(one) for one in groups] for name, groups in self._weights().items()}
-            self._pack()
+            weights = self._weights()
+            self._parcels = {name: [Parcel(one) for one in groups] for name, groups in weights.items()}
+            self._pack({id(weight) for groups in weights.values() for group in groups for weight in group})
         self._have(plan.residency[phase])
         if plan.offload == "blocks" and phase == "denoise":
             blocks = [block for name in NEEDS["denoise"] for block in self._parcels[name]]
@@ -61,15 +62,14 @@ class Placement:
 
     def bytes_on(self, device: torch.device) -> int:
         """What the model's weights take on a device now."""
-        tensors = tensors_of([*self._bundle.networks().values(), self._decoder])
-        storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
-        return sum(storage.nbytes() for storage in storages.values() if storage.device == device)
+        return sum(storage.nbytes() for storage in storages_of(self._tensors()) if storage.device == device)
 
-    def _pack(self) -> None:
+    def _tensors(self) -> list[Tensor]:
+        return tensors_of([*self._bundle.networks().values(), self._decoder])
+
+    def _pack(self, leaving: set[int]) -> None:
         """Bring what never leaves together: lying between what leaves, it would hold the memory around it."""
-        leaving = {id(weight) for groups in self._weights().values() for group in groups for weight in group}
-        everything = tensors_of([*self._bundle.networks().values(), self._decoder])
-        rest = Parcel(tensor for tensor in everything if id(tensor) not in leaving)
+        rest = Parcel(tensor for tensor in self._tensors() if id(tensor) not in leaving)
         self._have(())
         rest.leave()
         if self._bundle.unet.device.type == "cuda":
