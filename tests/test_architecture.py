@@ -23,6 +23,8 @@ PACKAGE = Path(evfi.__file__).parent
 ROOMS = [
     "errors",
     "files",
+    "strict_json",
+    "fingerprints",
     "events",
     "video",
     "recordings",

@@ -9,8 +9,8 @@ import pytest
 from samples_on_disk import HEIGHT, STEP_US, WIDTH, moving_square, write_recording
 
 from evfi.errors import ConfigError, InputError
-from evfi.evaluation.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
+from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.recordings.options import RecordingOptions
 from evfi.video.io import VideoWriter
 from file_writers.datasets import known_recording, write_refid_gopro

@@ -11,9 +11,9 @@ from system_tasks import FLOORED, HEIGHT, WIDTH, window_task
 
 from evfi.errors import ConfigError
 from evfi.evaluation import model_system
-from evfi.evaluation.fingerprints import weights_fingerprint
 from evfi.evaluation.ground_truth import scored_size_frame
 from evfi.evaluation.systems import SizeRule, System, SystemRequest, load_system
+from evfi.fingerprints import weights_fingerprint
 from evfi.interpolator import Interpolator, to_pictures, window_inputs
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.config import SamplingConfig

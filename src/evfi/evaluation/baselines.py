@@ -8,10 +8,10 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.ground_truth import scored_size_frame
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
+from evfi.fingerprints import fingerprint_of
 from evfi.pipeline.blending import blend_linearly
 from evfi.video.geometry import Frame
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, OutputError
-from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.results import SequenceInfo, WindowRecord
 from evfi.files import folder_written_whole, one_line
+from evfi.fingerprints import fingerprint_of
 from evfi.video.io import read_image, write_png
 
 _FACTS_FILE: Final = "window.json"

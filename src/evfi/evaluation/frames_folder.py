@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.evaluation.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.evaluation.ground_truth import scored_size_frame
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.files import one_line
+from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.video.geometry import Frame, frame_size
 from evfi.video.io import read_image
 

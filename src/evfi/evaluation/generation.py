@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi import __version__
-from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.frame_store import FrameStore
 from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
 from evfi.evaluation.model_system import load_vae_truth
@@ -24,6 +23,7 @@ from evfi.evaluation.plan import EvaluationPlan, OpenRecordings, spec_of, true_f
 from evfi.evaluation.results import SystemInfo, WindowRecord
 from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
 from evfi.evaluation.workers import Work, run_work
+from evfi.fingerprints import fingerprint_of
 
 _SHORT: Final = 8
 

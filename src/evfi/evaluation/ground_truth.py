@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evfi.errors import ConfigError
-from evfi.evaluation.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.evaluation.systems import SizeRule
+from evfi.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.interpolator import from_picture, memory_errors_told, to_pictures
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.video.geometry import Frame, FrameGeometry, frame_size

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from evfi.errors import ConfigError
 from evfi.evaluation.environment import processor_name
-from evfi.evaluation.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
+from evfi.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.interpolator import Interpolator
 from evfi.pipeline.blending import blend_linearly
 from evfi.sampling.config import SamplingConfig

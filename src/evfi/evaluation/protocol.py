@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from evfi.errors import ConfigError, RecordingError
-from evfi.evaluation.strict_json import Keys, parse_json, read_text
 from evfi.evaluation.systems import SizeRule
 from evfi.sampling.config import SamplingConfig
+from evfi.strict_json import Keys, parse_json, read_text
 
 FORMAT: Final = "evfi-protocol"
 FORMAT_VERSION: Final = 1

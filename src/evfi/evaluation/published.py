@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from evfi.evaluation.protocol import Average, Truth, protocol_names
-from evfi.evaluation.strict_json import Keys, parse_json
+from evfi.strict_json import Keys, parse_json
 
 FORMAT: Final = "evfi-published-results"
 FORMAT_VERSION: Final = 1

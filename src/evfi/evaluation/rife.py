@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evfi.errors import ModelError
-from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.ground_truth import scored_size_frame
 from evfi.evaluation.model_system import device_name
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
+from evfi.fingerprints import fingerprint_of
 from evfi.interpolator import memory_errors_told, resolve_device, to_pictures
 from evfi.video.geometry import Frame
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from evfi.errors import ModelError
 from evfi.evaluation.cropping import cropped
-from evfi.evaluation.fingerprints import fingerprint_of
 from evfi.evaluation.frame_store import FrameStore, made_of
 from evfi.evaluation.generation import Progress, frame_store, kept_frames, scored_truth, truth_store
 from evfi.evaluation.metrics.base import Metric, ScoredWindow
@@ -30,6 +29,7 @@ from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.results import Score, SystemInfo, WindowRecord
 from evfi.evaluation.workers import Work, run_work
 from evfi.files import written_whole
+from evfi.fingerprints import fingerprint_of
 
 RAW: Final = "raw"
 VAE: Final = "vae"

@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from evfi.errors import ConfigError, InputError, OutputError
-from evfi.evaluation.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.evaluation.results import SequenceInfo
 from evfi.events.simulate import SIMULATOR_VERSION, SimulatorConfig
 from evfi.files import one_line, written_whole
+from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
 from evfi.recordings.datasets.interval_files import IntervalEvents

@@ -1,0 +1,110 @@
+"""Short names of long things: hashes that tell whether two runs saw the same data, weights and settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from evfi.errors import InputError
+from evfi.files import one_line
+
+_MAX_HASHED_BYTES: Final = 2**31
+_HASHED_END_BYTES: Final = 2**22
+_BLOCK_BYTES: Final = 2**22
+
+
+def fingerprint_of(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold; the order of keys does not matter.
+
+    Args:
+        value: numbers, texts, lists and dictionaries.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
+    """SHA-256 over all parameters and buffers: names, shapes, dtypes and bytes, as they lie in memory after loading.
+
+    Args:
+        networks: by name; their order does not matter, nor does the device.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for part in sorted(networks):
+        for name, value in sorted(networks[part].state_dict().items()):
+            digest.update(f"{part}/{name}/{tuple(value.shape)}/{value.dtype}\0".encode())
+            values = value.detach().to("cpu").contiguous().reshape(-1)
+            digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def fingerprint_of_files(paths: Iterable[Path]) -> str:
+    """SHA-256 of files: their sizes and bytes and, within a folder, their names.
+
+    A file of more than 2 GiB is told by its size and its first and last 4 MiB.
+
+    Args:
+        paths: files, and folders that are hashed with all that is in them.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in _files_of(path):
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            try:
+                _add_file(digest, file)
+            except OSError as error:
+                raise InputError(f"cannot read {file}: {one_line(error)}") from error
+    return digest.hexdigest()
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    yield from sorted(_files_below(path, set()))
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files in a folder and all that are below it, behind links too; each folder once."""
+    place = folder.resolve()
+    if place in seen:
+        return
+    seen.add(place)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {one_line(error)}") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _files_below(entry, seen)
+        elif entry.is_file():
+            yield entry
+
+
+def _add_file(digest: Any, file: Path) -> None:
+    size = file.stat().st_size
+    digest.update(f"{size}\0".encode())
+    with file.open("rb") as stream:
+        if size > _MAX_HASHED_BYTES:
+            digest.update(stream.read(_HASHED_END_BYTES))
+            stream.seek(size - _HASHED_END_BYTES)
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
