@@ -20,8 +20,8 @@ BUDGET_BYTES = 40_000_000
 """For the weights of all networks together, in float16."""
 SUFFIXES = {".py", ".json", ".safetensors", ".md", ".typed", ".css", ".js"}
 DATA = (
-    "evfi/evaluation/report/style.css",
-    "evfi/evaluation/report/script.js",
+    "evfi/report/style.css",
+    "evfi/report/script.js",
     "evfi/evaluation/protocols/vdm-evfi.json",
     "evfi/evaluation/published.json",
 )

@@ -23,6 +23,7 @@ PACKAGE = Path(evfi.__file__).parent
 ROOMS = [
     "errors",
     "files",
+    "report",
     "strict_json",
     "fingerprints",
     "events",

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from html_page import Node, parse_page
-from PIL import Image
 from results_samples import METRICS, SYSTEMS, replaced, results_of, sample_results, sequence_info
 
 from evfi.errors import OutputError
@@ -21,21 +18,18 @@ from evfi.evaluation.report import windows, write_report
 from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
 from evfi.evaluation.report.pictures import (
     ERROR_TOP,
-    LARGEST_EDGE_PX,
     PictureSource,
     WindowPictures,
-    busiest_row,
     cut_out,
-    data_uri,
     error_colours,
     error_map,
-    shown_size,
     slice_through_time,
     telling_box,
     with_box,
 )
 from evfi.evaluation.results import EvaluationResults, WindowRecord
 from evfi.evaluation.summary import summarise
+from html_page import Node, parse_page
 
 EVIL = "<script>alert('x')</script>\"&amp;\u202e\x00\ud800"
 
@@ -320,11 +314,10 @@ def test_error_map_has_a_stated_scale() -> None:
     assert (np.diff(lightness) >= 0).all()  # readable without colours
 
 
-def test_slice_takes_the_row_that_moves() -> None:
+def test_slice_is_one_row_over_time() -> None:
     truth = np.zeros((7, 8, 10, 3), np.uint8)
     for time in range(7):
         truth[time, 5, time] = 255
-    assert busiest_row(truth) == 5
     shown = slice_through_time(truth, 5)
     stripe = len(shown) // 7
     assert shown.shape == (7 * stripe, 10, 3)
@@ -342,15 +335,6 @@ def test_detail_is_where_systems_err_most() -> None:
     assert telling_box([truth[:20, :30]], truth[:20, :30]) == (0, 0, 30, 20)
     np.testing.assert_array_equal(truth, 90)
     assert (with_box(truth, (1, 2, 30, 40)) != 90).any() and (truth == 90).all()
-
-
-def test_pictures_in_the_page_are_small() -> None:
-    picture = np.zeros((500, 1000, 3), np.uint8)
-    uri = data_uri(picture)
-    assert uri.startswith("data:image/webp;base64,") and uri == data_uri(picture)
-    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert image.size == shown_size(picture) == (LARGEST_EDGE_PX, LARGEST_EDGE_PX // 2)
-    assert shown_size(np.zeros((20, 30, 3), np.uint8)) == (30, 20)
 
 
 def test_says_where_it_cannot_write(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Final
 from evfi.evaluation.bootstrap import interval
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.report.context import REGION_TITLES, TRUTH_TITLES, ReportContext
-from evfi.evaluation.report.markup import Html, counted, element, ends, joined, number
 from evfi.evaluation.report.plots import Point, Series, dot_plot, line_chart, strip_plot
-from evfi.evaluation.report.tables import system_label, table
+from evfi.evaluation.report.tables import system_label
 from evfi.evaluation.results import MetricInfo
 from evfi.evaluation.score_cells import Cell, CellKey, by_sequence, mean_of, mean_over_sequences
 from evfi.evaluation.summary import SequenceRow
+from evfi.report.markup import Html, counted, element, ends, joined, number
+from evfi.report.parts import table
 
 _MOST_METRICS: Final = 3
 _MOST_ROWS: Final = 60

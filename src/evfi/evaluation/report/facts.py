@@ -16,10 +16,11 @@ from evfi.evaluation.report.context import (
     ReportContext,
     window_limit,
 )
-from evfi.evaluation.report.markup import Html, counted, element, joined
-from evfi.evaluation.report.tables import system_label, table
+from evfi.evaluation.report.tables import system_label
 from evfi.evaluation.results import EvaluationResults, SequenceInfo, SystemInfo
 from evfi.evaluation.summary import gaps
+from evfi.report.markup import Html, counted, element, joined
+from evfi.report.parts import facts_list, table
 
 _SHORT_HASH: Final = 12
 _SIZE_WORDS: Final = {
@@ -56,7 +57,7 @@ def protocol_section(results: EvaluationResults) -> Html:
         _remarks("Where this differs from the protocol's source", protocol.get("deviations")),
         _remarks("What the protocol's source does not tell", protocol.get("unverified")),
     ]
-    return joined([_facts(facts), *remarks])
+    return joined([facts_list(facts), *remarks])
 
 
 def _listed(words: Sequence[object], last: str = "and") -> str:
@@ -130,7 +131,7 @@ def provenance_section(context: ReportContext) -> Html:
         ("Libraries", _pairs(libraries) if isinstance(libraries, Mapping) else None),
     ]
     return joined([
-        _facts(facts),
+        facts_list(facts),
         _data_table(context),
         _systems_table(context),
         _whole_provenance(results),
@@ -284,11 +285,6 @@ def _regions(results: EvaluationResults) -> list[Html]:
         ])
         for region in found
     ]  # fmt: skip
-
-
-def _facts(facts: Sequence[tuple[str, object]]) -> Html:
-    pairs = [joined([element("dt", name), element("dd", value)]) for name, value in facts if value]
-    return element("dl", *pairs, class_="facts")
 
 
 def _hash(fingerprint: str) -> Html:

@@ -1,10 +1,7 @@
-"""Pictures of a report: where they come from, error maps, slices through time, and how they get into the page."""
+"""Pictures of a report: where they come from, error maps, slices through time, details."""
 
 from __future__ import annotations
 
-import base64
-import io
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
@@ -14,12 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from evfi.evaluation.results import WindowRecord
+from evfi.report.pictures import LARGEST_EDGE_PX, shown_size
 
 ERROR_TOP: Final = 64
 """Levels of 255 from which on an error has the last colour."""
-
-LARGEST_EDGE_PX: Final = 448
-"""Larger pictures are made smaller."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """(left, top, right, bottom) in px; the last two are outside."""
@@ -27,7 +22,6 @@ Box: TypeAlias = tuple[int, int, int, int]
 _SLICE_HEIGHT_PX: Final = 112
 _SMALLEST_BOX_PX: Final = 48
 _BOX_COLOUR: Final = (255, 196, 0)
-_QUALITY: Final = 86
 _ANCHORS: Final = (0x000004, 0x1C1044, 0x4F127B, 0x812581, 0xB5367A, 0xE55964, 0xFB8761, 0xFEC287, 0xFCFDBF)
 """Nine colours of the map "magma" (public domain), dark to light in even perceived steps."""
 
@@ -79,14 +73,6 @@ def error_colours() -> NDArray[np.uint8]:
     return colours
 
 
-def busiest_row(truth: NDArray[np.uint8]) -> int:
-    """The row of pixels that changes most from frame to frame, in uint8 [F, H, W, 3]."""
-    changes = np.zeros(truth.shape[1])
-    for before, after in itertools.pairwise(truth):
-        changes += np.abs(after.astype(np.int16) - before).mean(axis=(1, 2))
-    return int(np.argmax(changes))
-
-
 def slice_through_time(frames: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
     """One row of pixels of every frame, the first frame on top, each as a stripe; uint8 [h, w, 3]."""
     stripe = max(2, round(_SLICE_HEIGHT_PX / len(frames)))
@@ -123,20 +109,3 @@ def with_box(picture: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     image = Image.fromarray(picture.copy())
     ImageDraw.Draw(image).rectangle(box, outline=_BOX_COLOUR, width=max(1, round(max(image.size) / LARGEST_EDGE_PX)))
     return np.asarray(image)
-
-
-def shown_size(picture: NDArray[np.uint8]) -> tuple[int, int]:
-    """(width, height) in px at which a picture is shown."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, LARGEST_EDGE_PX / max(height, width))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def data_uri(picture: NDArray[np.uint8]) -> str:
-    """A picture as text that a page can hold: WebP at the size at which it is shown; the same for the same pixels."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if image.size != shown_size(picture):
-        image = image.resize(shown_size(picture), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=_QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

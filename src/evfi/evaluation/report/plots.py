@@ -10,11 +10,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from evfi.evaluation.report.markup import MINUS, Html, element, joined
+from evfi.report.markup import Html, element, joined
+from evfi.report.plots import (
+    CHARACTER_PX,
+    WIDTH_PX,
+    Axis,
+    draw_x_axis,
+    draw_y_axis,
+    line_at,
+    plot_svg,
+    points_text,
+    text_at,
+)
 
 NUM_COLOURS: Final = 8
-_WIDTH: Final = 560.0
-_CHARACTER: Final = 6.4  # px, of the plots' font
 _LONGEST_NAME: Final = 26
 _LEGEND_ROW: Final = 20.0
 
@@ -43,38 +52,6 @@ class Series:
     points: tuple[Point | None, ...]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """Values from `low` to `high` on pixels from `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def at(self, value: float) -> float:
-        """Pixel of a value; outside the axis, its nearer end."""
-        share = (value - self.low) / (self.high - self.low)
-        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
-
-    def ticks(self, most: int) -> list[float]:
-        """Round values, at most so many and one."""
-        step = self._step(most)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [index * step for index in range(first, last + 1)]
-
-    def label(self, value: float, most: int) -> str:
-        """A tick's value with as many decimals as its step needs."""
-        decimals = max(0, -math.floor(math.log10(self._step(most)) + 1e-9))
-        shown = f"{abs(value):.{decimals}f}"
-        return MINUS + shown if value < 0 and float(shown) else shown
-
-    def _step(self, most: int) -> float:
-        rough = (self.high - self.low) / most
-        power = 10.0 ** math.floor(math.log10(rough))
-        return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-
-
 def dot_plot(rows: Sequence[str], series: Sequence[Series], label: str) -> Html:
     """One row per name, one dot with a whisker per system in it.
 
@@ -84,21 +61,21 @@ def dot_plot(rows: Sequence[str], series: Sequence[Series], label: str) -> Html:
         label: of the axis, with its unit.
     """
     names = [_short(row) for row in rows]
-    left = 16 + _CHARACTER * max((len(name) for name in names), default=0)
+    left = 16 + CHARACTER_PX * max((len(name) for name in names), default=0)
     legend, top = _legend(series, left)
     each = max(24.0, 9.0 * len(series) + 8)
     bottom = top + each * len(rows)
-    axis = Axis(*_span(point for one in series for point in one.points), left, _WIDTH - 14)
-    parts = [legend, _x_axis(axis, top, bottom, label)]
+    axis = Axis(*_span(point for one in series for point in one.points), left, WIDTH_PX - 14)
+    parts = [legend, draw_x_axis(axis, top, bottom, label)]
     for index, (row, name) in enumerate(zip(rows, names, strict=True)):
         middle = top + each * (index + 0.5)
         parts.append(_row_name(name, row, left, middle))
         if index:
-            parts.append(_line(8, middle - each / 2, _WIDTH - 14, middle - each / 2, "rule"))
+            parts.append(line_at(8, middle - each / 2, WIDTH_PX - 14, middle - each / 2, "rule"))
         for rank, one in enumerate(series):
             y = middle + 9.0 * (rank - (len(series) - 1) / 2)
             parts.append(_dot(axis, one.points[index], y, one.style))
-    return _svg(bottom + 44, label, parts)
+    return plot_svg(bottom + 44, label, parts)
 
 
 def line_chart(series: Sequence[Series], places: Sequence[str], x_label: str, y_label: str) -> Html:
@@ -113,18 +90,18 @@ def line_chart(series: Sequence[Series], places: Sequence[str], x_label: str, y_
     legend, top = _legend(series, 54)
     bottom = top + 190
     y_axis = Axis(*_span(point for one in series for point in one.points), bottom, top + 22)
-    x_axis = Axis(0.0, len(places) + 1.0, 54, _WIDTH - 14)
-    parts = [legend, _y_axis(y_axis, x_axis, top + 12, y_label)]
+    x_axis = Axis(0.0, len(places) + 1.0, 54, WIDTH_PX - 14)
+    parts = [legend, draw_y_axis(y_axis, x_axis, top + 12, y_label)]
     step = -(-len(places) // 12)
     for index, place in enumerate(places):
         if index % step == 0:
-            parts.append(_text(place, x_axis.at(index + 1), bottom + 18, "middle"))
-    parts.append(_text("start", x_axis.start, bottom + 18, "middle"))
-    parts.append(_text("end", x_axis.end, bottom + 18, "end"))
-    parts.append(_text(x_label, (x_axis.start + x_axis.end) / 2, bottom + 37, "middle", "axis-label"))
+            parts.append(text_at(place, x_axis.at(index + 1), bottom + 18, "middle"))
+    parts.append(text_at("start", x_axis.start, bottom + 18, "middle"))
+    parts.append(text_at("end", x_axis.end, bottom + 18, "end"))
+    parts.append(text_at(x_label, (x_axis.start + x_axis.end) / 2, bottom + 37, "middle", "axis-label"))
     for draw in (_band, _curve):
         parts += [draw(one, x_axis, y_axis) for one in series]
-    return _svg(bottom + 46, f"{y_label}; {x_label}", parts)
+    return plot_svg(bottom + 46, f"{y_label}; {x_label}", parts)
 
 
 def strip_plot(series: Sequence[Series], label: str) -> Html:
@@ -135,16 +112,16 @@ def strip_plot(series: Sequence[Series], label: str) -> Html:
         label: of the axis, with its unit.
     """
     names = [_short(one.name) for one in series]
-    left = 16 + _CHARACTER * max((len(name) for name in names), default=0)
+    left = 16 + CHARACTER_PX * max((len(name) for name in names), default=0)
     each, top = 34.0, 8.0
     bottom = top + each * len(series)
-    axis = Axis(*_span(point for one in series for point in one.points), left, _WIDTH - 14)
-    parts = [_x_axis(axis, top, bottom, label)]
+    axis = Axis(*_span(point for one in series for point in one.points), left, WIDTH_PX - 14)
+    parts = [draw_x_axis(axis, top, bottom, label)]
     for index, (one, name) in enumerate(zip(series, names, strict=True)):
         middle = top + each * (index + 0.5)
         parts.append(_row_name(name, one.name, left, middle))
         parts.append(_strip(axis, sorted(point.value for point in one.points if point), middle, one))
-    return _svg(bottom + 44, label, parts)
+    return plot_svg(bottom + 44, label, parts)
 
 
 def marker(style: int, x: float, y: float, radius: float = 4.0) -> Html:
@@ -183,44 +160,17 @@ def _span(points: Iterable[Point | None]) -> tuple[float, float]:
     return min(low, low_end) - margin, max(high, high_end) + margin
 
 
-def _svg(height: float, label: str, parts: Sequence[Html]) -> Html:
-    return element(
-        "svg", element("title", label), *parts, viewBox=f"0 0 {_WIDTH:.0f} {height:.0f}", role="img", class_="plot"
-    )
-
-
 def _legend(series: Sequence[Series], left: float) -> tuple[Html, float]:
     """The legend, and where the plot below it begins."""
     parts, x, y = [], left, 12.0
     for one in series:
         name = _short(one.name)
-        width = 26 + _CHARACTER * len(name)
-        if x > left and x + width > _WIDTH:
+        width = 26 + CHARACTER_PX * len(name)
+        if x > left and x + width > WIDTH_PX:
             x, y = left, y + _LEGEND_ROW
-        parts += [marker(one.style, x + 5, y), _text(name, x + 15, y + 4, "start", title=one.name)]
+        parts += [marker(one.style, x + 5, y), text_at(name, x + 15, y + 4, "start", title=one.name)]
         x += width
     return joined(parts), y + _LEGEND_ROW - 4
-
-
-def _x_axis(axis: Axis, top: float, bottom: float, label: str) -> Html:
-    parts = []
-    for tick in axis.ticks(6):
-        at = axis.at(tick)
-        parts.append(_line(at, top, at, bottom, "grid"))
-        parts.append(_text(axis.label(tick, 6), at, bottom + 16, "middle"))
-    parts.append(_line(axis.start, bottom, axis.end, bottom, "frame"))
-    parts.append(_text(label, (axis.start + axis.end) / 2, bottom + 35, "middle", "axis-label"))
-    return joined(parts)
-
-
-def _y_axis(axis: Axis, across: Axis, label_y: float, label: str) -> Html:
-    parts = [_text(label, across.start, label_y, "start", "axis-label")]
-    for tick in axis.ticks(5):
-        at = axis.at(tick)
-        parts.append(_line(across.start, at, across.end, at, "grid"))
-        parts.append(_text(axis.label(tick, 5), across.start - 7, at + 4, "end"))
-    parts.append(_line(across.start, axis.start, across.end, axis.start, "frame"))
-    return joined(parts)
 
 
 def _dot(axis: Axis, point: Point | None, y: float, style: int) -> Html:
@@ -229,7 +179,7 @@ def _dot(axis: Axis, point: Point | None, y: float, style: int) -> Html:
     parts = [element("title", point.note)] if point.note else []
     if point.interval is not None:
         low, high = (axis.at(end) for end in point.interval)
-        parts.append(_line(low, y, high, y, f"whisker s{style % NUM_COLOURS}"))
+        parts.append(line_at(low, y, high, y, f"whisker s{style % NUM_COLOURS}"))
     return element("g", *parts, marker(style, axis.at(point.value), y))
 
 
@@ -239,12 +189,14 @@ def _band(one: Series, x_axis: Axis, y_axis: Axis) -> Html:
         return Html("")
     upper = [(x_axis.at(place), y_axis.at(interval[1])) for place, interval in ends]
     lower = [(x_axis.at(place), y_axis.at(interval[0])) for place, interval in reversed(ends)]
-    return element("polygon", points=_path(upper + lower), class_=f"band s{one.style % NUM_COLOURS}")
+    return element("polygon", points=points_text(upper + lower), class_=f"band s{one.style % NUM_COLOURS}")
 
 
 def _curve(one: Series, x_axis: Axis, y_axis: Axis) -> Html:
     places = [(x_axis.at(index + 1), y_axis.at(point.value), point) for index, point in enumerate(one.points) if point]
-    line = element("polyline", points=_path([(x, y) for x, y, _ in places]), class_=f"line s{one.style % NUM_COLOURS}")
+    line = element(
+        "polyline", points=points_text([(x, y) for x, y, _ in places]), class_=f"line s{one.style % NUM_COLOURS}"
+    )
     dots = [element("g", element("title", point.note), marker(one.style, x, y, 3.2)) for x, y, point in places]
     return joined([line, *dots])
 
@@ -262,25 +214,12 @@ def _strip(axis: Axis, values: Sequence[float], y: float, one: Series) -> Html:
         element("title", f"{note}{quantile(values, 0.75):.4g}, {len(values)} windows"),
         element("path", d=ticks, class_=f"points {colour}"),
         element("rect", x=low, y=y - 9, width=max(1.0, high - low), height=18.0, rx=3.0, class_=f"box {colour}"),
-        _line(middle, y - 11, middle, y + 11, f"median {colour}"),
+        line_at(middle, y - 11, middle, y + 11, f"median {colour}"),
     )
 
 
 def _row_name(name: str, full: str, left: float, y: float) -> Html:
-    return _text(name, left - 8, y + 4, "end", title=full)
-
-
-def _text(content: str, x: float, y: float, anchor: str, kind: str | None = None, title: str | None = None) -> Html:
-    inside = [element("title", title)] if title and title != content else []
-    return element("text", *inside, content, x=x, y=y, text_anchor=anchor, class_=kind)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=kind)
-
-
-def _path(points: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return text_at(name, left - 8, y + 4, "end", title=full)
 
 
 def _short(name: str) -> str:

@@ -8,8 +8,9 @@ from typing import Final, TypeAlias
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.published import PublishedResult, published_results
 from evfi.evaluation.report.context import TRUTH_TITLES, AnyAverage, ReportContext, window_limit
-from evfi.evaluation.report.markup import Html, element, joined, number
-from evfi.evaluation.report.tables import metric_heading, system_label, table
+from evfi.evaluation.report.tables import metric_heading, system_label
+from evfi.report.markup import Html, element, joined, number
+from evfi.report.parts import table
 
 _WORDS: Final = (
     "From papers and their repositories, under the same protocol, never mixed into the tables above. Whether the data "

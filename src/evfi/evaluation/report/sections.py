@@ -8,18 +8,18 @@ from typing import Final
 from evfi.evaluation.bootstrap import FEWEST_SEQUENCES
 from evfi.evaluation.report.charts import plots_section
 from evfi.evaluation.report.context import FEWEST_FOR_VERDICT, ReportContext
-from evfi.evaluation.report.document import Section, page
 from evfi.evaluation.report.facts import (
     definitions_section,
     omissions_section,
     protocol_section,
     provenance_section,
 )
-from evfi.evaluation.report.markup import Html, counted, element, joined
 from evfi.evaluation.report.pictures import PictureSource
 from evfi.evaluation.report.published_table import published_section
 from evfi.evaluation.report.tables import averages_section, differences_section, speed_section
 from evfi.evaluation.report.windows import windows_section
+from evfi.report.document import Section, page
+from evfi.report.markup import Html, counted, element, joined
 
 _READING: Final = (
     "In brackets: 95 % bootstrap intervals; of few windows they are too narrow, for they cannot reach beyond the values "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from evfi.evaluation.metrics.base import ALL
@@ -15,11 +15,12 @@ from evfi.evaluation.report.context import (
     ReportContext,
     mean_of_row,
 )
-from evfi.evaluation.report.markup import Html, counted, element, ends, joined, number
 from evfi.evaluation.report.plots import marker
 from evfi.evaluation.results import MetricInfo
 from evfi.evaluation.score_cells import CellKey
 from evfi.evaluation.summary import SpeedRow, SummaryRow, summarise_speed
+from evfi.report.markup import Html, counted, element, ends, joined, number
+from evfi.report.parts import table
 
 _MOST_COLUMNS: Final = 6
 _AVERAGE_TITLES: Final[dict[AnyAverage, str]] = {
@@ -39,22 +40,6 @@ def system_label(context: ReportContext, name: str) -> Html:
     """A system's name behind its colour and shape."""
     mark = element("svg", marker(context.style(name), 6, 6), viewBox="0 0 12 12", class_="key", aria_hidden="true")
     return element("span", mark, name, class_="system")
-
-
-def table(head: Sequence[object], bodies: Iterable[Iterable[Html]], caption: object = None, kind: str = "") -> Html:
-    """A table that scrolls sideways where the page is narrow.
-
-    Args:
-        head: column titles; the first is that of the names.
-        bodies: groups of rows.
-        caption: above it.
-        kind: further classes.
-    """
-    row = element("tr", *(element("th", title, scope="col") for title in head))
-    groups = [element("tbody", *rows) for rows in bodies]
-    inside = [element("caption", caption)] if caption else []
-    whole = element("table", *inside, element("thead", row), *groups, class_=f"numbers {kind}".strip())
-    return element("div", whole, class_="scroll")
 
 
 def averages_section(context: ReportContext, skip: int) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -11,24 +12,23 @@ from numpy.typing import NDArray
 
 from evfi.evaluation.metrics.base import ALL
 from evfi.evaluation.report.context import TRUTH_TITLES, ReportContext
-from evfi.evaluation.report.markup import Html, element, joined, number
 from evfi.evaluation.report.pictures import (
     ERROR_TOP,
     PictureSource,
     WindowPictures,
-    busiest_row,
     cut_out,
-    data_uri,
     error_colours,
     error_map,
-    shown_size,
     slice_through_time,
     telling_box,
     with_box,
 )
-from evfi.evaluation.report.tables import system_label, table
+from evfi.evaluation.report.tables import system_label
 from evfi.evaluation.results import MetricInfo, WindowRecord
 from evfi.evaluation.score_cells import Cell, WindowKey, mean_of
+from evfi.report.markup import Html, element, joined, number
+from evfi.report.parts import table
+from evfi.report.pictures import busiest_row, data_uri, picture_element, picture_figure
 
 MOST_PICTURE_BYTES: Final = 10_000_000
 _MOST_SYSTEMS: Final = 6
@@ -239,14 +239,14 @@ def _pictures(context: ReportContext, pick: Pick, pictures: WindowPictures) -> H
     names = [name for name in _shown_systems(context, pick) if name in pictures.frames]
     box = telling_box([pictures.frames[name][at] for name in names], truth)
     inputs = [
-        _picture(pictures.truth[0], "Start key frame"),
-        _picture(pictures.events, "Events") if pictures.events is not None else None,
-        _picture(with_box(truth, box), f"Truth, inserted frame {at} (box: detail)"),
-        _picture(pictures.truth[-1], "End key frame"),
+        picture_figure(pictures.truth[0], "Start key frame"),
+        picture_figure(pictures.events, "Events") if pictures.events is not None else None,
+        picture_figure(with_box(truth, box), f"Truth, inserted frame {at} (box: detail)"),
+        picture_figure(pictures.truth[-1], "End key frame"),
     ]
     made = [_made_frame(context, pick, name, pictures.frames[name][at], truth) for name in names]
-    details = [_picture(cut_out(truth, box), "Truth, detail")]
-    details += [_picture(cut_out(pictures.frames[name][at], box), f"{name}, detail") for name in names]
+    details = [picture_figure(cut_out(truth, box), "Truth, detail")]
+    details += [picture_figure(cut_out(pictures.frames[name][at], box), f"{name}, detail") for name in names]
     return joined(
         [
             element("div", *inputs, class_="pictures"),
@@ -274,8 +274,8 @@ def _made_frame(
     shown = f" · {_with_unit(number(value, metric.decimals), metric)}"
     return element(
         "figure",
-        _image(frame, f"frame made by {name}"),
-        _image(error_map(frame, truth), f"error map of {name}"),
+        picture_element(frame, f"frame made by {name}"),
+        picture_element(error_map(frame, truth), f"error map of {name}"),
         element("figcaption", system_label(context, name), shown),
     )
 
@@ -283,20 +283,11 @@ def _made_frame(
 def _slices(pictures: WindowPictures, names: Sequence[str]) -> Html | None:
     if len(pictures.truth) < _FEWEST_SLICE_FRAMES:
         return None
-    row = busiest_row(pictures.truth)
-    shown = [_picture(slice_through_time(pictures.truth, row), "Truth")]
-    shown += [_picture(slice_through_time(pictures.frames[name], row), name) for name in names]
+    row = busiest_row(itertools.pairwise(pictures.truth))
+    shown = [picture_figure(slice_through_time(pictures.truth, row), "Truth")]
+    shown += [picture_figure(slice_through_time(pictures.frames[name], row), name) for name in names]
     words = (
         f"Row {row} of the pictures (the one with most change, counted from 0 at the top) over the window's "
         f"{len(pictures.truth)} frames: time goes down, first and last stripe are the key frames."
     )
     return joined([element("p", words, class_="note"), element("div", *shown, class_="pictures enlarged")])
-
-
-def _picture(picture: NDArray[np.uint8], caption: str) -> Html:
-    return element("figure", _image(picture, caption), element("figcaption", caption))
-
-
-def _image(picture: NDArray[np.uint8], words: str) -> Html:
-    width, height = shown_size(picture)
-    return element("img", src=data_uri(picture), alt=words, width=width, height=height, loading="lazy")

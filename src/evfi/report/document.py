@@ -1,7 +1,7 @@
 """The page: its parts in order, style and script inside it, and nothing that it would have to fetch.
 
 A content security policy in the page itself lets only this style, this script and embedded pictures through, so that
-nothing a results file may hold can load or run anything.
+nothing that the shown files may hold can load or run anything.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
-from evfi.evaluation.report.markup import Html, element
+from evfi.report.markup import Html, element
 
-_PACKAGE: Final = "evfi.evaluation.report"
+_PACKAGE: Final = "evfi.report"
 
 
 @dataclass(frozen=True)
