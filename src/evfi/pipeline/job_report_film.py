@@ -1,0 +1,147 @@
+"""The film in a job's report: small pictures, a slice through time, and how much key frames stand out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from evfi.pipeline.film_statistics import STILL_LEVELS, FilmFacts, Frame, KeyFrameSteps, StepSummary, Thumbnail
+from evfi.report.markup import Html, element, joined, number
+from evfi.report.parts import table
+from evfi.report.pictures import picture_element
+
+SEEN_LEVELS: Final = 1.0
+"""A jump of brightness of fewer grey levels is hard to see: a picture of 8 bits cannot show a smaller one all over."""
+
+_LEAST_TOLD: Final = 0.005
+_LARGEST_SLICE_PX: Final = 1200
+_SLICE_SIZE_PX: Final = (700, 360)
+_EDGE_PX: Final = (7, 3)
+_KEY_COLOUR: Final = (0, 114, 178)
+_NO_KEY_COLOUR: Final = (226, 226, 224)
+_GAP_COLOUR: Final = (255, 255, 255)
+
+
+def thumbnails_section(film: FilmFacts, origin_us: int) -> Html:
+    """Small pictures in the order of time."""
+    figures = [_thumbnail(thumbnail, origin_us) for thumbnail in film.thumbnails]
+    words = "Spread evenly over the film, key frames and made frames by turns; times since the film's first key frame."
+    return joined([element("p", words, class_="note"), element("div", *figures, class_="pictures strip")])
+
+
+def _thumbnail(thumbnail: Thumbnail, origin_us: int) -> Html:
+    kind = "key frame" if thumbnail.is_key else "made frame"
+    caption = f"{_seconds(thumbnail.time_us, origin_us)} · {kind}"
+    picture = picture_element(thumbnail.picture, f"{kind} at {_seconds(thumbnail.time_us, origin_us)}")
+    return element("figure", picture, element("figcaption", caption))
+
+
+def slice_section(film: FilmFacts, origin_us: int) -> Html:
+    """One row of pixels over time, and how to read it."""
+    every = "every frame" if film.xt_step == 1 else f"every {_ordinal(film.xt_step)} frame"
+    what = (
+        f"Row {film.row} of the picture, counted from 0 at the top, the one around which most moves; one line for {every}. "
+        f"Time goes down: {_seconds(film.first_us, origin_us)} of the recording is at the top, "
+        f"{_seconds(film.last_us, origin_us)} at the bottom. Blue marks at the left edge: key frames."
+    )
+    how = (
+        "What moves evenly draws a smooth slanted line, what rests an upright one. A kink or a break in a line is a jump; "
+        "a staircase, a picture that stood still and then leapt; two faint lines instead of one, two pictures blended; "
+        "a stripe across, a frame that is brighter or darker than its neighbours, or out of place. "
+        "Stripes at the blue marks mean that key frames flicker."
+    )
+    picture = picture_element(slice_picture(film), "one row of pixels of the film over time", _LARGEST_SLICE_PX)
+    figure = element("figure", picture, element("figcaption", what))
+    return joined([element("p", how), element("div", figure, class_="pictures enlarged slice")])
+
+
+def slice_picture(film: FilmFacts) -> Frame:
+    """The slice, enlarged by whole numbers where it is small, with a mark at the left of each key frame's line."""
+    num_rows, num_columns = film.xt_slice.shape[:2]
+    tall, wide = max(1, _SLICE_SIZE_PX[1] // num_rows), max(1, _SLICE_SIZE_PX[0] // num_columns)
+    colours = np.array((_NO_KEY_COLOUR, _KEY_COLOUR), np.uint8)[film.xt_is_key.astype(np.intp)]  # [T', 3]
+    edge = colours[:, None].repeat(_EDGE_PX[0], axis=1)
+    gap = np.full((num_rows, _EDGE_PX[1], 3), _GAP_COLOUR, np.uint8)
+    whole = np.concatenate([edge, gap, film.xt_slice.repeat(wide, axis=1)], axis=1)
+    return whole.repeat(tall, axis=0)
+
+
+def key_frames_section(film: FilmFacts, origin_us: int) -> Html:
+    """How key frames differ from the frames around them, compared with how made frames do."""
+    steps = film.key_frame_steps
+    how = (
+        "Each frame is compared with the mean of the frame before and the frame after, only where nothing moves (where these "
+        f"two are equal within {STILL_LEVELS:.0f} of 255 grey levels). In a steady film both numbers are small and alike for "
+        "both kinds of frames. If key frames jump in brightness, the film flickers at each of them; if they differ more "
+        "pixel by pixel, they look grainier or sharper than the frames between, which shows as a pulse. Compared are frames "
+        f"between two made frames. Jumps below about {SEEN_LEVELS:.0f} level are hard to see."
+    )
+    rows = [
+        _steps_row("Key frames, as recorded", steps.key),
+        _steps_row("Made frames", steps.made),
+    ]
+    head = (
+        "In grey levels of 255",
+        *("Jump in brightness: half are below", "19 of 20 are below"),
+        *("Difference pixel by pixel: half are below", "19 of 20 are below"),
+        *("Frames compared", "Too much moving"),
+    )
+    return joined([
+        element("p", verdict(steps, origin_us)),
+        table(head, [rows], None, "compact wrapped"),
+        element("p", how, class_="note"),
+    ])  # fmt: skip
+
+
+def verdict(steps: KeyFrameSteps, origin_us: int) -> str:
+    """What the numbers mean, in a sentence or two."""
+    if steps.key.brightness is None or steps.worst_us is None:
+        why = "nowhere enough stands still" if steps.key.num_moving else "none lies between two made frames"
+        return f"That cannot be told of this film's key frames: {why}."
+    typical, high = steps.key.brightness
+    usual = steps.made.brightness[0] if steps.made.brightness is not None else 0.0
+    if typical - usual >= SEEN_LEVELS:
+        found = "Yes: key frames jump in brightness, so the film is likely to flicker at them."
+    elif high - usual >= SEEN_LEVELS:
+        found = "A few do: some key frames jump in brightness enough to be seen."
+    else:
+        found = "No: key frames are about as bright as the frames around them."
+    return " ".join([found, *_worst(steps, origin_us), *_grain(steps)])
+
+
+def _worst(steps: KeyFrameSteps, origin_us: int) -> list[str]:
+    if steps.worst_us is None or abs(steps.worst) < _LEAST_TOLD:
+        return []
+    way = "brighter" if steps.worst > 0 else "darker"
+    return [
+        f"The largest jump is at {_seconds(steps.worst_us, origin_us)}: {number(abs(steps.worst), 2)} levels {way}."
+    ]
+
+
+def _grain(steps: KeyFrameSteps) -> list[str]:
+    if (
+        steps.key.texture is None
+        or steps.made.texture is None
+        or steps.key.texture[0] - steps.made.texture[0] < SEEN_LEVELS
+    ):
+        return []
+    return [
+        "Pixel by pixel they differ more than made frames do: they may look grainier or sharper, which shows as a pulse."
+    ]
+
+
+def _steps_row(name: str, summary: StepSummary) -> Html:
+    pairs = [(None, None) if pair is None else pair for pair in (summary.brightness, summary.texture)]
+    values = [number(value, 2) for pair in pairs for value in pair]
+    values += [str(summary.num_frames), str(summary.num_moving)]
+    return element("tr", element("th", name, scope="row"), *(element("td", value, class_="value") for value in values))
+
+
+def _seconds(time_us: int, origin_us: int) -> str:
+    return f"{number((time_us - origin_us) / 1e6, 3)} s"
+
+
+def _ordinal(count: int) -> str:
+    ending = "th" if 10 <= count % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(count % 10, "th")
+    return f"{count}{ending}"
