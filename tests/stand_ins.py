@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evfi.events.stream import EventStream
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.jobs import OnStep
+from evfi.pipeline.work import OnStep
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording, Window
 

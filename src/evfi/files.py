@@ -7,13 +7,17 @@ Writers work under a temporary name beside their target, on the same disk, and r
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from evfi.errors import OutputError
+
+_PARTIAL: Final = re.compile(r"\..+\.\d+\.part", re.DOTALL)
 
 
 def cache_folder() -> Path:
@@ -68,6 +72,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a path is a temporary name of `written_whole` or `folder_written_whole`."""
+    return _PARTIAL.fullmatch(path.name) is not None
 
 
 def check_folder_writable(folder: str | Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evfi.errors import InputError
-from evfi.files import one_line
+from evfi.files import is_partial, one_line
 
 _MAX_HASHED_BYTES: Final = 2**31
 _HASHED_END_BYTES: Final = 2**22
@@ -50,13 +50,14 @@ def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_files(paths: Iterable[Path]) -> str:
+def fingerprint_of_files(paths: Iterable[Path], ignored: Collection[Path] = ()) -> str:
     """SHA-256 of files: their sizes and bytes and, within a folder, their names.
 
     A file of more than 2 GiB is told by its size and its first and last 4 MiB.
 
     Args:
         paths: files, and folders that are hashed with all that is in them.
+        ignored: files and folders that are left out.
 
     Returns:
         64 hexadecimal digits.
@@ -66,7 +67,7 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        for file in _files_of(path):
+        for file in files_of(path, ignored):
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
             try:
                 _add_file(digest, file)
@@ -75,15 +76,25 @@ def fingerprint_of_files(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _files_of(path: Path) -> Iterator[Path]:
+def files_of(path: Path, ignored: Collection[Path] = ()) -> Iterator[Path]:
+    """A file itself, or all files below a folder in the order of their names, behind links too; each folder once.
+
+    What is only being written, under a temporary name of `evfi.files`, is left out.
+
+    Args:
+        path: a file or a folder.
+        ignored: files and folders that are left out.
+
+    Raises:
+        InputError: a folder cannot be read.
+    """
     if path.is_file():
         yield path
         return
-    yield from sorted(_files_below(path, set()))
+    yield from sorted(_files_below(path, {place.resolve() for place in ignored}))
 
 
 def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """Files in a folder and all that are below it, behind links too; each folder once."""
     place = folder.resolve()
     if place in seen:
         return
@@ -93,9 +104,11 @@ def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot read the folder {folder}: {one_line(error)}") from error
     for entry in entries:
+        if is_partial(entry):
+            continue
         if entry.is_dir():
             yield from _files_below(entry, seen)
-        elif entry.is_file():
+        elif entry.is_file() and entry.resolve() not in seen:
             yield entry
 
 

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from evfi.cli.job_progress import JobProgress, ProgressMode, describe, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
-from evfi.cli.progress import ProgressReport
 from evfi.engine.memory import parse_memory
-from evfi.pipeline.jobs import JobConfig, JobSummary, plan_job, run_job
+from evfi.errors import ConfigError
+from evfi.pipeline.jobs import Job, JobConfig, plan_job
+from evfi.pipeline.outputs import Targets
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
 from evfi.sampling.presets import PresetName
+from evfi.video.writer import VideoConfig
 
 if TYPE_CHECKING:
+    from evfi.pipeline.models import ModelRequest
+    from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor
+    from evfi.recordings.recording import Recording
+
     SamplingOptions = Any
 else:
     SamplingOptions = make_sampling_options()
 
 _log = logging.getLogger(__name__)
+
+_SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 
 
 @dataclass(frozen=True)
@@ -32,34 +42,63 @@ class InterpolateCommand:
 
         evfi interpolate street.aedat4 -o street.mp4 --insert 7
 
+    The same command goes on where it was interrupted.
+
     Attributes:
         recording: a file or folder: AEDAT4, the BS-ERGB layout, the ECD text layout, or frames, events and timestamps side by
             side; what it is is told from its content.
-        output: the video to write, an .mp4 file; it is replaced where it exists.
+        output: the video to write, .mp4 (H.264 or H.265) or .mkv (lossless); it is replaced where it exists.
         frames_dir: a folder for all frames as PNG files; key frames are in it bit for bit.
+        compare: write a second video beside the first: input held, events and result side by side.
+        timecodes: write a text file beside the video that says when each of its frames is shown.
+        no_report: write no report.html beside the video.
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
-        device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
+        devices: auto (all GPUs, or the CPU), cpu, cuda (all GPUs), or names as in cuda:0,cuda:1; one worker each.
+        workers: local: processes on this machine; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS names it.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
         max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
             host's memory where that is needed.
         preset: exact samples as the model says; balanced and fast take fewer computations and come close to it. Options for
             single settings win over it.
+        job: the folder that keeps the frames of finished windows; by default a hidden one beside the output.
+        fresh: throw away what the job's folder holds.
+        shard: as 2/5: do only the second fifth of the windows; runs of all shards with one --job share the work.
+        merge: do no work, only write the video of a job whose shards are all done.
+        remove_job: remove the job's folder once the video is written.
+        progress: auto: a bar on a terminal, now and then a line elsewhere; json: one JSON object per line on stdout; quiet.
         opening: what the files leave open.
-        job: what is made.
-        sampling: how it is made.
+        film: what is made.
+        encoding: how videos are encoded.
+        sampling: how frames are made.
     """
 
     recording: tyro.conf.Positional[Path]
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
     frames_dir: Path | None = None
+    compare: bool = False
+    timecodes: bool = False
+    no_report: bool = False
     model: str = "evfi-tiny"
-    device: str = "auto"
+    devices: Annotated[str, tyro.conf.arg(aliases=("--device",))] = "auto"
+    workers: str = "local"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     max_memory: str | None = None
     preset: PresetName = "exact"
+    job: Path | None = None
+    fresh: bool = False
+    shard: str | None = None
+    merge: bool = False
+    remove_job: bool = False
+    progress: ProgressMode = "auto"
     opening: RecordingOptions = field(default_factory=RecordingOptions)
-    job: JobConfig = field(default_factory=JobConfig)
+    film: JobConfig = field(default_factory=JobConfig)
+    encoding: VideoConfig = field(default_factory=VideoConfig)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    @property
+    def targets(self) -> Targets:
+        """What is written."""
+        return Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -71,37 +110,116 @@ def run(arguments: Sequence[str]) -> None:
     command = parse(InterpolateCommand, "interpolate", arguments)
     overrides = sampling_overrides(command.sampling)
     limit = None if command.max_memory is None else parse_memory(command.max_memory)
+    shard = _parse_shard(command)
     with open_recording(command.recording, command.opening) as recording:
         for warning in recording.warnings:
             _log.warning("%s", warning)
-        job = plan_job(recording, command.output, frames_dir=command.frames_dir, config=command.job)
+        plan_job(recording, command.targets, command.film)  # all that can be refused without the model
 
-        from evfi.interpolator import Interpolator  # heavy: not before everything else is known to be well
+        from evfi.pipeline.models import ModelRequest  # heavy: not before everything else is known to be well
 
-        interpolator = Interpolator.from_pretrained(
-            command.model, command.device, command.dtype, max_memory=limit, preset=command.preset, **overrides
+        request = ModelRequest(command.model, command.dtype, limit, command.preset, overrides)
+        with job_progress(command.progress) as progress:
+            summary, job, made_of = _run_job(command, recording, request, shard, progress)
+    if summary.film is not None and not command.no_report:
+        _write_report(command, job, summary, made_of)
+    if command.remove_job and shard is None:
+        _remove_folder(summary)
+    progress.done(summary)
+
+
+def _run_job(
+    command: InterpolateCommand,
+    recording: Recording,
+    request: ModelRequest,
+    shard: tuple[int, int] | None,
+    progress: JobProgress,
+) -> tuple[JobSummary, Job, dict[str, Any]]:
+    from evfi.pipeline.running import run_job
+
+    facts = request.facts()
+    job = plan_job(recording, command.targets, command.film, most=max(1, facts.num_frames - 2))
+    executor, device = _executor(command, request)
+    setup = _setup(command, recording, job, shard, request.made_of(facts, device))
+    return run_job(job, setup, executor, progress), job, dict(setup.made_of)
+
+
+def _setup(
+    command: InterpolateCommand,
+    recording: Recording,
+    job: Job,
+    shard: tuple[int, int] | None,
+    of_model: dict[str, Any],
+) -> JobSetup:
+    from evfi.pipeline.running import JobSetup
+    from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
+
+    folder = command.job or command.targets.default_job
+    ignored = (*command.targets.all, command.targets.report, folder)
+    places = recording_places(recording, command.recording, command.opening)
+    made_of = {
+        "recording": recording_fingerprint(recording, places, command.opening, ignored),
+        **of_model,
+        "seed": job.config.seed,
+        "frames made at a time": job.most,
+    }
+    plain = replace(command.opening, estimate_offset=False, estimate_shift=False)
+
+    def open_again() -> Recording:
+        return replace(
+            open_recording(command.recording, plain, must_overlap=False), sensor_to_frame=recording.sensor_to_frame
         )
-        with ProgressReport("windows") as progress:
-            summary = run_job(job, interpolator, progress)
-    print(describe(summary))
+
+    watch = FileWatch(places, ignored)
+    return JobSetup(folder, made_of, open_again, watch, command.fresh, shard, command.merge)
 
 
-def describe(summary: JobSummary) -> str:
-    """A job's summary for people, several lines."""
-    playback = summary.playback
-    lines = [
-        f"windows   {summary.num_windows}"
-        + (f", {summary.num_blended} of them without events: blended" if summary.num_blended else ""),
-        f"frames    {summary.num_frames}, {summary.num_inserted} of them new",
-        f"time      {summary.seconds:.1f} s, {summary.seconds_per_frame:.2f} s per new frame",
-        f"playback  {playback.fps:.4g} fps, {playback.slowdown:.3g} times slower than life",
-    ]
-    if summary.num_dropped_events:
-        lines.append(
-            f"events    {summary.num_dropped_events} left out: outside the frame or their interval, or filtered"
-        )
-    if summary.video is not None:
-        lines.append(f"video     {summary.video}")
-    if summary.frames_dir is not None:
-        lines.append(f"pictures  {summary.frames_dir}")
-    return "\n".join(lines)
+def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:
+    """What starts the workers, and one of the devices they work on."""
+    from evfi.pipeline.models import parse_devices
+    from evfi.pipeline.workers import LocalWorkers
+
+    if command.workers == "local":
+        devices = parse_devices(command.devices)
+        return lambda on_step: LocalWorkers(request, devices, on_step), devices[0]
+    if command.workers != "ray" and not command.workers.startswith("ray://"):
+        raise ConfigError(f"workers must be local, ray, or ray://ADDRESS, got '{command.workers}'")
+    from evfi.pipeline.ray_workers import RayWorkers, ray_cluster
+
+    cluster = ray_cluster(command.workers, command.devices)
+    return lambda on_step: RayWorkers(request, cluster, on_step), cluster.device
+
+
+def _parse_shard(command: InterpolateCommand) -> tuple[int, int] | None:
+    if command.shard is None:
+        return None
+    match = _SHARD.fullmatch(command.shard)
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise ConfigError(f"shard must be as 2/5 (the second of five), got '{command.shard}'")
+    if command.merge or command.fresh or command.remove_job:
+        raise ConfigError("a shard does work and nothing else; leave out --merge, --fresh and --remove-job")
+    return number, of
+
+
+def _write_report(command: InterpolateCommand, job: Job, summary: JobSummary, made_of: dict[str, Any]) -> None:
+    from evfi.pipeline.reporting import report_of_job
+
+    settings = {
+        "Film": asdict(command.film),
+        "Video": asdict(command.encoding),
+        "Recording": asdict(command.opening),
+        "Made of": {name: value for name, value in made_of.items() if name != "sampling"},
+        "Sampling": made_of["sampling"],
+    }
+    report_of_job(job, summary, command.recording, settings)
+
+
+def _remove_folder(summary: JobSummary) -> None:
+    from evfi.pipeline.job_folder import JobFolder
+
+    with JobFolder(summary.folder) as folder:
+        folder.remove()
+
+
+__all__ = ["InterpolateCommand", "describe", "run"]

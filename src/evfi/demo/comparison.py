@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from evfi.demo.recording import DemoRecording
 from evfi.evaluation.metrics import moving_pixels, psnr
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.jobs import Progress, WindowInterpolator, step_report
+from evfi.pipeline.work import OnStep, WindowInterpolator
+
+Progress = Callable[[float, int], None]
+"""Called with (windows done, counting parts of one, windows in all)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,14 @@ def compare(
     for done, spec in enumerate(specs):
         window = film.recording.load_window(spec)
         keep = slice(None, None if done == len(specs) - 1 else -1)
-        report = step_report(progress, done, len(specs))
+        report = _step_report(progress, done, len(specs))
         ours.append(interpolator.interpolate_window(window, seed=seed, on_step=report)[keep])
         blended.append(blend_linearly(window.start_image, window.end_image, spec.times_us)[keep])
     return Comparison(film, insert, np.concatenate(ours), np.concatenate(blended))
+
+
+def _step_report(progress: Progress | None, done: int, total: int) -> OnStep | None:
+    """Turn steps within a window into progress over all windows."""
+    if progress is None:
+        return None
+    return lambda step, steps: progress(done + step / steps, total)

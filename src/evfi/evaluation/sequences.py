@@ -11,11 +11,9 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from evfi.errors import ConfigError, InputError, OutputError
 from evfi.evaluation.results import SequenceInfo
@@ -24,7 +22,7 @@ from evfi.files import one_line, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
-from evfi.recordings.datasets.interval_files import IntervalEvents
+from evfi.recordings.files import recording_fingerprint, recording_places
 from evfi.recordings.opening import looks_like_recording, open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
@@ -195,15 +193,9 @@ def prepare_sequence(
 
 
 def _fingerprint(recording: Recording, path: Path, opening: RecordingOptions, simulation: dict[str, Any] | None) -> str:
-    """Of the files, of how they were opened, and of the frame times and the mapping of events that came out."""
-    settings = {name: str(value) for name, value in asdict(replace(opening, events=None, timestamps=None)).items()}
-    others = [place for place in (opening.events, opening.timestamps, opening.sensor_to_frame) if place is not None]
-    if simulation is None and isinstance(recording.events, IntervalEvents):
-        others += [file for file in recording.events.files if not file.is_relative_to(path)]
-    times = np.ascontiguousarray(recording.frames.times_us, "<i8").tobytes().hex()
-    mapping = np.ascontiguousarray(recording.sensor_to_frame, "<f8").tobytes().hex()
-    settings.pop("sensor_to_frame")
-    return fingerprint_of([fingerprint_of_files([path, *others]), settings, simulation, times, mapping])
+    """Of the recording, and of how it was simulated where its files are a video's."""
+    places = [path] if simulation is not None else recording_places(recording, path, opening)
+    return fingerprint_of([recording_fingerprint(recording, places, opening), simulation])
 
 
 def _simulated(

@@ -238,6 +238,21 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
     Raises:
         ModelError: a file is missing, damaged or does not fit.
     """
+    info, event_stack, sampling = read_bundle_facts(folder)
+    return assemble(
+        folder, folder / "controlnet", info=info, event_stack=event_stack, sampling=sampling, dtype=dtype, device=device
+    )
+
+
+def read_bundle_facts(folder: Path) -> tuple[ModelInfo, StackConfig, dict[str, Any]]:
+    """What a bundle's folder says of it: where it comes from, its event representation, its sampling defaults.
+
+    Args:
+        folder: holds `evfi.json`.
+
+    Raises:
+        ModelError: the file is missing, damaged or incomplete.
+    """
     meta = read_json(folder / BUNDLE_FILE)
     if meta.get("format") != BUNDLE_FORMAT:
         raise ModelError(
@@ -251,9 +266,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
         raise ModelError(
             f"{folder / BUNDLE_FILE} is incomplete or has unknown entries ({error}); fetch it again"
         ) from error
-    return assemble(
-        folder, folder / "controlnet", info=info, event_stack=event_stack, sampling=sampling, dtype=dtype, device=device
-    )
+    return info, event_stack, sampling
 
 
 def assemble(

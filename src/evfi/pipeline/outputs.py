@@ -1,88 +1,215 @@
-"""Where a job's frames go: a video, a folder of pictures, or both; each appears whole or not at all.
+"""Where a film goes: a video, a folder of pictures, a comparison, or all of them; each appears whole or not at all.
 
-out.mp4                     H.264
+out.mp4                     H.264 or H.265; out.mkv: lossless
 FRAMES_DIR/000000.png …     every frame, bit for bit; those of the key frames are the recording's own pixels
-FRAMES_DIR/timestamps.txt   the time of each, µs, one per line
+FRAMES_DIR/timestamps.txt   the time of each in the recording, µs, one per line
+out.compare.mp4             input held, events and result side by side
+out.timecodes.txt           when each frame of the video is shown
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from evfi.errors import ConfigError
-from evfi.files import check_folder_writable, folder_written_whole
+from evfi.errors import ConfigError, OutputError
+from evfi.files import check_folder_writable, check_writable, folder_written_whole, is_partial, one_line
+from evfi.pipeline.comparison_film import comparison_size
 from evfi.video.geometry import Frame, Size
-from evfi.video.io import VideoWriter, write_png
+from evfi.video.io import write_png
+from evfi.video.timecodes import write_timecodes
+from evfi.video.writer import VideoConfig, VideoWriter
 
 
-class Outputs:
-    """A video and a folder of pictures, written side by side.
-
-    Use as a context manager: both get their names when the block ends without an exception.
+@dataclass(frozen=True)
+class Targets:
+    """What is written.
 
     Attributes:
-        video: The video's path, or None.
-        frames_dir: The pictures' folder, or None.
+        video: a path ``*.mp4`` or ``*.mkv``, or None.
+        frames_dir: a folder that does not exist or is empty, or None.
+        compare: whether a comparison is written beside the video or the folder.
+        timecodes: whether a file of the frames' times is.
+        encoding: of the videos.
     """
 
-    def __init__(self, video: str | Path | None, frames_dir: str | Path | None, size: Size, fps: float) -> None:
-        """Check that both can be written; nothing is created yet.
+    video: Path | None = None
+    frames_dir: Path | None = None
+    compare: bool = False
+    timecodes: bool = False
+    encoding: VideoConfig = field(default_factory=VideoConfig)
 
-        Args:
-            video: A path ``*.mp4``, or None.
-            frames_dir: A folder that does not exist or is empty, or None.
-            size: (width, height) of the frames.
-            fps: Frames per second of the video.
+    def __post_init__(self) -> None:
+        """Make sure that there is something to write to.
 
         Raises:
-            ConfigError: There is nothing to write to, or `fps` is out of range.
-            OutputError: One of them cannot be written.
+            ConfigError: there is not.
         """
-        if video is None and frames_dir is None:
+        if self.video is None and self.frames_dir is None:
             raise ConfigError(
                 "there is nothing to write to: name a video (-o out.mp4) or a folder of frames (--frames-dir DIR)"
             )
-        if frames_dir is not None:
-            check_folder_writable(frames_dir)
-        self.video = None if video is None else Path(video)
-        self.frames_dir = None if frames_dir is None else Path(frames_dir)
-        self._writer = None if video is None else VideoWriter(video, size, fps)
+
+    @property
+    def main(self) -> Path:
+        """What all else is named after: the video, or the folder."""
+        place = self.video or self.frames_dir
+        assert place is not None
+        return place
+
+    @property
+    def comparison(self) -> Path | None:
+        """The comparison's path, if one is written."""
+        suffix = ".mp4" if self.video is None else self.video.suffix
+        return self._beside(f".compare{suffix}") if self.compare else None
+
+    @property
+    def timecodes_file(self) -> Path | None:
+        """The path of the file of times, if one is written."""
+        return self._beside(".timecodes.txt") if self.timecodes else None
+
+    @property
+    def report(self) -> Path:
+        """The report's path."""
+        return self._beside(".report.html")
+
+    @property
+    def default_job(self) -> Path:
+        """The job's folder, unless the user names one."""
+        main = self.main.absolute()
+        return main.with_name(f".{main.name}.evfi")
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """Everything that is made of the frames."""
+        places = (self.video, self.frames_dir, self.comparison, self.timecodes_file)
+        return tuple(place for place in places if place is not None)
+
+    def _beside(self, suffix: str) -> Path:
+        main = self.main.absolute()
+        return main.with_name((main.stem if self.video is not None else main.name) + suffix)
+
+
+class Outputs:
+    """All results, written side by side.
+
+    Use as a context manager: they get their names when the block ends without an exception.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        size: Size,
+        fps: float,
+        *,
+        is_constant: bool = True,
+        may_exist: bool = False,
+        replaceable: Collection[Path] = (),
+    ) -> None:
+        """Check that everything can be written; nothing is created yet.
+
+        Args:
+            targets: what is written.
+            size: (width, height) of the frames.
+            fps: frames per second of the videos.
+            is_constant: whether every frame is shown equally long.
+            may_exist: whether a folder of pictures may hold something, because a later check will say more.
+            replaceable: absolute paths of results of an earlier run of the same job; such a folder may hold something, too.
+
+        Raises:
+            ConfigError: `fps` is out of range.
+            OutputError: one of them cannot be written.
+        """
+        self.targets = targets
+        self._is_replaced = targets.frames_dir is not None and targets.frames_dir.absolute() in replaceable
+        if targets.frames_dir is not None:
+            if targets.frames_dir.is_dir() and (may_exist or self._is_replaced):
+                check_writable(targets.frames_dir / "probe")
+            else:
+                check_folder_writable(targets.frames_dir)
+        if targets.timecodes_file is not None:
+            check_writable(targets.timecodes_file)
+
+        def writer(path: Path | None, of_size: Size) -> VideoWriter | None:
+            return None if path is None else VideoWriter(path, of_size, fps, targets.encoding, is_constant=is_constant)
+
+        self._video = writer(targets.video, size)
+        self._comparison = writer(targets.comparison, comparison_size(size))
+        self._shown: list[int] = []
         self._count = 0
 
     def __enter__(self) -> Self:
         """Create what is written to, under temporary names."""
         with ExitStack() as stack:
-            if self._writer is not None:
-                stack.enter_context(self._writer)
-            self._folder = (
-                None if self.frames_dir is None else stack.enter_context(folder_written_whole(self.frames_dir))
-            )
+            for place in self.targets.all:
+                _remove_leftovers(place)
+            for writer in (self._video, self._comparison):
+                if writer is not None:
+                    stack.enter_context(writer)
+            self._folder = None
+            if self.targets.frames_dir is not None:
+                if self._is_replaced:
+                    _remove_folder(self.targets.frames_dir)
+                self._folder = stack.enter_context(folder_written_whole(self.targets.frames_dir))
             self._stack = stack.pop_all()
         return self
 
-    def write(self, frame: Frame, time_us: int) -> None:
+    def write(self, frame: Frame, time_us: int, shown_us: int, comparison: Callable[[], Frame] | None = None) -> None:
         """Append a frame.
 
         Args:
             frame: uint8 [H, W, 3].
-            time_us: Its time in the recording.
+            time_us: its time in the recording.
+            shown_us: its time in the video.
+            comparison: makes its frame of the comparison; called only where one is written.
 
         Raises:
-            OutputError: The disk refuses.
+            OutputError: the disk refuses.
         """
-        if self._writer is not None:
-            self._writer.write(frame)
+        if self._video is not None:
+            self._video.write(frame, shown_us)
+        if self._comparison is not None:
+            assert comparison is not None
+            self._comparison.write(comparison(), shown_us)
         if self._folder is not None:
             write_png(self._folder / f"{self._count:06d}.png", frame)
-            with (self._folder / "timestamps.txt").open("a", encoding="utf-8") as file:
-                file.write(f"{time_us}\n")
+            self._write_time(self._folder / "timestamps.txt", time_us)
+        if self.targets.timecodes:
+            self._shown.append(shown_us)
         self._count += 1
+
+    def _write_time(self, file: Path, time_us: int) -> None:
+        try:
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(f"{time_us}\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {file}: {one_line(error)}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the results their names; after an exception, remove them."""
         self._stack.__exit__(kind, error, trace)
+        if kind is None and self.targets.timecodes_file is not None:
+            write_timecodes(self.targets.timecodes_file, self._shown)
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove what a run of this job that was killed left beside a result."""
+    with suppress(OSError):
+        for entry in place.absolute().parent.iterdir():
+            if is_partial(entry) and entry.name.startswith(f".{place.name}."):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _remove_folder(folder: Path) -> None:
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(f"cannot replace the folder {folder}: {one_line(error)}") from error

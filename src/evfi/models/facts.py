@@ -1,0 +1,47 @@
+"""What is to be known of a model before, or without, loading its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evfi.fingerprints import fingerprint_of_files
+from evfi.models.bundle import read_bundle_facts
+from evfi.models.registry import BundleFolder, resolve_model
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model, unloaded.
+
+    Attributes:
+        name: what users call it.
+        num_frames: frames per window that it was trained with, key frames included.
+        sampling: its own defaults of `SamplingConfig`.
+        fingerprint: of its files, 64 hexadecimal digits.
+    """
+
+    name: str
+    num_frames: int
+    sampling: Mapping[str, Any]
+    fingerprint: str
+
+
+def model_facts(name_or_path: str | Path) -> ModelFacts:
+    """Find a model's files and read what they say; they are fetched where they are missing.
+
+    Args:
+        name_or_path: see `evfi.models.registry.resolve_model`.
+
+    Raises:
+        ModelError: the model cannot be found or fetched, or is damaged.
+        InputError: a file cannot be read.
+    """
+    source = resolve_model(name_or_path)
+    if isinstance(source, BundleFolder):
+        info, _, sampling = read_bundle_facts(source.path)
+        return ModelFacts(info.name, info.num_frames, sampling, fingerprint_of_files([source.path]))
+    fingerprint = fingerprint_of_files([source.base, source.controlnet])
+    return ModelFacts(source.info.name, source.info.num_frames, source.sampling, fingerprint)

@@ -1,0 +1,177 @@
+"""The film, put together from finished pieces in a thread of its own, while later windows are still being made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from evfi.pipeline.comparison_film import comparison_frame
+from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, busiest_row
+from evfi.pipeline.outputs import Outputs
+from evfi.pipeline.tasks import Task, TaskKey
+from evfi.pipeline.timeline import PlannedWindow, Timeline
+from evfi.pipeline.window_store import Piece
+from evfi.recordings.recording import Recording
+from evfi.video.geometry import Frame
+
+_PROBED_PAIRS: Final = 4
+_WAIT_S: Final = 0.2
+
+ReadPiece = Callable[[TaskKey], Piece]
+
+
+@dataclass(frozen=True, eq=False)
+class FilmSource:
+    """What a film is made of.
+
+    Attributes:
+        timeline: its frames.
+        task_of: a window's work, cut into pieces.
+        read_piece: gives a finished piece.
+        open_recording: opens the recording once more, for this thread alone.
+    """
+
+    timeline: Timeline
+    task_of: Callable[[PlannedWindow], Task]
+    read_piece: ReadPiece
+    open_recording: Callable[[], Recording]
+
+
+class FilmStoppedError(Exception):
+    """The film was not finished, because it shall not be."""
+
+
+class FilmThread(threading.Thread):
+    """Writes the film as its windows become available, in order."""
+
+    def __init__(self, source: FilmSource, outputs: Outputs) -> None:
+        """Take what is needed; `start` begins.
+
+        Args:
+            source: where frames come from.
+            outputs: where they go.
+        """
+        super().__init__(name="evfi-film", daemon=True)
+        self._source, self._outputs = source, outputs
+        self._changed = threading.Condition()
+        self._available: set[int] = set()
+        self._stopping = False
+        self._error: BaseException | None = None
+        self._facts: FilmFacts | None = None
+        self.num_written = 0
+
+    def add(self, window: int) -> None:
+        """All pieces of a window are there now."""
+        with self._changed:
+            self._available.add(window)
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """End without a film; what was written of it is removed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self.ident is not None:
+            self.join()
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread, if anything did.
+
+        Raises:
+            EvfiError: a result cannot be written, or a finished piece cannot be read.
+        """
+        if self._error is not None and not isinstance(self._error, FilmStoppedError):
+            raise self._error
+
+    def finish(self) -> FilmFacts:
+        """Wait for the end of the film; all windows must have been added.
+
+        Raises:
+            EvfiError: as `check`.
+        """
+        while self.is_alive():
+            self.join(_WAIT_S)  # in parts, so that Ctrl-C is heard
+        self.check()
+        assert self._facts is not None
+        return self._facts
+
+    def run(self) -> None:
+        """What the thread does."""
+        try:
+            with self._source.open_recording() as recording, self._outputs:
+                self._facts = self._write(recording)
+        except BaseException as error:  # told by `check`
+            self._error = error
+
+    def _write(self, recording: Recording) -> FilmFacts:
+        timeline = self._source.timeline
+        statistics = FilmStatistics(recording.frames.size, timeline.num_frames, _busiest_row(recording, timeline))
+        shown, before_us = timeline.shown_us(), None
+        for window in timeline.windows:
+            held, frames = self._frames_of(window, recording)
+            for position, frame in frames:
+                time_us = int(window.spec.times_us[position])
+                from_us = time_us if before_us is None else before_us
+
+                def comparison(
+                    held: Frame = held, frame: Frame = frame, span: tuple[int, int] = (from_us, time_us)
+                ) -> Frame:
+                    return comparison_frame(held, recording.read_events(*span), frame)
+
+                self._outputs.write(frame, time_us, next(shown), comparison)
+                is_key = position in (0, len(window.spec.times_us) - 1)
+                statistics.add(frame, time_us, is_key)
+                self.num_written += 1
+                before_us = time_us
+        return statistics.finish()
+
+    def _frames_of(self, window: PlannedWindow, recording: Recording) -> tuple[Frame, Iterator[tuple[int, Frame]]]:
+        """The frame held as input, and the shown frames of a window with their positions, once it is available."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or window.spec.index in self._available)
+            if self._stopping:
+                raise FilmStoppedError
+        start, end = (recording.frames.read(frame) for frame in (window.spec.start_frame, window.spec.end_frame))
+        if window.spec.num_inserted == 0:
+            frames = [start, end]
+        else:
+            frames = assemble(self._source.task_of(window), start, end, self._source.read_piece)
+        return start, ((position, frames[position]) for position in window.positions)
+
+
+def assemble(task: Task, start: Frame, end: Frame, read_piece: ReadPiece) -> list[Frame]:
+    """All frames of a piece of work and of those below it.
+
+    Args:
+        task: the piece.
+        start: the frame before those that it makes.
+        end: the frame after them.
+        read_piece: gives finished pieces.
+
+    Returns:
+        Frames in the order of time, `start` first and `end` last.
+    """
+    piece = read_piece(task.key)
+    coarse = [start, *piece.frames, end]
+    if len(coarse) > len(task.times_us):  # held or blended: made as a whole
+        return coarse
+    parts = {part.path[-1]: part for part in task.parts}
+    frames = [start]
+    for number in range(len(coarse) - 1):
+        if number in parts:
+            frames += assemble(parts[number], coarse[number], coarse[number + 1], read_piece)[1:]
+        else:
+            frames.append(coarse[number + 1])
+    return frames
+
+
+def _busiest_row(recording: Recording, timeline: Timeline) -> int:
+    """The row in which the most happens, over a few windows spread over the film."""
+    number = len(timeline.windows)
+    chosen = sorted({number * part // _PROBED_PAIRS for part in range(_PROBED_PAIRS)})
+    specs = [timeline.windows[at].spec for at in chosen]
+    return busiest_row(
+        [(recording.frames.read(spec.start_frame), recording.frames.read(spec.end_frame)) for spec in specs]
+    )

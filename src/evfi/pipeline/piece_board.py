@@ -1,0 +1,121 @@
+"""Which pieces of a job's windows are done, which can be done next, and which windows are complete."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from evfi.pipeline.job_facts import WindowFacts
+from evfi.pipeline.tasks import Task, TaskKey
+from evfi.pipeline.treatments import OnGap, treatment_of
+
+
+class PieceBoard:
+    """The pieces of all windows.
+
+    Attributes:
+        trees: each window's work, cut into pieces, by the window's index.
+        complete: facts of the windows all of whose pieces are there.
+        failed: indices of windows that will not be completed.
+    """
+
+    def __init__(self, trees: Iterable[Task]) -> None:
+        """Take windows none of which is begun.
+
+        Args:
+            trees: each window's work, in the order of time; windows without frames to make are none of this.
+        """
+        self.trees = {tree.window.index: tree for tree in trees}
+        self.complete: dict[int, WindowFacts] = {}
+        self.failed: set[int] = set()
+        self._facts: dict[int, WindowFacts] = {}
+        self._missing = {index: {task.key for task in tree.all()} for index, tree in self.trees.items()}
+        self._ready: deque[Task] = deque()
+
+    def resume(self, found: Mapping[TaskKey, WindowFacts], on_gap: OnGap | None) -> None:
+        """Strike off what earlier runs did, unless the user now chose otherwise for doubtful windows.
+
+        Args:
+            found: facts of pieces that are there.
+            on_gap: the user's choice.
+        """
+        for index, tree in self.trees.items():
+            facts = found.get(tree.key)
+            if facts is None or facts.treatment != treatment_of(facts.finding, facts.num_events, on_gap):
+                continue
+            self._strike(tree, facts)
+            for task in tree.all():
+                if task.path and task.key in found and (index, task.path[:-1]) not in self._missing[index]:
+                    self._strike(task, found[task.key])
+
+    def tasks(self) -> Iterator[Task | None]:
+        """Pieces to do, each when it can be done; those that others wait for, and earlier windows, first.
+
+        Yields:
+            A piece; None where there is none at the moment, but `done` may make more possible.
+        """
+        pending = iter([index for index, missing in self._missing.items() if missing])
+        while True:
+            if self._ready:
+                task = self._ready.popleft()
+                if task.window.index not in self.failed:
+                    yield task
+                continue
+            index = next(pending, None)
+            if index is not None:
+                self._ready.extend(self._possible(self.trees[index]))
+            elif len(self.complete) + len(self.failed) == len(self.trees):
+                return
+            else:
+                yield None
+
+    def done(self, task: Task, facts: WindowFacts) -> bool:
+        """A piece is there now.
+
+        Args:
+            task: the piece.
+            facts: how its frames came about.
+
+        Returns:
+            Whether its window is complete.
+        """
+        self._strike(task, facts)
+        missing = self._missing[task.window.index]
+        self._ready.extendleft(part for part in reversed(task.parts) if part.key in missing)
+        return task.window.index in self.complete
+
+    def fail(self, index: int) -> None:
+        """A window cannot be completed."""
+        self.failed.add(index)
+
+    def _strike(self, task: Task, facts: WindowFacts) -> None:
+        index = task.window.index
+        missing = self._missing[index]
+        missing.discard(task.key)
+        if not task.path:
+            self._facts[index] = facts
+            if facts.treatment != "interpolate":
+                missing.clear()  # made as a whole
+        else:
+            self._facts[index] = _added(self._facts[index], facts)
+        if not missing:
+            self.complete[index] = self._facts[index]
+
+    def _possible(self, tree: Task) -> list[Task]:
+        index, missing = tree.window.index, self._missing[tree.window.index]
+        return [
+            task
+            for task in tree.all()
+            if task.key in missing and (not task.path or (index, task.path[:-1]) not in missing)
+        ]
+
+
+def _added(whole: WindowFacts, part: WindowFacts) -> WindowFacts:
+    """A window's facts with those of one more of its pieces."""
+    return replace(
+        whole,
+        seconds=whole.seconds + part.seconds,
+        attempts=max(whole.attempts, part.attempts),
+        device=whole.device if part.device in whole.device.split(", ") else f"{whole.device}, {part.device}",
+    )

@@ -1,0 +1,52 @@
+"""From what a job has done to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from evfi.pipeline.job_report import JobReport, write_job_report
+from evfi.pipeline.jobs import Job
+from evfi.pipeline.running import JobSummary
+
+
+def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[str, Mapping[str, object]]) -> None:
+    """Write a job's report beside its film.
+
+    Args:
+        job: what was planned.
+        summary: what was done.
+        path: the recording, as the user named it.
+        settings: values by name, by group.
+
+    Raises:
+        OutputError: the disk refuses.
+    """
+    playback = summary.playback
+    rate = "a constant rate" if summary.is_constant else "each frame for as long as its time says"
+    targets = summary.targets
+    named = {
+        "Video": targets.video,
+        "Frames": targets.frames_dir,
+        "Comparison": targets.comparison,
+        "Times": targets.timecodes_file,
+        "Job": summary.folder,
+    }
+    devices = {device: (number, summary.busy_s.get(device, 0.0)) for device, number in summary.pieces.items()}
+    write_job_report(
+        targets.report,
+        JobReport(
+            title=path.absolute().name,
+            created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            settings=settings,
+            outputs={name: str(place) for name, place in named.items() if place is not None},
+            windows=summary.windows,
+            film=summary.film,
+            seconds=summary.seconds,
+            seconds_before=max(0.0, summary.work_s - sum(summary.busy_s.values())),
+            playback=f"{playback.fps:.4g} frames per second ({rate}), {playback.slowdown:.4g} times slower than life",
+            warnings=job.recording.warnings,
+            devices=devices,
+        ),
+    )

@@ -1,0 +1,86 @@
+"""A window's work in pieces that a network handles well: coarse to fine.
+
+A network is trained for so many frames between two others. Where more are wanted, some of them are made first, evenly over
+the window; they then bound shorter windows of their own, and so on:
+
+    key . . . . . . . . . . . . . . . key        15 frames wanted, at most 7 at a time
+    key               x               key        first one in the middle,
+    key x x x x x x x | x x x x x x x key        then seven on either side
+
+Every piece is kept as it is done, so that none is ever made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from evfi.recordings.planning import Times, WindowSpec
+
+TaskKey = tuple[int, tuple[int, ...]]
+"""A window's index and the way down to one of its pieces; () is the whole window's first piece."""
+
+_SUB_WINDOWS: Final = 2**32
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One piece: two frames that bound it, and times between them at which frames are made in one go.
+
+    Attributes:
+        window: the whole window.
+        path: the way down to this piece.
+        times_us: its own times, int64 [F], with both borders.
+        parts: the pieces that its frames bound in turn; empty where nothing is left to make.
+    """
+
+    window: WindowSpec
+    path: tuple[int, ...]
+    times_us: Times
+    parts: tuple[Task, ...] = ()
+
+    @property
+    def key(self) -> TaskKey:
+        """What tells this piece from all others of a recording."""
+        return self.window.index, self.path
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The piece as a window of its own; its index, and so its noise, is its own, too."""
+        index = self.window.index
+        for part in self.path:
+            index = index + _SUB_WINDOWS * (part + 1) if index < _SUB_WINDOWS else index * 2**12 + part + 1
+        return replace(self.window, index=index, times_us=self.times_us)
+
+    def all(self) -> Iterator[Task]:
+        """This piece and all below it, each before those that it bounds."""
+        yield self
+        for part in self.parts:
+            yield from part.all()
+
+
+def task_of(spec: WindowSpec, most: int) -> Task:
+    """Cut a window into pieces.
+
+    Args:
+        spec: the window.
+        most: frames that the network makes at a time, at least 1.
+    """
+    return _task(spec, (), spec.times_us, most)
+
+
+def _task(spec: WindowSpec, path: tuple[int, ...], times_us: Times, most: int) -> Task:
+    intervals = len(times_us) - 1
+    if intervals <= most + 1:
+        return Task(spec, path, times_us)
+    pieces = min(most + 1, -(-intervals // (most + 1)))
+    borders = np.arange(pieces + 1) * intervals // pieces
+    parts = tuple(
+        _task(spec, (*path, number), times_us[borders[number] : borders[number + 1] + 1], most)
+        for number in range(pieces)
+        if borders[number + 1] - borders[number] > 1
+    )
+    return Task(spec, path, times_us[borders], parts)

@@ -1,0 +1,67 @@
+"""What is done with a window that is no ordinary one, and the frames of those that no model makes."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import ConfigError
+from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.job_facts import Treatment
+from evfi.recordings.recording import Window
+
+OnGap = Literal["hold", "blend", "interpolate", "fail"]
+
+_BY_ITSELF: Final[dict[str, Treatment]] = {
+    "gap": "blend",
+    "no-events": "blend",
+    "cut": "hold",
+    "exposure": "interpolate",
+    "few-events": "blend",
+}
+"""Where the user chose nothing: a cut stays one, other gaps are bridged softly, and a change of exposure hides no motion."""
+
+
+_SOUND: Final = ("", "few-events")
+"""Findings that the user's choice does not concern: nothing is wrong with the window, or nothing moves in it."""
+
+
+def check_on_gap(on_gap: OnGap | None) -> None:
+    """Refuse what is no choice.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if on_gap not in (None, *get_args(OnGap)):
+        raise ConfigError(f"on_gap must be one of {', '.join(get_args(OnGap))}, got '{on_gap}'")
+
+
+def treatment_of(kind: str, num_events: int, on_gap: OnGap | None) -> Treatment | None:
+    """How a window's frames are made; None where the user wants to stop instead.
+
+    Args:
+        kind: what is unusual about the window, a `FindingKind`.
+        num_events: events between its key frames; without any, nothing can be interpolated.
+        on_gap: what the user chose for windows that are doubtful.
+    """
+    wanted = _BY_ITSELF.get(kind, "interpolate")
+    if on_gap is not None and kind not in _SOUND:
+        if on_gap == "fail":
+            return None
+        wanted = on_gap
+    return "blend" if wanted == "interpolate" and num_events == 0 else wanted
+
+
+def frames_without_model(window: Window, treatment: Treatment) -> NDArray[np.uint8]:
+    """The frames of a window that is held or blended, uint8 [F, H, W, 3] with both key frames.
+
+    Args:
+        window: the window.
+        treatment: "hold" or "blend".
+    """
+    if treatment == "blend":
+        return blend_linearly(window.start_image, window.end_image, window.spec.times_us)
+    held = [window.start_image] * (len(window.spec.times_us) - 1)
+    return np.stack([*held, window.end_image])

@@ -1,0 +1,257 @@
+"""Frames of a job's windows on disk, each piece there whole or not at all.
+
+    FOLDER/000012-5f0c….zip          piece () of window 12; the name holds the first digits of the file's SHA-256
+    FOLDER/000012.3-91aa….zip        its piece (3,), see `evfi.pipeline.tasks`
+
+In a file: `piece.json` (which job, which window, how its frames came about) and the frames made, `001.png` …, without the two
+that bound the piece. Files are written under another name, brought to the disk, and renamed. One that was cut or altered does
+not match its name any more; it is moved aside, and its piece counts as not made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from evfi.errors import InputError, OutputError
+from evfi.files import one_line
+from evfi.pipeline.job_facts import WindowFacts
+from evfi.pipeline.tasks import TaskKey
+from evfi.video.io import MAX_PIXELS
+
+_NAME: Final = re.compile(r"(\d{6,})((?:\.\d+)*)-([0-9a-f]{24})\.zip")
+_DIGITS: Final = 24
+_FACTS_FILE: Final = "piece.json"
+_EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
+"""The time of every entry, so that the same frames make the same file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One finished piece of work.
+
+    Attributes:
+        key: which one.
+        facts: how its frames came about.
+        frames: uint8 [N, H, W, 3], those made, without the two that bound the piece; N may be 0.
+    """
+
+    key: TaskKey
+    facts: WindowFacts
+    frames: NDArray[np.uint8]
+
+
+class WindowStore:
+    """The finished pieces of one job."""
+
+    def __init__(self, folder: Path, job: str) -> None:
+        """Take a folder; nothing is read or written yet.
+
+        Args:
+            folder: where pieces are kept; it is made when the first is written.
+            job: fingerprint of all that the frames depend on; pieces of another job are not taken.
+        """
+        self.folder = folder
+        self._job = job
+        self._files: dict[TaskKey, Path] = {}
+
+    def scan(self, wanted: Iterable[TaskKey]) -> tuple[dict[TaskKey, WindowFacts], list[str]]:
+        """Look through what is there.
+
+        Args:
+            wanted: the pieces that the job consists of.
+
+        Returns:
+            The facts of each wanted piece that is there and sound; and what was not taken, one line each.
+
+        Raises:
+            OutputError: the folder cannot be read, or a damaged file cannot be moved aside.
+        """
+        keys = set(wanted)
+        found: dict[TaskKey, WindowFacts] = {}
+        problems: list[str] = []
+        for path in self._listed():
+            if path.name.endswith(".part"):
+                path.unlink(missing_ok=True)  # of a run that was killed while it wrote
+                continue
+            key = _key_of(path)
+            if key is None or key not in keys or key in found:
+                continue
+            try:
+                found[key] = self._opened(path).facts
+                self._files[key] = path
+            except InputError as error:
+                problems.append(one_line(error))
+                self._set_aside(path)
+        return found, problems
+
+    def write(self, piece: Piece) -> None:
+        """Keep a piece.
+
+        Raises:
+            OutputError: the disk refuses; nothing half-written is left under a piece's name.
+        """
+        content = _packed(piece, self._job)
+        digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+        path = self.folder / f"{_stem(piece.key)}-{digest}.zip"
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            _remove(partial)
+            raise OutputError(
+                f"cannot keep window {piece.key[0]} in {self.folder}: {one_line(error)}; windows kept so far are safe: "
+                "make room or give access, and run the same command again"
+            ) from error
+        before = self._files.get(piece.key)
+        self._files[piece.key] = path
+        if before is not None and before != path:
+            _remove(before)  # made otherwise, e.g. blended
+
+    def read(self, key: TaskKey) -> Piece:
+        """A piece that `scan` found or `write` kept.
+
+        Raises:
+            InputError: it is not there any more, or was altered meanwhile.
+        """
+        opened = self._opened(self._files[key])
+        return Piece(key, opened.facts, opened.frames())
+
+    def __contains__(self, key: TaskKey) -> bool:
+        return key in self._files
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all pieces' files, sorted; they tell their content."""
+        return sorted(path.name for path in self._files.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all pieces on disk."""
+        return sum(path.stat().st_size for path in self._files.values() if path.exists())
+
+    def clear(self) -> None:
+        """Remove all pieces, also those of other settings.
+
+        Raises:
+            OutputError: the operating system refuses.
+        """
+        try:
+            for path in self._listed():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot empty {self.folder}: {one_line(error)}") from error
+        self._files.clear()
+
+    def _listed(self) -> list[Path]:
+        try:
+            return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        except OSError as error:
+            raise OutputError(f"cannot read {self.folder}: {one_line(error)}") from error
+
+    def _opened(self, path: Path) -> _Opened:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); its window is made again") from error
+        match = _NAME.fullmatch(path.name)
+        if match is None or hashlib.sha256(content).hexdigest()[:_DIGITS] != match[3]:
+            raise InputError(f"{path}: damaged (its checksum does not fit its name); its window is made again")
+        opened = _Opened(content, path)
+        if opened.job != self._job:
+            raise InputError(f"{path}: belongs to a job with other settings; its window is made again")
+        return opened
+
+    def _set_aside(self, path: Path) -> None:
+        try:
+            path.replace(path.with_name(path.name + ".unusable"))
+        except OSError as error:
+            raise OutputError(f"cannot move {path} aside: {one_line(error)}; remove it") from error
+
+
+def _stem(key: TaskKey) -> str:
+    index, way = key
+    return f"{index:06d}" + "".join(f".{part}" for part in way)
+
+
+def _key_of(path: Path) -> TaskKey | None:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    return int(match[1]), tuple(int(part) for part in match[2].split(".")[1:])
+
+
+def _packed(piece: Piece, job: str) -> bytes:
+    told = {"job": job, "frames": len(piece.frames), "facts": asdict(piece.facts)}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        _add(archive, _FACTS_FILE, json.dumps(told, indent=1).encode() + b"\n")
+        for number, frame in enumerate(piece.frames, start=1):
+            picture = io.BytesIO()
+            Image.fromarray(frame).save(picture, format="PNG", compress_level=1)
+            _add(archive, f"{number:03d}.png", picture.getvalue())
+    return packed.getvalue()
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
+
+
+class _Opened:
+    """A file whose checksum is right, so that what can be wrong is whose it is."""
+
+    def __init__(self, content: bytes, path: Path) -> None:
+        self.path = path
+        try:
+            self.archive = zipfile.ZipFile(io.BytesIO(content))
+            told: dict[str, Any] = json.loads(self.archive.read(_FACTS_FILE))
+            self.job, self.num_frames = str(told["job"]), int(told["frames"])
+            self.facts = _facts(told["facts"])
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise self._foreign(error) from error
+
+    def frames(self) -> NDArray[np.uint8]:
+        try:
+            frames = [self._picture(f"{number:03d}.png") for number in range(1, self.num_frames + 1)]
+            return np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise self._foreign(error) from error
+
+    def _picture(self, name: str) -> NDArray[np.uint8]:
+        with Image.open(io.BytesIO(self.archive.read(name)), formats=["PNG"]) as image:
+            if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{name} is no frame")
+            return np.array(image)
+
+    def _foreign(self, error: BaseException) -> InputError:
+        return InputError(f"{self.path}: is not a piece of a job ({one_line(error)}); its window is made again")
+
+
+def _facts(raw: dict[str, Any]) -> WindowFacts:
+    known = {field.name for field in fields(WindowFacts)}
+    values: dict[str, Any] = {name: value for name, value in raw.items() if name in known}
+    return WindowFacts(**{**values, "notes": tuple(values["notes"])})
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the error that led here says more

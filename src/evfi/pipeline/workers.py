@@ -1,0 +1,321 @@
+"""Work on this machine's devices: one process each, which may die without harm.
+
+This process sends work and receives frames through a pipe per worker; a thread per worker looks after it. A worker that dies,
+or reports an error that may have left its GPU unusable, is replaced; its work is done again, there or elsewhere. Workers end
+when this process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final
+
+import torch
+
+from evfi.errors import EvfiError, ResourceError
+from evfi.pipeline.work import (
+    Failure,
+    InterpolatorFactory,
+    OnDeviceStep,
+    Outcome,
+    Work,
+    again,
+    perform,
+)
+
+_log = logging.getLogger(__name__)
+
+_MOST_STARTS: Final = 3
+"""So many workers in a row may die on a device without finishing anything before it is given up."""
+
+_POLL_S: Final = 0.05
+_STEP_INTERVAL_S: Final = 0.2
+_IN_FLIGHT: Final = 2
+"""Pieces that a worker holds: one that it works on and one that waits, so that no device waits for a transfer."""
+
+
+class LocalWorkers:
+    """One worker process per device; an `Executor`."""
+
+    def __init__(
+        self, factory: InterpolatorFactory, devices: Sequence[str], on_step: OnDeviceStep | None = None
+    ) -> None:
+        """Start the workers; they load the model while this process goes on.
+
+        Args:
+            factory: loads the model, in the worker.
+            devices: one worker each; "cpu" may stand there several times, and shares the cores then.
+            on_step: called, from other threads, as the work proceeds.
+        """
+        self._todo: deque[Work] = deque()
+        self._changed = threading.Condition()
+        self._outcomes: queue.SimpleQueue[Outcome | EvfiError] = queue.SimpleQueue()
+        self._stopping = False
+        shares = devices.count("cpu")
+        threads = max(1, (os.cpu_count() or 1) // shares) if shares > 1 else None
+        self._slots = [
+            _Slot(self, factory, device, number, threads if device == "cpu" else None, on_step)
+            for number, device in enumerate(devices)
+        ]
+        for slot in self._slots:
+            slot.start()
+
+    @property
+    def capacity(self) -> int:
+        """How many pieces are worth holding: what the workers hold, and one more that is ready for each."""
+        return (_IN_FLIGHT + 1) * max(1, sum(slot.is_alive() for slot in self._slots))
+
+    def submit(self, work: Work) -> None:
+        """Take a piece of work."""
+        with self._changed:
+            self._todo.append(work)
+
+    def next_outcome(self, timeout: float) -> Outcome | None:
+        """The next piece that is done or failed; None after `timeout` seconds without one.
+
+        Raises:
+            EvfiError: the model cannot be loaded, or no worker is left.
+        """
+        try:
+            outcome = self._outcomes.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(outcome, EvfiError):
+            raise outcome
+        return outcome
+
+    def close(self) -> None:
+        """End the workers."""
+        self._stopping = True
+        for slot in self._slots:
+            slot.stop()
+        for slot in self._slots:
+            slot.join(timeout=10)
+
+    # what the slots' threads call
+
+    def take(self, *, has_work: bool) -> Work | None:
+        """A piece of work; a worker that has some gets another only if enough is left for those that have none."""
+        with self._changed:
+            idle = sum(slot.is_alive() and not slot.in_flight for slot in self._slots)
+            if not self._todo or (has_work and len(self._todo) <= idle):
+                return None
+            return self._todo.popleft()
+
+    def put_back(self, works: Sequence[Work]) -> None:
+        """Work of a worker that was lost, to be done before all other."""
+        with self._changed:
+            self._todo.extendleft(reversed(works))
+
+    def tell(self, outcome: Outcome | EvfiError) -> None:
+        """Pass an outcome on."""
+        self._outcomes.put(outcome)
+
+    def retry(self, work: Work, failure: Failure, device: str) -> None:
+        """Do a piece of work again that failed through no fault of its own, if it was not tried too often."""
+        _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, device, failure.message)
+        next_attempt = again(work)
+        if next_attempt is None:
+            self.tell(Outcome(work, failure=failure, device=device))
+        else:
+            self.put_back([next_attempt])
+
+    def give_up(self, device: str, reason: str) -> None:
+        """A device is of no use; if it was the last, nothing can be done any more."""
+        left = [slot for slot in self._slots if slot.is_alive() and slot is not threading.current_thread()]
+        if left:
+            _log.warning("%s is left out from now on: %s", device, reason)
+        else:
+            self.tell(ResourceError(f"no worker is left: {device}: {reason}; see above for what happened before"))
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether all is over."""
+        return self._stopping
+
+
+class _Slot(threading.Thread):
+    """Looks after the worker of one device."""
+
+    def __init__(
+        self,
+        workers: LocalWorkers,
+        factory: InterpolatorFactory,
+        device: str,
+        number: int,
+        threads: int | None,
+        on_step: OnDeviceStep | None,
+    ) -> None:
+        super().__init__(name=f"evfi-{device}-{number}", daemon=True)
+        self._workers, self._factory, self._device, self._threads = workers, factory, device, threads
+        self._on_step = on_step
+        self._process: Any = None
+        self._connection: Connection | None = None
+        self._label = device
+        self.in_flight: deque[Work] = deque()
+
+    def run(self) -> None:
+        """Keep a worker going until all is over or the device proves useless."""
+        fruitless = 0
+        while not self._workers.is_stopping and fruitless < _MOST_STARTS:
+            self._start_process()
+            done = self._serve()
+            if done is None:
+                return
+            fruitless = 0 if done else fruitless + 1
+        if not self._workers.is_stopping:
+            self._workers.give_up(self._device, f"its worker ended {_MOST_STARTS} times without finishing anything")
+
+    def stop(self) -> None:
+        """End the worker at once; it holds nothing that is not to be lost."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _start_process(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (theirs, self._factory, self._device, self._threads)
+        self._process = context.Process(target=_worker, args=arguments, daemon=True, name=self.name)
+        self._process.start()
+        theirs.close()
+        if self._workers.is_stopping:
+            self._process.kill()
+
+    def _serve(self) -> bool | None:
+        """Talk to the worker until it ends; whether it finished anything, or None where nothing more is to be done."""
+        assert self._connection is not None
+        is_ready, has_finished = False, False
+        while not self._workers.is_stopping:
+            try:
+                if is_ready:
+                    self._top_up()
+                if not wait([self._connection, self._process.sentinel], timeout=_POLL_S):
+                    continue
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                self._lost()
+                return has_finished
+            match message:
+                case ("ready", label):
+                    is_ready, self._label = True, label
+                case ("unusable", error):
+                    self._workers.tell(error)
+                    return None
+                case ("step", key, part):
+                    if self._on_step is not None:
+                        self._on_step(self._label, key, part)
+                case ("done", frames, seconds):
+                    self._workers.tell(Outcome(self.in_flight.popleft(), frames, None, seconds, self._label))
+                    has_finished = True
+                case ("failed", failure):
+                    self._failed(failure)
+                    if failure.kind == "crash":  # the worker ends by itself
+                        self._process.join(timeout=5)
+                        self._process.kill()
+                        self._workers.put_back(list(self.in_flight))
+                        self.in_flight.clear()
+                        return has_finished
+        self._connection.close()
+        return None
+
+    def _top_up(self) -> None:
+        assert self._connection is not None
+        while len(self.in_flight) < _IN_FLIGHT:
+            work = self._workers.take(has_work=bool(self.in_flight))
+            if work is None:
+                return
+            self.in_flight.append(work)
+            self._connection.send(work)
+
+    def _failed(self, failure: Failure) -> None:
+        work = self.in_flight.popleft()
+        if failure.kind == "input":
+            self._workers.tell(Outcome(work, failure=failure, device=self._label))
+        else:
+            self._workers.retry(work, failure, self._label)
+
+    def _lost(self) -> None:
+        """The worker ended: work that it had begun is tried again, work that waited there goes back."""
+        self._process.join(timeout=5)
+        if self._workers.is_stopping:
+            return
+        reason = _ending(self._process.exitcode)
+        works, self.in_flight = list(self.in_flight), deque()
+        self._workers.put_back(works[1:])
+        if works:
+            self._workers.retry(works[0], Failure("crash", f"the worker {reason}"), self._label)
+        elif self._process.exitcode:
+            _log.warning("the worker on %s %s", self._label, reason)
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        try:
+            name = signal.Signals(-exitcode).name
+        except ValueError:
+            name = str(-exitcode)
+        hint = ": perhaps too little memory" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+    return f"ended with status {exitcode}"
+
+
+def _worker(connection: Connection, factory: InterpolatorFactory, device: str, threads: int | None) -> None:
+    """What a worker process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    works: queue.SimpleQueue[Work] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, works), daemon=True).start()
+    try:
+        interpolator = factory(device)
+    except EvfiError as error:
+        connection.send(("unusable", error))
+        return
+    connection.send(("ready", _label(device)))
+    while True:
+        work = works.get()
+        outcome = perform(interpolator, work, _Steps(connection, work))
+        if outcome.failure is None:
+            connection.send(("done", outcome.frames, outcome.seconds))
+        else:
+            connection.send(("failed", outcome.failure))
+            if outcome.failure.kind == "crash":
+                os._exit(1)  # a GPU that met an error may be of no use to this process any more
+
+
+def _receive(connection: Connection, works: queue.SimpleQueue[Work]) -> None:
+    """Take work in; when the other side is gone, so is all reason to go on."""
+    try:
+        while True:
+            works.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+class _Steps:
+    """Tells now and then how far a piece of work is."""
+
+    def __init__(self, connection: Connection, work: Work) -> None:
+        self._connection, self._key, self._last = connection, work.key, time.monotonic()
+
+    def __call__(self, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= _STEP_INTERVAL_S:
+            self._last = now
+            self._connection.send(("step", self._key, step / steps))
+
+
+def _label(device: str) -> str:
+    if torch.device(device).type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return device
