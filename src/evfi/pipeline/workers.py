@@ -281,7 +281,7 @@ def _worker(connection: Connection, factory: InterpolatorFactory, device: str, t
     except EvfiError as error:
         connection.send(("unusable", error))
         return
-    connection.send(("ready", _label(device)))
+    connection.send(("ready", device_label(device)))
     while True:
         work = works.get()
         outcome = perform(interpolator, work, _Steps(connection, work))
@@ -315,7 +315,8 @@ class _Steps:
             self._connection.send(("step", self._key, step / steps))
 
 
-def _label(device: str) -> str:
+def device_label(device: str) -> str:
+    """A device for people: "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"."""
     if torch.device(device).type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return device
