@@ -26,7 +26,8 @@ from evfi.interpolator import Interpolator
 from evfi.pipeline.jobs import JobConfig
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.sampling.config import SamplingConfig
-from evfi.video.io import VideoFrames, VideoWriter, read_image
+from evfi.video.io import VideoFrames, read_image
+from evfi.video.writer import VideoWriter
 from stand_ins import HEIGHT, STEP_US, WIDTH, Blender, key_frames
 
 

@@ -12,7 +12,7 @@ from evfi.errors import ConfigError, InputError
 from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.recordings.options import RecordingOptions
-from evfi.video.io import VideoWriter
+from evfi.video.writer import VideoWriter
 from file_writers.datasets import known_recording, write_refid_gopro
 
 

@@ -11,7 +11,8 @@ import evfi
 from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.simulate import SimulatorConfig
 from evfi.pipeline.simulate import simulate_recording
-from evfi.video.io import VideoFrames, VideoWriter
+from evfi.video.io import VideoFrames
+from evfi.video.writer import VideoWriter
 
 CAMERA = SimulatorConfig(noise_rate_hz=0.0, leak_rate_hz=0.0)
 

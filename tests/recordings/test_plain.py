@@ -15,7 +15,7 @@ from evfi.errors import InputError, OutputError, RecordingError
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.plain import write_plain_recording
 from evfi.recordings.opening import open_recording
-from evfi.video.io import VideoWriter
+from evfi.video.writer import VideoWriter
 from file_writers.aedat4 import START_US, random_events, write_aedat4
 
 SIZE = (16, 12)

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from evfi.demo.comparison import Scores, compare
+from evfi.demo.comparison import Progress, Scores, compare
 from evfi.demo.pictures import draw_sheet, draw_video
 from evfi.demo.recording import DemoConfig, DemoRecording, film_scene
 from evfi.errors import OutputError
 from evfi.files import check_writable, one_line
-from evfi.pipeline.jobs import Progress, WindowInterpolator
+from evfi.pipeline.work import WindowInterpolator
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
 from evfi.video.geometry import frame_size
-from evfi.video.io import VideoWriter, write_png
+from evfi.video.io import write_png
+from evfi.video.writer import VideoWriter
 
 _VIDEO_FPS: Final = 10.0
 _VIDEO_LOOPS: Final = 3

@@ -1,8 +1,8 @@
 """Pictures and videos in and out of files.
 
 Conventions: frames are uint8 [H, W, 3] RGB, times are int64 microseconds. PNG files hold exactly the pixels given.
-Videos are read with PyAV, upright (rotation metadata is applied), and written as H.264. Every writer works under a
-temporary name beside its target and renames at success, so that nothing half-written is ever left behind.
+Videos are read with PyAV, upright (rotation metadata is applied); `evfi.video.writer` writes them. Pictures are written
+under a temporary name beside their target, so that nothing half-written is ever left behind.
 """
 
 from __future__ import annotations
@@ -11,23 +11,19 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from evfi.errors import ConfigError, InputError, OutputError
-from evfi.files import check_writable, one_line, written_whole
+from evfi.errors import InputError
+from evfi.files import one_line, written_whole
 from evfi.video.geometry import Frame, Size, frame_size
 
 MAX_PIXELS = 2**26
 """Of a picture; more is taken for damage."""
 
-_BT709 = 1
-_LIMITED_RANGE = 1
-_AREA = 0x20
 _EXACT_BILINEAR = 0x2 | 0x2000 | 0x40000
 """FFmpeg's swscale flags: bilinear, full chroma interpolation, accurate rounding. Without them reading darkens by 1."""
 
@@ -247,107 +243,6 @@ class VideoFrames:
     def __exit__(self, *_: object) -> None:
         """Close the file."""
         self.close()
-
-
-class VideoWriter:
-    """Write frames into an H.264 video that plays everywhere (yuv420p, BT.709, index at the front).
-
-    Use as a context manager: the file appears under its name when the block ends without an exception. H.264 in this
-    pixel format needs even sides; an odd picture gets its last row or column twice.
-    """
-
-    def __init__(self, path: str | Path, size: Size, fps: float, *, crf: int = 16, preset: str = "medium") -> None:
-        """Check the settings and that the file can be written; nothing is created yet.
-
-        Args:
-            path: The target, named ``*.mp4``; it is replaced where it exists.
-            size: (width, height) of the frames.
-            fps: Frames per second at playback.
-            crf: H.264's constant rate factor, 0 (lossless) … 51; 16 is visually lossless.
-            preset: Speed of the encoder, in x264's words.
-
-        Raises:
-            OutputError: The file cannot be written.
-            ConfigError: `fps` is not positive.
-        """
-        self.path = Path(path)
-        if self.path.suffix.lower() != ".mp4":
-            raise OutputError(f"a video is written as .mp4, got {self.path.name!r}; name it {self.path.stem}.mp4")
-        if not 0 < fps <= 1000:
-            raise ConfigError(f"fps of a video must be above 0 and at most 1000, got {fps:g}; give another")
-        check_writable(self.path)
-        self.size = size
-        self._rate = Fraction(fps).limit_denominator(1001)
-        self._options = {"crf": str(crf), "preset": preset}
-        self._count = 0
-
-    def __enter__(self) -> Self:
-        """Open the temporary file."""
-        import av
-
-        self._failures: tuple[type[BaseException], ...] = (av.error.FFmpegError,)
-        self._whole = written_whole(self.path)
-        partial = self._whole.__enter__()
-        try:
-            self._container: Any = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
-            self._stream: Any = self._container.add_stream("libx264", rate=self._rate, options=self._options)
-            self._stream.width, self._stream.height = (side + side % 2 for side in self.size)
-            self._stream.pix_fmt = "yuv420p"
-            context = self._stream.codec_context
-            context.color_primaries = context.color_trc = context.colorspace = _BT709
-            context.color_range = _LIMITED_RANGE
-            context.time_base = 1 / self._rate
-        except BaseException as error:
-            self._whole.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    def write(self, frame: Frame) -> None:
-        """Append one frame.
-
-        Args:
-            frame: uint8 [H, W, 3] of the writer's size.
-
-        Raises:
-            OutputError: The frame has another size, or the encoder or the disk refuses.
-        """
-        import av
-
-        if frame_size(frame) != self.size:
-            raise OutputError(f"the video {self.path} has frames of {self.size}, got one of {frame_size(frame)}")
-        width, height = self.size
-        even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=_AREA
-        )
-        picture.pts = self._count
-        picture.time_base = 1 / self._rate
-        self._count += 1
-        self._encode(picture)
-
-    def _encode(self, picture: Any) -> None:
-        try:
-            for packet in self._stream.encode(picture):
-                self._container.mux(packet)
-        except self._failures as error:
-            raise OutputError(f"cannot write {self.path}: {one_line(error)}") from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Finish the file and give it its name; after an exception, remove it."""
-        try:
-            if error is None:
-                self._encode(None)
-            self._container.close()
-        except BaseException as failure:
-            self._whole.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._whole.__exit__(kind, error, traceback)
 
 
 def _upright(picture: Any) -> Frame:
