@@ -36,7 +36,6 @@ PARTS: Final[Mapping[str, BenchmarkRequest]] = {
     "bsergb-8gib": BenchmarkRequest("svd-random", ("bsergb-x2",), ("exact",), ("fast",), config=limited("8GiB")),
     "bsergb": BenchmarkRequest("svd-random", ("bsergb-x2",), ("exact", "fast"), ("plain", "fast"), config=ONCE),
     "clear-motion-fast": BenchmarkRequest("svd-random", ("clear-motion-x2",), ("fast",), ("fast",), config=ONCE),
-    "float8": BenchmarkRequest("svd-random", ("one-tile-5", "hqf-x3"), ("exact",), ("fast", "float8"), config=QUICK),
     "tile-4gib": BenchmarkRequest("svd-random", ("one-tile-5",), ("exact",), ("plain", "fast"), config=limited("4GiB")),
     "bsergb-fast-5gib": BenchmarkRequest("svd-random", ("bsergb-x2",), ("fast",), ("fast",), config=limited("5GiB")),
     "clear-motion": BenchmarkRequest("svd-random", ("clear-motion-x2",), ("exact",), ("plain", "fast"), config=ONCE),

@@ -128,14 +128,6 @@ def products(table: Table, items: int, frames: int) -> None:
         table.add(f"linear {4 * channels}->{channels}", lambda x=wide, w=down, b=bias[1]: F.linear(x, w, b), 4 * flop)
         call = lambda x=wide, w=down, r=x: torch.addmm(r, x, w.t())  # noqa: E731
         table.add(f"addmm with residual {4 * channels}->{channels}", call, 4 * flop)
-        if hasattr(torch, "float8_e4m3fn"):
-            one = torch.ones((), device=DEVICE)
-            for name, a, w in (("up", x, weight[8]), ("down", wide, down)):
-                a8, w8 = a.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn)
-                call = lambda a=a8, w=w8, one=one: torch._scaled_mm(  # noqa: E731
-                    a, w.t(), scale_a=one, scale_b=one, out_dtype=DTYPE, use_fast_accum=True
-                )
-                table.add(f"fp8 {name} {channels}", call, (8 if name == "up" else 4) * flop)
 
 
 def attention(table: Table, items: int, frames: int) -> None:

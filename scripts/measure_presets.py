@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from evfi.errors import EvfiError
 from evfi.events.stream import EventStream
-from evfi.interpolator import Interpolator, make_engine
+from evfi.interpolator import Interpolator
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Window
 from evfi.sampling.config import SamplingConfig
@@ -51,13 +51,11 @@ class Row:
         changes: settings that differ from the model's own at `STEPS` steps.
         beside: the row whose frames count as exact.
         seed: of the noise.
-        float8: by the engine that makes gated products in eight bits; on a CPU it rounds alike.
     """
 
     changes: dict[str, Any]
     beside: str = EXACT
     seed: int = 0
-    float8: bool = False
 
 
 def _preset_changes(own: dict[str, Any], name: Any) -> dict[str, Any]:
@@ -83,7 +81,6 @@ def table_rows(own: dict[str, Any]) -> dict[str, Row]:
     for name in PRESETS:
         if name != EXACT:
             rows[f"preset {name}"] = Row(_preset_changes(own, name))
-    rows["float8"] = Row({}, float8=True)
     rows["own steps"] = Row({"num_inference_steps": 3})
     rows["guided"] = Row(dict(GUIDED))
     for start, end in ((0.0, 0.6), (0.2, 0.8), (0.4, 1.0)):
@@ -260,7 +257,6 @@ def _made_rows(
     for name, row in rows.items():
         if name not in missing and name not in needed:
             continue
-        interpolator.engine = make_engine("float8" if row.float8 else arguments.engine, interpolator.bundle)
         interpolator.config = config = SamplingConfig.from_defaults({**own, **row.changes})
         if not kept:  # the first row would be charged for whatever is prepared once
             interpolator.interpolate_window(next(iter(windows.values()))[0])

@@ -237,7 +237,7 @@ def make_engine(
     """Make the engine of that name for a model, the fast one by default; the plain one knows no limit of memory."""
     if name == "plain":
         return PlainEngine(bundle)
-    return FastEngine(bundle, max_memory, float8=name == "float8", device=device)
+    return FastEngine(bundle, max_memory, device=device)
 
 
 _WHOLE_MODEL: Final = 13 * GIB // 2

@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine.operators import Feature, Float8Rows, Offset, Operators, TorchOperators
+from evfi.engine.operators import Feature, Offset, Operators, TorchOperators
 from evfi.engine.triton_operators import TritonOperators
 
 BATCH, FRAMES, HEIGHT, WIDTH, CHANNELS = 2, 3, 5, 7, 96
@@ -23,22 +22,6 @@ def check(name: str, made: Tensor, expected: Tensor, dtype: torch.dtype) -> None
     if not error < TOLERANCE[dtype]:
         raise SystemExit(f"{name} in {dtype} is off by {error:.2e}")
     print("ok", name, dtype, f"{error:.1e}")
-
-
-def check_rounding(name: str, made: Float8Rows, exact: Tensor, *, interpreted: bool) -> None:
-    """Numbers are rounded to the next one of eight bits, but for a few on the edge between two.
-
-    Triton's interpreter loses the carry where rounding up reaches a power of two; those are not looked at there.
-    """
-    scaled = exact.float() / made.scales[:, None]
-    expected, found = scaled.to(torch.float8_e4m3fn).float(), made.values.float()
-    looked_at = torch.ones_like(found, dtype=torch.bool)
-    if interpreted:
-        looked_at = (expected.abs() <= scaled.abs()) | (torch.frexp(expected)[0].abs() != 0.5)
-    wrong = float(((found != expected) & looked_at).float().mean())
-    if wrong > 2e-3 or not bool((found.abs().amax(1) == 448).all()) or float(looked_at.float().mean()) < 0.8:
-        raise SystemExit(f"{name}: {wrong:.1%} of the numbers are off")
-    print("ok", name)
 
 
 def check_all(kernels: Operators, dtype: torch.dtype, device: str) -> None:
@@ -102,17 +85,6 @@ def check_all(kernels: Operators, dtype: torch.dtype, device: str) -> None:
         ]
         check("layer_norm stream", results[0][0], results[1][0], dtype)
         check("layer_norm", results[0][1], results[1][1], dtype)
-
-    stream, eight = kernels.layer_norm_float8(rows, layer, change=change.clone(), before=by_item)  # type: ignore[arg-type]
-    expected_stream, _ = twins.layer_norm(rows, layer, change=change.clone(), before=by_item)  # type: ignore[arg-type]
-    exact = F.layer_norm(stream.float(), [CHANNELS], layer.weight.float(), layer.bias.float(), layer.eps)  # type: ignore[operator]
-    check("layer_norm_float8 stream", stream, expected_stream, dtype)
-    check_rounding("layer_norm_float8", eight, exact, interpreted=device == "cpu")
-    for depth, width in ((64, 128), (128, 256), (192, 128)):
-        linear, given = affine(nn.Linear(depth, 2 * width)), Float8Rows.of(normal(137, depth))
-        weight = Float8Rows.of(linear.weight)  # type: ignore[arg-type]
-        pair = (run.gated_product(given, linear, weight) for run in (kernels, twins))  # type: ignore[arg-type]
-        check(f"gated_product in eight bits {depth}", *pair, torch.float16)
 
     for depth, width in ((24, 40), (128, 256)):
         gates, linear = normal(137, depth), affine(nn.Linear(depth, 2 * width))

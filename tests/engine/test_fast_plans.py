@@ -58,7 +58,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     monkeypatch.setattr("evfi.engine.memory.MOST_RECORDED", 0)  # nothing can be recorded here
     monkeypatch.setattr("evfi.engine.memory.WORK_SPACE", 0)
     monkeypatch.setattr("evfi.engine.memory._DRIVER", 0)
-    monkeypatch.setattr(fast_module, "make_operators", lambda device, **_: TorchOperators())
+    monkeypatch.setattr(fast_module, "make_operators", lambda device: TorchOperators())
     return told
 
 

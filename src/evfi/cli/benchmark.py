@@ -25,8 +25,7 @@ class BenchmarkCommand:
         case: one-tile-5, one-tile-13, hqf-x3, bsergb-x2, clear-motion-x2, all, or WIDTHxHEIGHTxFRAMES[xUPSCALE]; one or
             several, measured from the smallest to the largest.
         preset: exact, balanced, fast; one or several.
-        engine: plain, fast, float8 (fast with the largest products in eight bits: not exact); one or several, side by side.
-            Errors are told against plain if it is named.
+        engine: plain, fast; one or both, side by side. Errors are told against plain if it is named.
         device: as in `evfi interpolate`.
         dtype: as in `evfi interpolate`.
         reference: float32: also tell errors against the plain engine in float32, in the preset exact.
@@ -37,7 +36,7 @@ class BenchmarkCommand:
     model: str = "evfi-tiny"
     case: tuple[str, ...] = ("one-tile-5",)
     preset: tuple[PresetName, ...] = ("exact",)
-    engine: tuple[Literal["plain", "fast", "float8"], ...] = ("plain", "fast")
+    engine: tuple[Literal["plain", "fast"], ...] = ("plain", "fast")
     device: str = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     reference: Literal["float32"] | None = None

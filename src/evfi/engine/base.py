@@ -18,8 +18,8 @@ from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import NoiseSource
 from evfi.sampling.two_sided import OnStep, sample_window
 
-EngineName = Literal["fast", "plain", "float8"]
-"""The engines by name; float8 is the fast one with gated products in eight bits, the only one that is not exact."""
+EngineName = Literal["fast", "plain"]
+"""The engines by name."""
 
 
 class Engine(Protocol):

@@ -19,7 +19,7 @@ from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.footprint import meta_twin, simulated_peak
 from evfi.engine.memory import ALWAYS, UNUSED, Costs, Linear, Work
 from evfi.engine.network import Constants, SteeredUNet
-from evfi.engine.operators import Feature, Float8Rows, Offset, pixels_per_chunk
+from evfi.engine.operators import Feature, Offset, pixels_per_chunk
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.tiling import TileGrid
@@ -31,10 +31,6 @@ _LEAST_ROWS: Final = 8
 
 class AllocatingOperators:
     """The operations as the GPU kernels' results; see `evfi.engine.operators.Operators`."""
-
-    def __init__(self, *, float8: bool = False) -> None:
-        """See `Operators.float8`."""
-        self.float8 = float8
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """Written over `change`, with sums."""
@@ -88,28 +84,14 @@ class AllocatingOperators:
     ) -> tuple[Tensor, Tensor]:
         """The sum is written over `change` where there is one."""
         del norm, after
-        return _stream_sum(stream, change, before), torch.empty_like(stream)
+        made = torch.empty_like(stream)
+        if change is not None:
+            return change, made
+        return (stream if before is None else torch.empty_like(stream)), made
 
-    def layer_norm_float8(
-        self,
-        stream: Tensor,
-        norm: nn.LayerNorm,
-        *,
-        change: Tensor | None = None,
-        before: Offset | None = None,
-        after: Offset | None = None,
-    ) -> tuple[Tensor, Float8Rows]:
-        """Rows of eight bits and their scales."""
-        del norm, after
-        values = torch.empty_like(stream, dtype=torch.float8_e4m3fn)
-        scales = stream.new_empty(len(stream), dtype=torch.float32)
-        return _stream_sum(stream, change, before), Float8Rows(values, scales)
-
-    def gated_product(self, rows: Tensor | Float8Rows, module: nn.Linear, weight: Float8Rows | None = None) -> Tensor:
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """In one pass."""
-        del weight
-        given = rows.values if isinstance(rows, Float8Rows) else rows
-        return given.new_empty(len(given), module.out_features // 2, dtype=module.weight.dtype)
+        return rows.new_empty(len(rows), module.out_features // 2)
 
     def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
         """Written over `change`."""
@@ -127,12 +109,6 @@ class AllocatingOperators:
         return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def _stream_sum(stream: Tensor, change: Tensor | None, before: Offset | None) -> Tensor:
-    if change is not None:
-        return change
-    return stream if before is None else torch.empty_like(stream)
-
-
 def _sums(values: Tensor) -> Tensor:
     batch, frames, height, width, channels = values.shape
     chunks = -(-height * width // pixels_per_chunk(height * width))
@@ -145,9 +121,7 @@ def work_of(grid: TileGrid, frames: int, config: SamplingConfig) -> Work:
     return Work(pictures * (2 if config.is_guided else 1), frames, pictures)
 
 
-def fast_costs(
-    bundle: ModelBundle, grid: TileGrid, frames: int, config: SamplingConfig, *, float8: bool = False
-) -> Costs:
+def fast_costs(bundle: ModelBundle, grid: TileGrid, frames: int, config: SamplingConfig) -> Costs:
     """What the fast engine's phases take; about two seconds of simulation for the full-size model.
 
     Args:
@@ -155,9 +129,8 @@ def fast_costs(
         grid: the window's tiles.
         frames: frames of the window, key frames included.
         config: says how many frames are decoded at once, and whether deep features are reused.
-        float8: gated products are made in eight bits.
     """
-    network = _twin_network(bundle, float8=float8)
+    network = _twin_network(bundle)
     width, height = grid.tile_size
     calls = {number: network_call_peak(network, bundle, number, frames, (height, width)) for number in (1, 2)}
     encoded = {number: _encode_peak(bundle, number, height, width) for number in (1, 2)}
@@ -190,10 +163,10 @@ def _kept_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
     return _event_features(bundle, frames, grid) // first * (second + skips * first)
 
 
-def _twin_network(bundle: ModelBundle, *, float8: bool) -> SteeredUNet:
+def _twin_network(bundle: ModelBundle) -> SteeredUNet:
     controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
     with torch.inference_mode(False), torch.no_grad():  # a meta parameter takes no view of an inference tensor
-        return SteeredUNet(controlnet, unet, AllocatingOperators(float8=float8))
+        return SteeredUNet(controlnet, unet, AllocatingOperators())
 
 
 def network_call_peak(

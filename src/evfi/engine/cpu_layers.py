@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine.operators import Feature, Float8Rows, TorchOperators
+from evfi.engine.operators import Feature, TorchOperators
 from evfi.engine.winograd import WinogradConvolution, suits
 
 _LANES = 16
@@ -129,10 +129,8 @@ class CpuOperators(TorchOperators):
             scale_rows(value, part, target, start, silu)
         return made
 
-    def gated_product(self, rows: Tensor | Float8Rows, module: nn.Linear, weight: Float8Rows | None = None) -> Tensor:
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """See `TorchOperators.gated_product`."""
-        if isinstance(rows, Float8Rows):
-            return super().gated_product(rows, module, weight)
         values, gate = product(rows, module.weight, module.bias).chunk(2, dim=-1)
         return values * F.gelu(gate)
 

@@ -29,7 +29,7 @@ from evfi.engine.network import SteeredUNet
 from evfi.engine.operators import Operators, TorchOperators
 from evfi.engine.placement import Placement
 from evfi.engine.runner import Runner
-from evfi.errors import ConfigError, ResourceError
+from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import Conditioning, Encoders, WindowInputs, bundle_encoders, window_grid
 from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
@@ -44,19 +44,13 @@ class FastEngine:
     """Runs a model's networks over channels-last activations with fused kernels."""
 
     def __init__(
-        self,
-        bundle: ModelBundle,
-        max_memory: int | None = None,
-        *,
-        float8: bool = False,
-        device: torch.device | None = None,
+        self, bundle: ModelBundle, max_memory: int | None = None, *, device: torch.device | None = None
     ) -> None:
         """Take a model in the dtype that it shall run in; it must not be moved afterwards.
 
         Args:
             bundle: the model; it may lie on the device, or in the host's memory, which it then leaves network by network.
             max_memory: bytes of GPU memory that may be taken; by default what is free. Of no effect on a CPU.
-            float8: make gated products in eight bits: faster on a Hopper GPU, and farther from the exact result.
             device: the GPU where a model in the host's memory shall run; by default models run where they lie.
         """
         lies = bundle.unet.device
@@ -67,8 +61,7 @@ class FastEngine:
             raise ConfigError("the model's weights are away; call restore() of the engine that sent them, and drop it")
         self._max_memory = max_memory
         self._cpu = CpuParts(bundle) if self._device.type == "cpu" and CpuParts.is_served(bundle) else None
-        operators = make_operators(self._device, float8=float8)
-        self._float8 = float8
+        operators = make_operators(self._device)
         with torch.inference_mode(), on_device(self._device):
             self._network = SteeredUNet(bundle.controlnet, bundle.unet, operators)
             self._decoder = (
@@ -188,7 +181,7 @@ class FastEngine:
     def _make_plan(self, key: object, size: tuple[int, int, int], config: SamplingConfig) -> MemoryPlan:
         height, width, frames = size
         grid = window_grid(self._bundle, height, width, config)
-        costs = fast_costs(self._bundle, grid, frames, config, float8=self._float8)
+        costs = fast_costs(self._bundle, grid, frames, config)
         work = work_of(grid, frames, config)
         self._needs[key] = costs, work
         own = self._placement.bytes_on(self._device)
@@ -276,14 +269,10 @@ def _indexed(device: torch.device) -> torch.device:
     return torch.empty(0, device=device).device
 
 
-def make_operators(device: torch.device, *, float8: bool = False) -> Operators:
+def make_operators(device: torch.device) -> Operators:
     """The operations for a device: GPU kernels where Triton can make them, else plain torch."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from evfi.engine.triton_operators import TritonOperators
 
-        if float8 and torch.cuda.get_device_capability(device) < (8, 9):
-            raise ResourceError(
-                f"float8 needs a GPU of compute capability 8.9 or higher (Ada, Hopper), {device} has less"
-            )
-        return TritonOperators(float8=float8)
-    return CpuOperators(float8=float8) if device.type == "cpu" else TorchOperators(float8=float8)
+        return TritonOperators()
+    return CpuOperators() if device.type == "cpu" else TorchOperators()

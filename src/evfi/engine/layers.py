@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from evfi.engine import cpu_layers
 from evfi.engine.cpu_layers import product
-from evfi.engine.operators import Feature, Float8Rows, Offset, Operators
+from evfi.engine.operators import Feature, Offset, Operators
 
 
 def as_pictures(values: Tensor) -> Tensor:
@@ -227,9 +227,6 @@ class _TransformerLayer:
         operators: Operators,
         contexts: ContextVectors,
     ) -> None:
-        self._float8 = operators.float8
-        parts = (spatial.ff, temporal.ff_in, temporal.ff) if operators.float8 else ()
-        self._rounded = [_rounded_weight(part.net[0].proj) for part in parts]
         self._spatial, self._temporal, self._spatial_share = spatial, temporal, spatial_share
         self._operators = operators
         self._contexts = [contexts.add(block.attn2, block.norm2) for block in (spatial, temporal)]
@@ -239,21 +236,20 @@ class _TransformerLayer:
         """Run both on rows [B F h w, C] of an activation of this shape."""
         run, spatial, temporal = self._operators, self._spatial, self._temporal
         batch, frames, pixels = shape[0], shape[1], shape[2] * shape[3]
-        norm_for_gate = run.layer_norm_float8 if self._float8 else run.layer_norm
         by_item = [Offset(pick(context), frames * pixels) for pick in self._contexts]
         by_frame = Offset(positions, pixels)
 
         change = self._attend_to_pixels(run.layer_norm(stream, spatial.norm1)[1], (batch * frames, pixels))
-        stream, gated = norm_for_gate(stream, spatial.norm3, change=change, before=by_item[0])
-        change = self._feed_forward(gated, spatial.ff, 0)
+        stream, seen = run.layer_norm(stream, spatial.norm3, change=change, before=by_item[0])
+        change = self._feed_forward(seen, spatial.ff)
 
-        still, gated = norm_for_gate(stream, temporal.norm_in, change=change, after=by_frame)
-        change = self._feed_forward(gated, temporal.ff_in, 1)
+        still, seen = run.layer_norm(stream, temporal.norm_in, change=change, after=by_frame)
+        change = self._feed_forward(seen, temporal.ff_in)
         stream, seen = run.layer_norm(still, temporal.norm1, change=change, before=by_frame)
         change = self._attend_to_frames(seen, (batch, frames, pixels))
         del seen  # memory: the gate's product comes next, and is wide
-        stream, gated = norm_for_gate(stream, temporal.norm3, change=change, before=by_item[1])
-        change = self._feed_forward(gated, temporal.ff, 2)
+        stream, seen = run.layer_norm(stream, temporal.norm3, change=change, before=by_item[1])
+        change = self._feed_forward(seen, temporal.ff)
         return run.mix(still, stream, change, self._spatial_share)
 
     def _attend_to_pixels(self, rows: Tensor, sizes: tuple[int, int]) -> Tensor:
@@ -266,9 +262,8 @@ class _TransformerLayer:
         qkv = product(rows, self._qkv[1]()).unflatten(0, sizes)
         return _linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
 
-    def _feed_forward(self, rows: Tensor | Float8Rows, module: Any, place: int) -> Tensor:
-        weight = self._rounded[place]() if self._float8 else None
-        return _linear(self._operators.gated_product(rows, module.net[0].proj, weight), module.net[2])
+    def _feed_forward(self, rows: Tensor, module: Any) -> Tensor:
+        return _linear(self._operators.gated_product(rows, module.net[0].proj), module.net[2])
 
 
 class StepVectors:
@@ -371,14 +366,6 @@ class _BiasOnly:
     def __call__(self, step: Tensor | None) -> Tensor:
         del step
         return self._bias()
-
-
-def _rounded_weight(module: Any) -> Callable[[], Float8Rows]:
-    """Leave a weight in eight bits beside a layer's own; returns what gives it."""
-    made = Float8Rows.of(module.weight)
-    values = derived(module, "rounded_values", made.values)
-    scales = derived(module, "rounded_scales", made.scales)
-    return lambda: Float8Rows(values(), scales())
 
 
 def _linear(rows: Tensor, module: Any) -> Tensor:

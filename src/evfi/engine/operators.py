@@ -60,42 +60,8 @@ class Offset:
         return self.values[index]
 
 
-_FLOAT8_LARGEST: Final = 448.0
-"""Of float8_e4m3fn."""
-
-
-@dataclass(frozen=True, eq=False)
-class Float8Rows:
-    """Rows of numbers of eight bits, each row with a scale of its own.
-
-    Attributes:
-        values: float8_e4m3fn [R, C].
-        scales: float32 [R]; the numbers are values · scales.
-    """
-
-    values: Tensor
-    scales: Tensor
-
-    @classmethod
-    def of(cls, rows: Tensor) -> Float8Rows:
-        """Round rows [R, C] so that the largest number of each is the largest of its type."""
-        scales = rows.float().abs().amax(1).clamp(min=1e-12) / _FLOAT8_LARGEST
-        scaled = (rows.float() / scales[:, None]).clamp(-_FLOAT8_LARGEST, _FLOAT8_LARGEST)
-        return cls(scaled.to(torch.float8_e4m3fn), scales)
-
-    def to(self, dtype: torch.dtype) -> Tensor:
-        """The numbers as a plain tensor."""
-        return (self.values.float() * self.scales[:, None]).to(dtype)
-
-
 class Operators(Protocol):
-    """All operations; see `TorchOperators` for what each computes.
-
-    Attributes:
-        float8: make gated products in eight bits: norms before them give, and they take, `Float8Rows`.
-    """
-
-    float8: bool
+    """All operations; see `TorchOperators` for what each computes."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """See `TorchOperators.add`."""
@@ -133,18 +99,7 @@ class Operators(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """See `TorchOperators.layer_norm`."""
 
-    def layer_norm_float8(
-        self,
-        stream: Tensor,
-        norm: nn.LayerNorm,
-        *,
-        change: Tensor | None = None,
-        before: Offset | None = None,
-        after: Offset | None = None,
-    ) -> tuple[Tensor, Float8Rows]:
-        """See `TorchOperators.layer_norm_float8`."""
-
-    def gated_product(self, rows: Tensor | Float8Rows, module: nn.Linear, weight: Float8Rows | None = None) -> Tensor:
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """See `TorchOperators.gated_product`."""
 
     def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:
@@ -158,11 +113,7 @@ class Operators(Protocol):
 
 
 class TorchOperators:
-    """The operations in plain torch; in eight bits numbers are rounded as on a GPU, and nothing is gained."""
-
-    def __init__(self, *, float8: bool = False) -> None:
-        """See `Operators.float8`."""
-        self.float8 = float8
+    """The operations in plain torch."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """base + scale · (change + offset), written over `change`.
@@ -286,35 +237,17 @@ class TorchOperators:
         seen = stream if after is None else stream + after.rows(number).to(stream.dtype)
         return stream, F.layer_norm(seen, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
-    def layer_norm_float8(
-        self,
-        stream: Tensor,
-        norm: nn.LayerNorm,
-        *,
-        change: Tensor | None = None,
-        before: Offset | None = None,
-        after: Offset | None = None,
-    ) -> tuple[Tensor, Float8Rows]:
-        """The same with the normalised rows in eight bits."""
-        stream, made = self.layer_norm(stream, norm, change=change, before=before, after=after)
-        return stream, Float8Rows.of(made)
-
-    def gated_product(self, rows: Tensor | Float8Rows, module: nn.Linear, weight: Float8Rows | None = None) -> Tensor:
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """The first half of a linear layer's outputs times the exact GELU of the second half.
 
         Args:
             rows: [R, C].
             module: the layer, from C to 2 N.
-            weight: its weight in eight bits, if `rows` are.
 
         Returns:
-            [R, N], in the dtype of the layer.
+            [R, N].
         """
-        dtype = module.weight.dtype
-        given = rows.to(dtype) if isinstance(rows, Float8Rows) else rows
-        values, gate = F.linear(given, module.weight if weight is None else weight.to(dtype), module.bias).chunk(
-            2, dim=-1
-        )
+        values, gate = F.linear(rows, module.weight, module.bias).chunk(2, dim=-1)
         return values * F.gelu(gate)
 
     def mix(self, spatial: Tensor, temporal: Tensor, change: Tensor, spatial_share: float) -> Tensor:

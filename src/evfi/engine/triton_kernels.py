@@ -147,7 +147,6 @@ def add_layer_norm(
     bias,
     new_stream,
     out,
-    scales,
     num_rows,
     channels,
     before_every,
@@ -160,11 +159,10 @@ def add_layer_norm(
     HAS_CHANGE: tl.constexpr,
     HAS_BEFORE: tl.constexpr,
     HAS_AFTER: tl.constexpr,
-    FLOAT8: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
-    """Rows: new_stream = stream + change + before; out = layer norm of (new_stream + after), in float8 with a scale per row."""
+    """Rows: new_stream = stream + change + before; out = layer norm of (new_stream + after)."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = tl.arange(0, BLOCK_CHANNELS)
     in_width = column < channels
@@ -189,11 +187,6 @@ def add_layer_norm(
     scale = tl.load(weight + column, mask=in_width, other=0.0).to(tl.float32)
     shift = tl.load(bias + column, mask=in_width, other=0.0).to(tl.float32)
     made = centred * (1.0 / tl.sqrt(variance + eps))[:, None] * scale[None, :] + shift[None, :]
-    if FLOAT8:
-        largest = tl.max(tl.where(in_width[None, :], tl.abs(made), 0.0), axis=1)
-        unit = tl.maximum(largest, 1e-12) / 448.0
-        tl.store(scales + row, unit, mask=row < num_rows)
-        made = tl.clamp(made / unit[:, None], -448.0, 448.0)
     tl.store(out + place, made.to(out.dtype.element_ty), mask=inside)
 
 
@@ -265,12 +258,9 @@ def gated_product(
     weight,
     bias,
     out,
-    row_scales,
-    weight_scales,
     num_rows,
     depth,
     width,
-    SCALED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
@@ -278,8 +268,7 @@ def gated_product(
 ):
     """out = (rows · first half of weight + bias) · GELU(rows · second half + bias), in one pass; depth is a multiple.
 
-    Float8 inputs come with scales per row of `rows` and of `weight`. Programs walk over the output in groups of rows, so that
-    what they read is still in the cache.
+    Programs walk over the output in groups of rows, so that what they read is still in the cache.
     """
     row_blocks, width_blocks = tl.cdiv(num_rows, BLOCK_ROWS), tl.cdiv(width, BLOCK_WIDTH)
     program = tl.program_id(0)
@@ -295,11 +284,6 @@ def gated_product(
         value = tl.dot(part, weight.load([column_start, start]).T, value)
         gate = tl.dot(part, weight.load([width + column_start, start]).T, gate)
     column = column_start + tl.arange(0, BLOCK_WIDTH)
-    if SCALED:
-        row = row_start + tl.arange(0, BLOCK_ROWS)
-        unit = tl.load(row_scales + row, mask=row < num_rows, other=0.0)[:, None]
-        value *= unit * tl.load(weight_scales + column)[None, :]
-        gate *= unit * tl.load(weight_scales + width + column)[None, :]
     value += tl.load(bias + column).to(tl.float32)[None, :]
     gate += tl.load(bias + width + column).to(tl.float32)[None, :]
     made = value * gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evfi.engine import triton_kernels as kernels
-from evfi.engine.operators import SUMMED_ROWS, Feature, Float8Rows, Offset, pixels_per_chunk
+from evfi.engine.operators import SUMMED_ROWS, Feature, Offset, pixels_per_chunk
 
 _ROWS: Final = 32
 _CHANNELS: Final = 64
@@ -41,10 +41,6 @@ _FEW_KEYS: Final = 64
 
 class TritonOperators:
     """The operations as GPU kernels."""
-
-    def __init__(self, *, float8: bool = False) -> None:
-        """See `Operators.float8`."""
-        self.float8 = float8
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """See `TorchOperators.add`."""
@@ -97,35 +93,8 @@ class TritonOperators:
         after: Offset | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `TorchOperators.layer_norm`."""
-        made = torch.empty_like(stream)
-        return self._normalised(stream, norm, (change, before, after), made, None), made
-
-    def layer_norm_float8(
-        self,
-        stream: Tensor,
-        norm: nn.LayerNorm,
-        *,
-        change: Tensor | None = None,
-        before: Offset | None = None,
-        after: Offset | None = None,
-    ) -> tuple[Tensor, Float8Rows]:
-        """See `TorchOperators.layer_norm_float8`."""
-        values = torch.empty_like(stream, dtype=torch.float8_e4m3fn)
-        scales = torch.empty(len(stream), device=stream.device, dtype=torch.float32)
-        summed = self._normalised(stream, norm, (change, before, after), values, scales)
-        return summed, Float8Rows(values, scales)
-
-    def _normalised(
-        self,
-        stream: Tensor,
-        norm: nn.LayerNorm,
-        added: tuple[Tensor | None, Offset | None, Offset | None],
-        made: Tensor,
-        scales: Tensor | None,
-    ) -> Tensor:
-        """Write normalised rows, and their scales where they have eight bits; returns the stream."""
-        change, before, after = added
         rows, channels = stream.shape
+        made = torch.empty_like(stream)
         is_new = change is not None or before is not None
         summed = stream if not is_new else torch.empty_like(stream) if change is None else change
         block = _power_of_two(channels)
@@ -139,7 +108,6 @@ class TritonOperators:
             norm.bias,
             summed,
             made,
-            made if scales is None else scales,
             rows,
             channels,
             *_places(before),
@@ -148,23 +116,31 @@ class TritonOperators:
             HAS_CHANGE=change is not None,
             HAS_BEFORE=before is not None,
             HAS_AFTER=after is not None,
-            FLOAT8=scales is not None,
             BLOCK_ROWS=rows_at_once,
             BLOCK_CHANNELS=block,
         )
-        return summed
+        return summed, made
 
-    def gated_product(self, rows: Tensor | Float8Rows, module: nn.Linear, weight: Float8Rows | None = None) -> Tensor:
+    def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """See `TorchOperators.gated_product`."""
-        if isinstance(rows, Float8Rows):
-            assert weight is not None
-            if not _suits_gated_product(rows.values, module):
-                dtype = module.weight.dtype
-                return self._gated_gelu(F.linear(rows.to(dtype), weight.to(dtype), module.bias))
-            return _gated_product(rows.values, weight.values, module, (rows.scales, weight.scales))
         if not _suits_gated_product(rows, module):
             return self._gated_gelu(F.linear(rows, module.weight, module.bias))
-        return _gated_product(rows, module.weight, module, None)
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        (number, depth), width = rows.shape, module.out_features // 2
+        made = rows.new_empty(number, width)
+        block_rows, block_width, block_depth = (_PRODUCT[f"BLOCK_{name}"] for name in ("ROWS", "WIDTH", "DEPTH"))
+        kernels.gated_product[(_parts(number, block_rows) * (width // block_width),)](
+            TensorDescriptor.from_tensor(rows, [block_rows, block_depth]),
+            TensorDescriptor.from_tensor(module.weight, [block_width, block_depth]),
+            module.bias,
+            TensorDescriptor.from_tensor(made, [block_rows, block_width]),
+            number,
+            depth,
+            width,
+            **_PRODUCT,
+        )
+        return made
 
     def _gated_gelu(self, rows: Tensor) -> Tensor:
         number, width = rows.shape[0], rows.shape[1] // 2
@@ -286,37 +262,8 @@ def _scale_shift(values: Tensor, coefficients: Tensor, out: Tensor, first_channe
     )
 
 
-def _gated_product(rows: Tensor, weight: Tensor, module: nn.Linear, scales: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The fused kernel; where numbers have eight bits, `scales` are those of the rows of both."""
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
-    (number, depth), width = rows.shape, module.out_features // 2
-    made = rows.new_empty(number, width, dtype=module.weight.dtype)
-    sizes = _product_blocks(rows)
-    block_rows, block_width, block_depth = (sizes[f"BLOCK_{name}"] for name in ("ROWS", "WIDTH", "DEPTH"))
-    kernels.gated_product[(_parts(number, block_rows) * (width // block_width),)](
-        TensorDescriptor.from_tensor(rows, [block_rows, block_depth]),
-        TensorDescriptor.from_tensor(weight, [block_width, block_depth]),
-        module.bias,
-        TensorDescriptor.from_tensor(made, [block_rows, block_width]),
-        *((made, made) if scales is None else scales),
-        number,
-        depth,
-        width,
-        SCALED=scales is not None,
-        **sizes,
-    )
-    return made
-
-
-def _product_blocks(rows: Tensor) -> dict[str, int]:
-    """The kernel's blocks for rows; of numbers of eight bits, twice as many make a block as deep in bytes."""
-    wide = rows.element_size() == 1 and rows.shape[1] % (2 * _PRODUCT["BLOCK_DEPTH"]) == 0
-    return {**_PRODUCT, "BLOCK_DEPTH": 2 * _PRODUCT["BLOCK_DEPTH"]} if wide else _PRODUCT
-
-
 def _suits_gated_product(rows: Tensor, module: nn.Linear) -> bool:
-    """Whether the fused kernel can be used: whole blocks, at most 16 bits, and a GPU that copies blocks (Hopper on)."""
+    """Whether the fused kernel can be used: whole blocks, half precision, and a GPU that copies blocks (Hopper on)."""
     whole = rows.shape[1] % _PRODUCT["BLOCK_DEPTH"] == 0 and module.out_features % (2 * _PRODUCT["BLOCK_WIDTH"]) == 0
     return (
         whole
