@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evfi.cli.interpolate import describe
+from evfi.cli.job_progress import describe
 from evfi.errors import ConfigError, OutputError, RecordingError
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.jobs import JobConfig, interpolate_recording, plan_job, run_job
+from evfi.pipeline.jobs import JobConfig, plan_job
+from evfi.pipeline.outputs import Targets
+from evfi.pipeline.running import interpolate_recording
 from evfi.video.io import VideoFrames, read_image
 from stand_ins import STEP_US, WIDTH, Blender, key_frames, memory_recording
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from evfi.cli.job_progress import JobProgress, ProgressMode, describe, job_progress
+from evfi.cli.job_progress import JobProgress, ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError
@@ -54,7 +54,8 @@ class InterpolateCommand:
         no_report: write no report.html beside the video.
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
         devices: auto (all GPUs, or the CPU), cpu, cuda (all GPUs), or names as in cuda:0,cuda:1; one worker each.
-        workers: local: processes on this machine; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS names it.
+        workers: local: processes on this machine; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS names it; here: no
+            process but this one, on one device.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
         max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
             host's memory where that is needed.
@@ -177,13 +178,17 @@ def _setup(
 def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:
     """What starts the workers, and one of the devices they work on."""
     from evfi.pipeline.models import parse_devices
+    from evfi.pipeline.work import InProcess
     from evfi.pipeline.workers import LocalWorkers
 
     if command.workers == "local":
         devices = parse_devices(command.devices)
         return lambda on_step: LocalWorkers(request, devices, on_step), devices[0]
+    if command.workers == "here":
+        device = parse_devices(command.devices)[0]
+        return lambda on_step: InProcess(request(device), on_step), device
     if command.workers != "ray" and not command.workers.startswith("ray://"):
-        raise ConfigError(f"workers must be local, ray, or ray://ADDRESS, got '{command.workers}'")
+        raise ConfigError(f"workers must be local, here, ray, or ray://ADDRESS, got '{command.workers}'")
     from evfi.pipeline.ray_workers import RayWorkers, ray_cluster
 
     cluster = ray_cluster(command.workers, command.devices)
@@ -220,6 +225,3 @@ def _remove_folder(summary: JobSummary) -> None:
 
     with JobFolder(summary.folder) as folder:
         folder.remove()
-
-
-__all__ = ["InterpolateCommand", "describe", "run"]

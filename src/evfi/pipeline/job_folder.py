@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from evfi import __version__
 from evfi.errors import ConfigError, OutputError
 from evfi.files import one_line, written_whole
 from evfi.fingerprints import fingerprint_of
@@ -235,16 +234,25 @@ class JobFolder:
         before, now = _plain(known["made_of"]), _plain(description.made_of)
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
         told = [f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}" for name in names]
+        old, new = (_described(windows) for windows in (known["windows"], description.windows))
+        if old != new or not told:
+            told.append(f"what is made (--insert, --slowdown, --fps, --times, --start, --end) was {old}, is {new}")
         more = len(told) - _NAMED_DIFFERENCES
         listed = "; ".join(told[:_NAMED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
         return (
-            f"the job in {self.path} was begun with something else: {listed or 'its windows differ'}. Use that again, name "
+            f"the job in {self.path} was begun with something else: {listed}. Use that again, name "
             "another folder with --job, or begin anew with --fresh"
         )
 
 
 def _is_same(known: dict[str, Any], description: JobDescription) -> bool:
     return bool(known["fingerprint"] == description.fingerprint)
+
+
+def _described(windows: Sequence[Any]) -> str:
+    """How many windows and frames, and of which time."""
+    number = sum(len(times) - 2 for _, _, _, times in windows)
+    return f"{number} frames in {len(windows)} windows from {windows[0][3][0]} to {windows[-1][3][-1]} µs"
 
 
 def _plain(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -259,8 +267,3 @@ def _short(value: Any) -> str:
     text = "not set" if value is None else str(value)
     is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")
     return f"{text[:8]}…" if is_hash else text
-
-
-def version() -> str:
-    """The version that a job's frames depend on."""
-    return __version__

@@ -122,7 +122,15 @@ def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = 
         end_us=end_us,
     )
     typical_us = typical_interval_us(times_us)
-    Outputs(targets, recording.frames.size, timeline.playback.fps, may_exist=True)
+    outputs = Outputs(
+        targets,
+        recording.frames.size,
+        timeline.playback.fps,
+        is_constant=timeline.is_constant,
+        may_exist=True,
+    )
+    if not timeline.is_constant:
+        outputs.check_step(timeline.smallest_step_us)
     _require_events(recording, timeline.windows)
     if config.on_gap == "fail":
         _refuse_time_gaps(recording, timeline.windows, typical_us)

@@ -143,6 +143,21 @@ class Outputs:
         self._shown: list[int] = []
         self._count = 0
 
+    def check_step(self, smallest_us: float) -> None:
+        """Make sure that a video can tell its frames apart.
+
+        Args:
+            smallest_us: the shortest time for which a frame is shown.
+
+        Raises:
+            ConfigError: that is less than the container's clock can say.
+        """
+        if self._video is not None and smallest_us < self._video.smallest_step_us:
+            raise ConfigError(
+                f"frames follow each other after {smallest_us:.0f} µs of the video, but {self._video.path.suffix} can say "
+                f"no less than {self._video.smallest_step_us} µs; write an .mp4, or use a lower --fps"
+            )
+
     def __enter__(self) -> Self:
         """Create what is written to, under temporary names."""
         with ExitStack() as stack:

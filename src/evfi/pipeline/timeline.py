@@ -94,6 +94,13 @@ class Timeline:
         """Time of each frame in the recording."""
         return np.concatenate([window.shown_times_us for window in self.windows])
 
+    @property
+    def smallest_step_us(self) -> float:
+        """The shortest time for which a frame is shown."""
+        if self.is_constant or self.num_frames < 2:
+            return 1e6 / self.playback.fps
+        return float(np.diff(self.times_us).min()) * self.playback.slowdown
+
     def shown_us(self) -> Iterator[int]:
         """When each frame is shown, µs from the film's start."""
         if self.is_constant:
