@@ -178,6 +178,21 @@ class TestRows:
         monkeypatch.setattr(benchmark, "_bundle", random_bundle("svd-random", device="meta"))
         assert benchmark._blank(window, "plain").reference_s == 7.9
 
+    @pytest.mark.parametrize(
+        ("engine", "limit", "expected"),
+        [("fast", 1.5, ["cpu"]), ("fast", 2.5, []), ("fast", None, []), ("plain", 1.5, [])],
+    )
+    def test_under_a_tight_limit_the_model_waits_in_the_hosts_memory(self, engine, limit, expected, monkeypatch):
+        benchmark = Benchmark(REQUEST)
+        (window,) = benchmark._windows(benchmark._cases[0])
+        moves: list[str] = []
+        monkeypatch.setattr(benchmark._bundle, "to", moves.append)
+        monkeypatch.setattr(benchmark_run, "measure", lambda *_, **__: None)
+        benchmark._limit = None if limit is None else int(limit * benchmark._bundle.num_bytes)
+        benchmark._device = torch.device("cuda")
+        benchmark._measure(window, engine)
+        assert moves == expected
+
     @pytest.mark.gpu
     def test_peaks_of_a_gpu(self):
         rows = Benchmark(replace(REQUEST, engines=("plain", "fast"), device="cuda", cases=("128x64x3",))).run()

@@ -121,6 +121,8 @@ class Benchmark:
         self._request = replace(  # the plain engine first: others are compared with it
             request, engines=tuple(sorted(dict.fromkeys(request.engines), key=lambda name: name != "plain"))
         )
+        limit = request.config.max_memory
+        self._limit = None if limit is None else parse_memory(limit)
         self._bundle = self._load(self._dtype)
         self._side, self._peak = matmul_peak(self._device, self._dtype)
         self.settings = self._describe()
@@ -137,6 +139,8 @@ class Benchmark:
                     yield row
 
     def _load(self, dtype: torch.dtype) -> ModelBundle:
+        """Load the model onto the device; it shall not lie in pieces of what was used there before."""
+        reset_memory(self._device)
         model = self._request.model
         with memory_errors_told(f"to load model {model} on {self._device}; use a smaller model"):
             if model in RANDOM_MODELS:
@@ -192,7 +196,6 @@ class Benchmark:
                 row = replace(row, failure=str(error))
             if row.failure:
                 del self._bundle  # an engine that failed may have left weights off the device
-                reset_memory(self._device)
                 self._bundle = self._load(self._dtype)
                 yield row
                 continue
@@ -200,12 +203,16 @@ class Benchmark:
             errors = {name: made.errors(reference) for name, reference in references.items()}
             if engine == "plain":
                 references["plain"] = made
+            row = self._filled(row, window, measurement, errors)
+            reset_memory(self._device)  # weights that return shall not lie in pieces of what the windows used
             measurement.engine.restore()
-            yield self._filled(row, window, measurement, errors)
             del measurement  # its engine's memory is the next one's
+            yield row
 
     def _measure(self, window: _Window, engine: EngineName) -> Measurement:
         config = self._request.config
+        if self._is_tight(engine):
+            self._bundle.to("cpu")
         return measure(
             self._maker(window.full, engine),
             window.inputs,
@@ -217,10 +224,19 @@ class Benchmark:
             limit_s=config.seconds_per_row,
         )
 
+    def _is_tight(self, engine: EngineName) -> bool:
+        """Whether an engine takes the model from the host's memory, part by part, because of the limit.
+
+        Lying on the GPU as a whole it would be the peak of every plan that needs less.
+        """
+        if engine == "plain" or self._device.type != "cuda" or self._limit is None:
+            return False
+        return self._limit < 2 * self._bundle.num_bytes
+
     def _maker(self, config: SamplingConfig, engine: EngineName) -> Callable[[], Engine]:
-        text = self._request.config.max_memory
-        limit = None if text is None else parse_memory(text)
-        return lambda: Interpolator(self._bundle, config, engine=engine, max_memory=limit).engine
+        return lambda: (
+            Interpolator(self._bundle, config, engine=engine, max_memory=self._limit, device=self._device).engine
+        )
 
     def _compared(self, window: _Window, engine: EngineName, measurement: Measurement) -> Outputs:
         """What is compared: the last window, unless only the first had the steps that all are compared at."""
@@ -228,7 +244,6 @@ class Benchmark:
 
     def _float32_outputs(self, window: _Window) -> Outputs:
         """What the plain engine makes in float32, without the GPU's shortcuts."""
-        reset_memory(self._device)
         with memory_errors_told(f"for the float32 reference of case {window.case.name}"), _exact_float32():
             engine = PlainEngine(self._load(torch.float32))
             return run_window(engine, window.inputs, window.compared, self._device)[1]
