@@ -20,10 +20,13 @@ from evfi import cli
 from evfi.cli import dispatch, options, progress
 from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
 from evfi.cli.options import described_attributes, make_sampling_options, parse, sampling_overrides
-from evfi.errors import ConfigError, EvfiError, InputError
+from evfi.errors import ConfigError, EvfiError, InputError, ResourceError
 from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
+from evfi.models.facts import ModelFacts
+from evfi.pipeline import models
 from evfi.pipeline.jobs import JobConfig
+from evfi.pipeline.models import parse_devices
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.sampling.config import SamplingConfig
 from evfi.video.io import VideoFrames, read_image
@@ -69,7 +72,7 @@ def write_recording(folder: Path, *, number: int = 4, event_span_us: tuple[int, 
 
 def run(*arguments: object) -> int:
     words = [str(argument) for argument in arguments]
-    if words[0] == "interpolate" and "--workers" not in words:
+    if words[:1] == ["interpolate"] and "--workers" not in words:
         words += ["--workers", "here"]  # where the stand-in for the model is
     return cli.main(words)
 
@@ -176,7 +179,7 @@ class TestOptions:
             "fps": 9,
             "detail_restoration": False,
         }
-        assert command.job.fps == 30
+        assert command.film.fps == 30
 
     def test_out_of_range(self):
         with pytest.raises(ConfigError, match="num_inference_steps"):
@@ -229,16 +232,18 @@ class TestInterpolate:
         assert run("interpolate", recording, "-o", output, "--frames-dir", frames, "--insert", 3, "--seed", 7) == 0
         captured = capsys.readouterr()
         assert captured.err == ""
-        for part in ("windows   3", "frames    13, 9 of them new", "s per new frame", "4 times slower", str(output)):
+        for part in ("windows   3", "frames    13, 9 of them new", "s of work per new", "4 times slower", str(output)):
             assert part in captured.out
         assert model.seen == [(0, 7), (1, 7), (2, 7)]
-        assert model.loaded == ("evfi-tiny", "auto", None, {})
+        assert model.loaded == ("evfi-tiny", parse_devices("auto")[0], None, {})
         assert model.preset == "exact"
         with VideoFrames(output) as video:
             assert len(video) == 13
         np.testing.assert_array_equal(read_image(frames / "000012.png"), key_frames()[3])
 
-    def test_settings_reach_the_model(self, tmp_path, model, capsys):
+    def test_settings_reach_the_model(self, tmp_path, model, capsys, monkeypatch):
+        facts = ModelFacts("m", 5, {}, "0" * 64)
+        monkeypatch.setattr(models, "model_facts", {"m": facts}.__getitem__)
         recording = write_recording(tmp_path / "r")
         arguments = ("--model", "m", "--device", "cpu", "--dtype", "bfloat16", "--steps", 4, "--batch-size", 2)
         arguments += ("--preset", "fast", "--max-memory", "8GiB")
@@ -255,7 +260,8 @@ class TestInterpolate:
         recording = write_recording(tmp_path / "r", event_span_us=(0, STEP_US))
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 1) == 0
         captured = capsys.readouterr()
-        assert "2 of them without events" in captured.out
+        assert "2 with hardly an event and nothing to see move: blended" in captured.out
+        assert model.seen == [(0, 0)]
         assert captured.err.startswith("evfi: warning: ")
 
 
@@ -328,17 +334,42 @@ class TestInterpolateFails:
 
 
 class TestInterpolateBreaksDown:
-    """Failures in the middle of the work: one line, nothing left behind."""
+    """Failures in the middle of the work: one line, no result, and the job is kept for the next attempt."""
 
-    def broken(self, tmp_path: Path, capsys, recording: Path) -> str:
-        output, frames = tmp_path / "out.mp4", tmp_path / "pictures"
-        line = failure(capsys, "interpolate", recording, "-o", output, "--frames-dir", frames, "--insert", 1)
-        assert {path.name for path in tmp_path.iterdir()} == {"r"}
+    def broken(self, tmp_path: Path, capsys, recording: Path, *, status: int = 1) -> str:
+        line = failure(capsys, *self.command(tmp_path, recording), status=status)
+        assert {path.name for path in tmp_path.iterdir()} == {"r", ".out.mp4.evfi"}
         return line
 
+    def goes_on(self, tmp_path: Path, capsys, recording: Path) -> str:
+        """The same command once more; what it says."""
+        assert run(*self.command(tmp_path, recording)) == 0
+        with VideoFrames(tmp_path / "out.mp4") as video:
+            assert len(video) == 7
+        assert len(list((tmp_path / "pictures").glob("*.png"))) == 7
+        return capsys.readouterr().out
+
+    def command(self, tmp_path: Path, recording: Path) -> tuple[object, ...]:
+        output, frames = tmp_path / "out.mp4", tmp_path / "pictures"
+        return "interpolate", recording, "-o", output, "--frames-dir", frames, "--insert", 1
+
     def test_not_enough_memory(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
         model.fail_at, model.error = 1, MemoryError
-        assert "not enough memory" in self.broken(tmp_path, capsys, write_recording(tmp_path / "r"))
+        assert "not enough memory" in self.broken(tmp_path, capsys, recording)
+        model.fail_at, model.seen = None, []
+        assert "3, 1 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert model.seen == [(1, 0), (2, 0)]
+
+    def test_too_little_memory_for_some_windows(self, tmp_path, model, capsys):
+        recording = write_recording(tmp_path / "r")
+        model.fail_at, model.error = 1, ResourceError
+        line = self.broken(tmp_path, capsys, recording)
+        assert "1 of 3 windows failed: window 1: stand-in failed. All others are kept in " in line
+        assert "the same command tries these again" in line
+        model.fail_at, model.seen = None, []
+        assert "3, 2 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert model.seen == [(1, 0)]
 
     def test_polite_kill(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")
@@ -350,14 +381,22 @@ class TestInterpolateBreaksDown:
             return original(window, **arguments)
 
         model.interpolate_window = killed
-        assert "interrupted" in failure(capsys, "interpolate", recording, "-o", tmp_path / "a.mp4", status=130)
-        assert {path.name for path in tmp_path.iterdir()} == {"r"}
+        line = self.broken(tmp_path, capsys, recording, status=130)
+        assert "interrupted; 1 of 3 windows are done and kept in " in line
+        assert "the same command goes on there" in line
+        model.interpolate_window, model.seen = original, []
+        assert "3, 1 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert model.seen == [(1, 0), (2, 0)]
 
     def test_truncated_picture(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")
         picture = recording / "frames" / "000003.png"
-        picture.write_bytes(picture.read_bytes()[:300])
-        assert "000003.png" in self.broken(tmp_path, capsys, recording)
+        content = picture.read_bytes()
+        picture.write_bytes(content[:300])
+        line = self.broken(tmp_path, capsys, recording)
+        assert "1 of 3 windows failed: window 2: " in line
+        assert "000003.png" in line
+        assert model.seen == [(0, 0), (1, 0)]  # windows that the picture does not bound are made and kept
 
 
 class TestOtherCommands:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from evfi.cli.job_progress import describe
-from evfi.errors import ConfigError, OutputError, RecordingError
+from evfi.errors import ConfigError, OutputError, RecordingError, ResourceError
 from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.job_run import JobState
 from evfi.pipeline.jobs import JobConfig, plan_job
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.running import interpolate_recording
@@ -29,7 +30,7 @@ def test_video_and_pictures(tmp_path: Path):
     assert blender.seen == [(0, 5), (1, 5), (2, 5)]
     assert (summary.num_windows, summary.num_inserted, summary.num_frames, summary.num_blended) == (3, 9, 13, 0)
     assert summary.playback.slowdown == pytest.approx(4)
-    assert summary.seconds_per_frame == pytest.approx(summary.seconds / 9)
+    assert summary.seconds_per_frame == pytest.approx(summary.work_s / 9)
     pictures = sorted((tmp_path / "frames").glob("*.png"))
     assert [path.name for path in pictures[:2]] == ["000000.png", "000001.png"]
     assert len(pictures) == 13
@@ -69,15 +70,17 @@ def test_part_of_a_recording(tmp_path: Path, start, end, windows):
 
 
 def test_progress_counts_parts_of_windows(tmp_path: Path):
-    told: list[tuple[float, int]] = []
+    told: list[JobState] = []
     interpolate_recording(
-        Blender(),
-        memory_recording(3),
-        tmp_path / "a.mp4",
-        config=JobConfig(insert=1),
-        progress=lambda done, total: told.append((done, total)),
+        Blender(), memory_recording(3), tmp_path / "a.mp4", config=JobConfig(insert=1), on_state=told.append
     )
-    assert told == [(0.5, 2), (1, 2), (1, 2), (1.5, 2), (2, 2), (2, 2)]
+    assert [(state.num_done + state.part, state.num_windows) for state in told] == [
+        (0, 2),
+        *[(0.5, 2), (1, 2), (1, 2)],
+        *[(1.5, 2), (2, 2), (2, 2)],
+    ]
+    assert [state.num_frames_done for state in told] == [0, 0, 0, 1, 1, 1, 2]
+    assert all((state.num_frames, state.num_kept) == (2, 0) for state in told)
 
 
 def test_windows_without_events_are_blended_and_counted(tmp_path: Path):
@@ -96,33 +99,40 @@ def test_windows_without_events_are_blended_and_counted(tmp_path: Path):
 def test_no_events_at_all_where_frames_are_wanted(tmp_path: Path):
     recording = memory_recording(event_span=(0, STEP_US))
     with pytest.raises(RecordingError, match="no events between 1040000 and 1120000 µs"):
-        plan_job(recording, tmp_path / "a.mp4", config=JobConfig(start=0.04))
+        plan_job(recording, Targets(tmp_path / "a.mp4"), JobConfig(start=0.04))
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError, ResourceError, RecordingError])
 def test_failure_leaves_nothing(tmp_path: Path, error):
-    job = plan_job(memory_recording(), tmp_path / "a.mp4", frames_dir=tmp_path / "frames", config=JobConfig(insert=1))
     with pytest.raises(error):
-        run_job(job, Blender(fail_at=2, error=error))
+        interpolate_recording(
+            Blender(fail_at=2, error=error),
+            memory_recording(),
+            tmp_path / "a.mp4",
+            frames_dir=tmp_path / "frames",
+            config=JobConfig(insert=1),
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_settings_are_checked_before_the_work(tmp_path: Path):
     recording = memory_recording()
     with pytest.raises(ConfigError, match="nothing to write"):
-        plan_job(recording, None)
+        interpolate_recording(Blender(), recording, None)
     with pytest.raises(OutputError, match="no folder"):
-        plan_job(recording, tmp_path / "no" / "a.mp4")
+        plan_job(recording, Targets(tmp_path / "no" / "a.mp4"))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "x").touch()
+    blender = Blender()
     with pytest.raises(OutputError, match="not empty"):
-        (tmp_path / "frames").mkdir()
-        (tmp_path / "frames" / "x").touch()
-        plan_job(recording, None, frames_dir=tmp_path / "frames")
+        interpolate_recording(blender, recording, None, frames_dir=tmp_path / "frames")
+    assert blender.seen == []
     with pytest.raises(ConfigError, match="start must be seconds"):
         JobConfig(start=-1.0)
     with pytest.raises(ConfigError, match="seed"):
         JobConfig(seed=-1)
     with pytest.raises(RecordingError, match="no window"):
-        plan_job(recording, tmp_path / "a.mp4", config=JobConfig(start=5.0, end=6.0))
+        plan_job(recording, Targets(tmp_path / "a.mp4"), JobConfig(start=5.0, end=6.0))
 
 
 def test_blending_by_hand():

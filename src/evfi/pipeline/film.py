@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from evfi.errors import InputError
 from evfi.pipeline.comparison_film import comparison_frame
 from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, busiest_row
 from evfi.pipeline.outputs import Outputs
@@ -77,23 +78,26 @@ class FilmThread(threading.Thread):
             self.join()
 
     def check(self) -> None:
-        """Raise what went wrong in the thread, if anything did.
+        """Raise what went wrong in the thread, if that is a reason to stop the work, too.
+
+        A key frame or a finished piece that cannot be read is none: it concerns some windows, and all others shall be made.
 
         Raises:
-            EvfiError: a result cannot be written, or a finished piece cannot be read.
+            EvfiError: a result cannot be written.
         """
-        if self._error is not None and not isinstance(self._error, FilmStoppedError):
+        if self._error is not None and not isinstance(self._error, InputError | FilmStoppedError):
             raise self._error
 
     def finish(self) -> FilmFacts:
         """Wait for the end of the film; all windows must have been added.
 
         Raises:
-            EvfiError: as `check`.
+            EvfiError: a result cannot be written, or a key frame or a finished piece cannot be read.
         """
         while self.is_alive():
             self.join(_WAIT_S)  # in parts, so that Ctrl-C is heard
-        self.check()
+        if self._error is not None:
+            raise self._error
         assert self._facts is not None
         return self._facts
 
