@@ -1,7 +1,8 @@
 """Measure what docs/jobs.md tells of jobs: throughput of several GPUs beside one, what the job layer costs, and two faults.
 
-    python scripts/measure_jobs.py OUT.json [--model svd-random] [--windows 48] [--devices cuda:0,cuda:1] [--parts bare,one,all,fault,tiny]
+    python scripts/measure_jobs.py OUT.json [--model svd-random] [--windows 48] [--devices cuda:0,cuda:1]
 
+The parts, of which --parts names some:
 bare    windows one after the other in this process, without any job layer, on the first device
 one     the same windows as a job with one worker
 all     the same windows as a job with a worker per device
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 
 from evfi.events.stream import EventStream
+from evfi.fingerprints import fingerprint_of_files
 from evfi.interpolator import Interpolator
 from evfi.models.random import RANDOM_MODELS, random_bundle
 from evfi.pipeline.jobs import JobConfig, plan_job
@@ -134,7 +136,7 @@ def as_job(
 
     began = time.perf_counter()
     with open_recording(recording_path) as recording:
-        job = plan_job(recording, Targets(folder / "film.mp4"), JobConfig(insert=insert, end=end))
+        job = plan_job(recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end))
         setup = JobSetup(folder / "job", {"model": model.name}, lambda: open_recording(recording_path))
         summary = run_job(job, setup, start)
     seen = workers[0].seen
@@ -152,15 +154,9 @@ def as_job(
         "finish_s": time.perf_counter() - seen[-1][0],
         "windows_per_s": len(steady) / after_first,
         "busy_per_window_s": sum(summary.busy_s.values()) / len(seen),
-        "film_sha": _sha(folder / "film.mp4"),
+        "film": fingerprint_of_files([folder / "film"]),
         "kept_mb": summary.num_bytes / 1e6,
     }
-
-
-def _sha(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:
