@@ -128,6 +128,10 @@ class JobFolder:
         known, _ = self._read(self.path / "outputs.json", "results")
         return dict(known["results"]) if known is not None else {}
 
+    def results_problems(self) -> list[str]:
+        """Why what was written is not known, if its note is damaged."""
+        return self._read(self.path / "outputs.json", "results")[1]
+
     def keep_results(self, results: Mapping[str, Any]) -> None:
         """Remember what was written.
 

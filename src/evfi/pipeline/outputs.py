@@ -20,6 +20,7 @@ from typing import Self
 from evfi.errors import ConfigError, OutputError
 from evfi.files import check_folder_writable, check_writable, folder_written_whole, is_partial, one_line
 from evfi.pipeline.comparison_film import comparison_size
+from evfi.recordings.planning import Times
 from evfi.video.geometry import Frame, Size
 from evfi.video.io import write_png
 from evfi.video.timecodes import write_timecodes
@@ -212,6 +213,23 @@ class Outputs:
         self._stack.__exit__(kind, error, trace)
         if kind is None and self.targets.timecodes_file is not None:
             write_timecodes(self.targets.timecodes_file, self._shown)
+
+
+def holds_film(folder: Path, times_us: Times) -> bool:
+    """Whether a folder holds just the pictures of a film whose frames have these times.
+
+    Args:
+        folder: a folder of pictures, or none.
+        times_us: time of each frame of the film, int64 [N].
+    """
+    expected = {f"{number:06d}.png" for number in range(len(times_us))} | {"timestamps.txt"}
+    try:
+        found = {entry.name for entry in folder.iterdir()}
+        return found == expected and (folder / "timestamps.txt").read_text("utf-8", "replace") == "".join(
+            f"{time}\n" for time in times_us
+        )
+    except OSError:
+        return False
 
 
 def _remove_leftovers(place: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from evfi.errors import RecordingError
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
@@ -19,7 +19,7 @@ from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_folder import JobDescription, JobFolder
 from evfi.pipeline.job_run import JobLoop, LoopConfig, OnState, WorkResult
 from evfi.pipeline.jobs import Job, JobConfig, plan_job
-from evfi.pipeline.outputs import Outputs, Targets
+from evfi.pipeline.outputs import Outputs, Targets, holds_film
 from evfi.pipeline.playback import Playback
 from evfi.pipeline.timeline import PlannedWindow
 from evfi.pipeline.window_store import WindowStore
@@ -28,6 +28,9 @@ from evfi.recordings.files import FileWatch
 from evfi.recordings.recording import Recording
 
 _log = logging.getLogger(__name__)
+
+_BEGUN: Final = {"film": "", "content": ""}
+"""What is noted of a result before it is there whole."""
 
 MakeExecutor = Callable[[OnDeviceStep], Executor]
 
@@ -183,16 +186,27 @@ class _Run:
         return self._summary(result, facts, time.perf_counter() - began)
 
     def _film(self) -> FilmThread:
-        timeline = self.job.timeline
+        timeline, targets, results = self.job.timeline, self.job.targets, self.folder.results()
         outputs = Outputs(
-            self.job.targets,
+            targets,
             self.job.recording.frames.size,
             timeline.playback.fps,
             is_constant=timeline.is_constant,
-            replaceable=[Path(path) for path in self.folder.results()],
+            replaceable=[*map(Path, results), *self._unnoted_results()],
         )
+        begun = {str(place.absolute()): _BEGUN for place in targets.all}
+        self.folder.keep_results({**results, **begun})  # so that a run that is killed leaves nothing it does not know again
         source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
         return FilmThread(source, outputs)
+
+    def _unnoted_results(self) -> list[Path]:
+        """A folder of pictures that must be of an earlier run, where the note of it is damaged."""
+        problems = self.folder.results_problems()
+        for problem in problems:
+            _log.warning("%s", problem)
+        folder = self.job.targets.frames_dir
+        is_own = folder is not None and problems and holds_film(folder, self.job.timeline.times_us)
+        return [folder.absolute()] if folder is not None and is_own else []
 
     def _how_to_go_on(self) -> str:
         total = len(_of_shard(self.job.timeline.windows, self.setup.shard))
