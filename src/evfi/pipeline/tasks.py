@@ -23,7 +23,8 @@ from evfi.recordings.planning import Times, WindowSpec
 TaskKey = tuple[int, tuple[int, ...]]
 """A window's index and the way down to one of its pieces; () is the whole window's first piece."""
 
-_SUB_WINDOWS: Final = 2**32
+_INDEX_BITS: Final = 32
+"""A window has fewer than 2^32 pieces at each level, and a recording fewer windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +51,10 @@ class Task:
     @property
     def spec(self) -> WindowSpec:
         """The piece as a window of its own; its index, and so its noise, is its own, too."""
-        index = self.window.index
+        number = self.window.index + 1
         for part in self.path:
-            index = index + _SUB_WINDOWS * (part + 1) if index < _SUB_WINDOWS else index * 2**12 + part + 1
-        return replace(self.window, index=index, times_us=self.times_us)
+            number = (number << _INDEX_BITS) + part + 1
+        return replace(self.window, index=number - 1, times_us=self.times_us)
 
     def all(self) -> Iterator[Task]:
         """This piece and all below it, each before those that it bounds."""

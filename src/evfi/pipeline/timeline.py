@@ -177,12 +177,14 @@ def _on_grid(spans: Sequence[WindowSpec], keys: Times, playback: Playback) -> Ti
             f"a slowdown of {playback.slowdown:g} at {playback.fps:g} fps asks for frames {step:.3g} µs apart; "
             "times are whole microseconds: use less of either"
         )
-    ticks = keys[0] + np.floor(np.arange(int((keys[-1] - keys[0]) / step + _MEETS) + 1) * step + 0.5).astype(np.int64)
-    nearest = np.clip(np.searchsorted(keys, ticks), 1, len(keys) - 1)
-    nearest -= ticks - keys[nearest - 1] < keys[nearest] - ticks
-    is_key = np.abs(keys[nearest] - ticks) <= max(_MEETS * step, 1)
+    since = keys - keys[0]
+    ticks = np.arange(int(since[-1] / step + _MEETS) + 1) * step
+    whole = np.floor(ticks + 0.5).astype(np.int64)
+    nearest = np.clip(np.searchsorted(since, ticks), 1, len(keys) - 1)
+    nearest -= ticks - since[nearest - 1] < since[nearest] - ticks
+    is_key = (np.abs(since[nearest] - ticks) <= _MEETS * step) | (since[nearest] == whole)
     met = set(nearest[is_key].tolist())
-    inner = ticks[~is_key]
+    inner = keys[0] + whole[~is_key]
     places = np.searchsorted(inner, keys)
     windows = []
     for number, span in enumerate(spans):
