@@ -20,6 +20,7 @@ from evfi.errors import ConfigError, EvfiError, ResourceError
 from evfi.files import one_line
 from evfi.pipeline.models import parse_devices
 from evfi.pipeline.work import (
+    MOST_ATTEMPTS,
     Failure,
     InterpolatorFactory,
     OnDeviceStep,
@@ -33,7 +34,7 @@ from evfi.pipeline.workers import device_label
 _log = logging.getLogger(__name__)
 
 _IN_FLIGHT: Final = 2
-_MOST_STARTS: Final = 3
+_MOST_STARTS: Final = 2 * MOST_ATTEMPTS
 _PATIENCE_S: Final = 60.0
 """After so long without any actor, the user is told what is waited for."""
 
@@ -181,7 +182,7 @@ class RayWorkers:
     def _look_at(self, slot: _Slot, reference: Any) -> None:
         try:
             result = self._ray.get(reference)
-        except (self._ray.exceptions.RayActorError, self._ray.exceptions.RayTaskError) as error:
+        except self._ray.exceptions.RayError as error:
             self._lost(slot, error)
             return
         if isinstance(result, EvfiError):
@@ -232,7 +233,7 @@ class RayWorkers:
         if next_attempt is None:
             self._told.append(Outcome(work, failure=failure, device=slot.label))
         else:
-            self._todo.appendleft(next_attempt)
+            self._todo.append(next_attempt)  # behind what waits, as `LocalWorkers.retry` does
 
     def _be_patient(self, *, is_served: bool) -> None:
         now = time.monotonic()

@@ -23,6 +23,7 @@ import torch
 
 from evfi.errors import EvfiError, ResourceError
 from evfi.pipeline.work import (
+    MOST_ATTEMPTS,
     Failure,
     InterpolatorFactory,
     OnDeviceStep,
@@ -34,8 +35,9 @@ from evfi.pipeline.work import (
 
 _log = logging.getLogger(__name__)
 
-_MOST_STARTS: Final = 3
-"""So many workers in a row may die on a device without finishing anything before it is given up."""
+_MOST_STARTS: Final = 2 * MOST_ATTEMPTS
+"""So many workers in a row may die on a device without finishing anything before it is given up: two windows in a row that
+no worker survives do not condemn it."""
 
 _POLL_S: Final = 0.05
 _STEP_INTERVAL_S: Final = 0.2
@@ -57,9 +59,10 @@ class LocalWorkers:
             on_step: called, from other threads, as the work proceeds.
         """
         self._todo: deque[Work] = deque()
-        self._changed = threading.Condition()
-        self._outcomes: queue.SimpleQueue[Outcome | EvfiError] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopping = False
+        self._num_useful = len(devices)
         shares = devices.count("cpu")
         threads = max(1, (os.cpu_count() or 1) // shares) if shares > 1 else None
         self._slots = [
@@ -76,7 +79,7 @@ class LocalWorkers:
 
     def submit(self, work: Work) -> None:
         """Take a piece of work."""
-        with self._changed:
+        with self._lock:
             self._todo.append(work)
 
     def next_outcome(self, timeout: float) -> Outcome | None:
@@ -84,12 +87,13 @@ class LocalWorkers:
 
         Raises:
             EvfiError: the model cannot be loaded, or no worker is left.
+            Exception: `on_step` raised it.
         """
         try:
             outcome = self._outcomes.get(timeout=timeout)
         except queue.Empty:
             return None
-        if isinstance(outcome, EvfiError):
+        if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
@@ -105,7 +109,7 @@ class LocalWorkers:
 
     def take(self, *, has_work: bool) -> Work | None:
         """A piece of work; a worker that has some gets another only if enough is left for those that have none."""
-        with self._changed:
+        with self._lock:
             idle = sum(slot.is_alive() and not slot.in_flight for slot in self._slots)
             if not self._todo or (has_work and len(self._todo) <= idle):
                 return None
@@ -113,26 +117,32 @@ class LocalWorkers:
 
     def put_back(self, works: Sequence[Work]) -> None:
         """Work of a worker that was lost, to be done before all other."""
-        with self._changed:
+        with self._lock:
             self._todo.extendleft(reversed(works))
 
-    def tell(self, outcome: Outcome | EvfiError) -> None:
-        """Pass an outcome on."""
+    def tell(self, outcome: Outcome | BaseException) -> None:
+        """Pass an outcome on, or an error that ends all work."""
         self._outcomes.put(outcome)
 
     def retry(self, work: Work, failure: Failure, device: str) -> None:
-        """Do a piece of work again that failed through no fault of its own, if it was not tried too often."""
+        """Do a piece of work again that failed perhaps through no fault of its own, if it was not tried too often.
+
+        It goes behind what waits, so that another worker may get it, and a worker that it kills again has done something
+        else before.
+        """
         _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, device, failure.message)
         next_attempt = again(work)
         if next_attempt is None:
             self.tell(Outcome(work, failure=failure, device=device))
         else:
-            self.put_back([next_attempt])
+            self.submit(next_attempt)
 
     def give_up(self, device: str, reason: str) -> None:
         """A device is of no use; if it was the last, nothing can be done any more."""
-        left = [slot for slot in self._slots if slot.is_alive() and slot is not threading.current_thread()]
-        if left:
+        with self._lock:
+            self._num_useful -= 1
+            is_last = self._num_useful == 0
+        if not is_last:
             _log.warning("%s is left out from now on: %s", device, reason)
         else:
             self.tell(ResourceError(f"no worker is left: {device}: {reason}; see above for what happened before"))
@@ -165,6 +175,12 @@ class _Slot(threading.Thread):
 
     def run(self) -> None:
         """Keep a worker going until all is over or the device proves useless."""
+        try:
+            self._run()
+        except BaseException as error:  # else all would wait for this thread
+            self._workers.tell(error)
+
+    def _run(self) -> None:
         fruitless = 0
         while not self._workers.is_stopping and fruitless < _MOST_STARTS:
             self._start_process()
