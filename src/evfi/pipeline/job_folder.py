@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from evfi.errors import ConfigError, OutputError
 from evfi.files import one_line, written_whole
 from evfi.fingerprints import fingerprint_of
+from evfi.pipeline.window_store import remove_pieces
 
 _FORMAT: Final = "evfi-job"
 _FORMAT_VERSION: Final = 1
@@ -34,7 +35,8 @@ _MAX_BYTES: Final = 2**30
 _NAMED_DIFFERENCES: Final = 4
 
 WINDOWS_FOLDER: Final = "windows"
-_OWN_NAMES: Final = ("job.json", "outputs.json", "log.jsonl", WINDOWS_FOLDER)
+_OWN_FILES: Final = ("job.json", "outputs.json", "log.jsonl")
+_LOCK: Final = re.compile(r"(job|shard-\d+-of-\d+)\.lock")
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class JobFolder:
         """
         self._empty()
         with suppress(OSError):
-            for lock in self.path.glob("*.lock"):
+            for lock in self._locks():
                 lock.unlink()
             self.path.rmdir()
 
@@ -167,7 +169,7 @@ class JobFolder:
             raise OutputError(f"cannot make the job folder {self.path}: there is a file of that name; choose another")
         if self.path.is_dir():
             names = [entry.name for entry in self.path.iterdir()]
-            if names and not any(name in _OWN_NAMES or name.endswith(".lock") for name in names):
+            if names and not any(name in _OWN_FILES or _LOCK.fullmatch(name) for name in names):
                 raise OutputError(
                     f"{self.path} is no job's folder: it holds other files; choose another or an empty one"
                 )
@@ -179,7 +181,7 @@ class JobFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise self._busy(own) from None
-        others = sorted(self.path.glob("*.lock")) if self._shard is None else [self.path / "job.lock"]
+        others = self._locks() if self._shard is None else [self.path / "job.lock"]
         for file in others:
             if file.stem != own and file.exists():
                 try:
@@ -189,6 +191,9 @@ class JobFolder:
                     self._lock.release()
                     raise self._busy(file.stem) from None
 
+    def _locks(self) -> list[Path]:
+        return sorted(path for path in self.path.iterdir() if _LOCK.fullmatch(path.name))
+
     def _busy(self, name: str) -> OutputError:
         return OutputError(
             f"another process is at work on this job ({name} in {self.path}); wait until it is done, or stop it: its last "
@@ -197,12 +202,9 @@ class JobFolder:
 
     def _empty(self) -> None:
         try:
-            for name in _OWN_NAMES:
-                place = self.path / name
-                if place.is_dir():
-                    shutil.rmtree(place)
-                else:
-                    place.unlink(missing_ok=True)
+            for name in _OWN_FILES:
+                (self.path / name).unlink(missing_ok=True)
+            remove_pieces(self.windows)
         except OSError as error:
             raise OutputError(f"cannot empty the job folder {self.path}: {one_line(error)}") from error
 
@@ -263,7 +265,7 @@ def _plain(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under joined names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat.update(_plain(value, f"{name} ") if isinstance(value, Mapping) else {prefix + name: value})
+        flat.update(_plain(value, f"{prefix}{name} ") if isinstance(value, Mapping) else {prefix + name: value})
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
 

@@ -3,7 +3,7 @@
     FOLDER/000012-5f0c….zip          piece () of window 12; the name holds the first digits of the file's SHA-256
     FOLDER/000012.3-91aa….zip        its piece (3,), see `evfi.pipeline.tasks`
 
-In a file: `piece.json` (which job, which window, how its frames came about) and the frames made, `001.png` …, without the two
+In a file: `piece.json` (which job, which piece, how its frames came about) and the frames made, `001.png` …, without the two
 that bound the piece. Files are written under another name, brought to the disk, and renamed. One that was cut or altered does
 not match its name any more; it is moved aside, and its piece counts as not made.
 """
@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evfi.errors import InputError, OutputError
-from evfi.files import one_line
+from evfi.files import is_partial, one_line
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.tasks import TaskKey
 from evfi.video.io import MAX_PIXELS
 
 _NAME: Final = re.compile(r"(\d{6,})((?:\.\d+)*)-([0-9a-f]{24})\.zip")
+_PARTIAL_NAME: Final = re.compile(rf"\.{_NAME.pattern}\.\d+\.part")
+_UNUSABLE: Final = ".unusable"
 _DIGITS: Final = 24
 _FACTS_FILE: Final = "piece.json"
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
@@ -83,11 +85,13 @@ class WindowStore:
         found: dict[TaskKey, WindowFacts] = {}
         problems: list[str] = []
         for path in self._listed():
-            if path.name.endswith(".part"):
-                path.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            key = _key_of(path.name)
+            if key is None or key not in keys:
+                continue  # perhaps another shard's, which may be at work
+            if is_partial(path):
+                _remove(path)  # of a run that was killed while it wrote
                 continue
-            key = _key_of(path)
-            if key is None or key not in keys or key in found:
+            if key in found:
                 continue
             try:
                 found[key] = self._opened(path).facts
@@ -147,19 +151,6 @@ class WindowStore:
         """Size of all pieces on disk."""
         return sum(path.stat().st_size for path in self._files.values() if path.exists())
 
-    def clear(self) -> None:
-        """Remove all pieces, also those of other settings.
-
-        Raises:
-            OutputError: the operating system refuses.
-        """
-        try:
-            for path in self._listed():
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot empty {self.folder}: {one_line(error)}") from error
-        self._files.clear()
-
     def _listed(self) -> list[Path]:
         try:
             return sorted(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -177,13 +168,33 @@ class WindowStore:
         opened = _Opened(content, path)
         if opened.job != self._job:
             raise InputError(f"{path}: belongs to a job with other settings; its window is made again")
+        if opened.stem != match[1] + match[2]:
+            raise InputError(f"{path}: is piece {opened.stem} under another's name; its window is made again")
         return opened
 
     def _set_aside(self, path: Path) -> None:
         try:
-            path.replace(path.with_name(path.name + ".unusable"))
+            path.replace(path.with_name(path.name + _UNUSABLE))
         except OSError as error:
             raise OutputError(f"cannot move {path} aside: {one_line(error)}; remove it") from error
+
+
+def remove_pieces(folder: Path) -> None:
+    """Remove a folder of pieces, those of other settings and damaged ones too; other files stay, and the folder with them.
+
+    Args:
+        folder: it may be missing.
+
+    Raises:
+        OSError: the operating system refuses.
+    """
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _key_of(path.name.removesuffix(_UNUSABLE)) is not None:
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _stem(key: TaskKey) -> str:
@@ -191,15 +202,16 @@ def _stem(key: TaskKey) -> str:
     return f"{index:06d}" + "".join(f".{part}" for part in way)
 
 
-def _key_of(path: Path) -> TaskKey | None:
-    match = _NAME.fullmatch(path.name)
+def _key_of(name: str) -> TaskKey | None:
+    """The piece in a file of this name, or of this name while it is written."""
+    match = _NAME.fullmatch(name) or _PARTIAL_NAME.fullmatch(name)
     if match is None:
         return None
     return int(match[1]), tuple(int(part) for part in match[2].split(".")[1:])
 
 
 def _packed(piece: Piece, job: str) -> bytes:
-    told = {"job": job, "frames": len(piece.frames), "facts": asdict(piece.facts)}
+    told = {"job": job, "piece": _stem(piece.key), "frames": len(piece.frames), "facts": asdict(piece.facts)}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, _FACTS_FILE, json.dumps(told, indent=1).encode() + b"\n")
@@ -222,7 +234,7 @@ class _Opened:
         try:
             self.archive = zipfile.ZipFile(io.BytesIO(content))
             told: dict[str, Any] = json.loads(self.archive.read(_FACTS_FILE))
-            self.job, self.num_frames = str(told["job"]), int(told["frames"])
+            self.job, self.stem, self.num_frames = str(told["job"]), str(told["piece"]), int(told["frames"])
             self.facts = _facts(told["facts"])
         except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise self._foreign(error) from error
