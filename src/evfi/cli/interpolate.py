@@ -196,6 +196,8 @@ def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeE
 
 
 def _parse_shard(command: InterpolateCommand) -> tuple[int, int] | None:
+    if command.merge and command.fresh:
+        raise ConfigError("--fresh throws away what --merge would put together; leave one of them out")
     if command.shard is None:
         return None
     match = _SHARD.fullmatch(command.shard)

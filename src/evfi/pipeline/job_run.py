@@ -80,7 +80,6 @@ class WorkResult:
         busy_s: seconds of work per device, in this run.
         pieces: pieces finished in this run, per device.
         num_kept: windows that earlier runs did.
-        seconds_kept: how long those had taken.
         num_frames: frames that are there.
     """
 
@@ -89,7 +88,6 @@ class WorkResult:
     busy_s: dict[str, float] = field(default_factory=dict)
     pieces: dict[str, int] = field(default_factory=dict)
     num_kept: int = 0
-    seconds_kept: float = 0.0
     num_frames: int = 0
 
     def add(self, facts: WindowFacts) -> None:
@@ -199,7 +197,6 @@ class JobLoop:
         for facts in self._board.complete.values():
             self._result.add(facts)
         self._result.num_kept = len(self._board.complete)
-        self._result.seconds_kept = sum(facts.seconds for facts in found.values())
         return problems
 
     def run(self, executor: Executor | None, listener: Listener | None = None) -> WorkResult:

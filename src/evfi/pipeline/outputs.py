@@ -9,13 +9,14 @@ out.timecodes.txt           when each frame of the video is shown
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from evfi.errors import ConfigError, OutputError
 from evfi.files import check_folder_writable, check_writable, folder_written_whole, is_partial, one_line
@@ -25,6 +26,8 @@ from evfi.video.geometry import Frame, Size
 from evfi.video.io import write_png
 from evfi.video.timecodes import write_timecodes
 from evfi.video.writer import VideoConfig, VideoWriter
+
+_FRAMES_FOLDER_FILE: Final = re.compile(r"\d{6,}\.png|timestamps\.txt")
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,8 @@ class Outputs:
         if targets.frames_dir is not None:
             if targets.frames_dir.is_dir() and (may_exist or self._is_replaced):
                 check_writable(targets.frames_dir / "probe")
+                if self._is_replaced:
+                    _check_replaceable(targets.frames_dir)
             else:
                 check_folder_writable(targets.frames_dir)
         if targets.timecodes_file is not None:
@@ -238,6 +243,17 @@ def _remove_leftovers(place: Path) -> None:
         for entry in place.absolute().parent.iterdir():
             if is_partial(entry) and entry.name.startswith(f".{place.name}."):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise if a folder of frames holds what somebody else put there."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    foreign = next((name for name in names if not _FRAMES_FOLDER_FILE.fullmatch(name)), None)
+    if foreign is not None:
+        raise OutputError(
+            f"cannot replace the frames in {folder}: it holds {foreign}, which is none of them; move that away, or choose "
+            "another folder"
+        )
 
 
 def _remove_folder(folder: Path) -> None:

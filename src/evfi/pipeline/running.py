@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -25,7 +26,8 @@ from evfi.pipeline.timeline import PlannedWindow
 from evfi.pipeline.window_store import WindowStore
 from evfi.pipeline.work import Executor, InProcess, OnDeviceStep, WindowInterpolator
 from evfi.recordings.files import FileWatch
-from evfi.recordings.recording import Recording
+from evfi.recordings.recording import FrameSource, Recording
+from evfi.video.geometry import Frame
 
 _log = logging.getLogger(__name__)
 
@@ -163,8 +165,9 @@ class _Run:
                 "leave --merge out to do them here"
             )
         film = None if self.setup.shard is not None or self._is_up_to_date() else self._film()
-        executor = make_executor(loop.on_step) if loop.num_missing else None
+        executor: Executor | None = None
         try:
+            executor = make_executor(loop.on_step) if loop.num_missing else None
             if film is not None:
                 film.start()
             result = loop.run(executor, film)
@@ -217,8 +220,9 @@ class _Run:
 
     def _film_settings(self) -> str:
         """Fingerprint of all that the film depends on."""
-        playback, targets = self.job.timeline.playback, self.job.targets
-        facts = [asdict(playback), self.job.timeline.is_constant, asdict(targets.encoding)]
+        timeline = self.job.timeline
+        shown = [(window.spec.index, window.shows_start, window.shows_end) for window in timeline.windows]
+        facts = [asdict(timeline.playback), timeline.is_constant, asdict(self.job.targets.encoding), shown]
         return fingerprint_of([facts, self.store.names])
 
     def _is_up_to_date(self) -> bool:
@@ -291,20 +295,38 @@ def interpolate_recording(
     """
     video, folder = (None if place is None else Path(place) for place in (output, frames_dir))
     targets = Targets(video, folder)
-    job = plan_job(recording, targets, config)
+    shared = _Shared(recording)
+    job = plan_job(shared, targets, config)
     with TemporaryDirectory(prefix=".evfi-", dir=targets.main.absolute().parent) as scratch:
-        setup = JobSetup(Path(scratch) / "job", {}, lambda: _Unclosed(recording))
+        setup = JobSetup(Path(scratch) / "job", {}, lambda: shared)
         return run_job(job, setup, lambda on_step: InProcess(interpolator, on_step), on_state)
 
 
-class _Unclosed(Recording):
-    """A recording that is used twice and closed by its owner."""
+class _Shared(Recording):
+    """A recording whose frames two threads read, and that its owner closes; its events are for one of them only."""
 
     def __init__(self, recording: Recording) -> None:
         self.__dict__.update(recording.__dict__)
+        self.frames = _OneAtATime(recording.frames)
 
     def close(self) -> None:
         """Leave the files open."""
+
+
+class _OneAtATime:
+    """Frames of a source that may be in the middle of a video when another thread asks for one."""
+
+    def __init__(self, frames: FrameSource) -> None:
+        self._frames, self._lock = frames, threading.Lock()
+        self.times_us, self.size, self.is_grey = frames.times_us, frames.size, frames.is_grey
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, index: int) -> Frame:
+        """Frame `index`."""
+        with self._lock:
+            return self._frames.read(index)
 
 
 def _listed(windows: Collection[PlannedWindow]) -> tuple[tuple[int, int, int, tuple[int, ...]], ...]:
