@@ -82,8 +82,9 @@ def _inputs(height: int = 128, width: int = 64) -> WindowInputs:
 
 
 def _made(engine: FastEngine | PlainEngine, inputs: WindowInputs) -> tuple[Tensor, Tensor]:
-    latents = engine.sample(inputs, CONFIG, SeededNoise(0))
-    return latents, engine.decode(latents, CONFIG)
+    with torch.inference_mode():  # as the interpolator calls engines, which it makes outside of it
+        latents = engine.sample(inputs, CONFIG, SeededNoise(0))
+        return latents, engine.decode(latents, CONFIG)
 
 
 def _error(made: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> float:

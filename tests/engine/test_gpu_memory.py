@@ -31,8 +31,9 @@ def _inputs(width: int, height: int, frames: int) -> WindowInputs:
 
 
 def _made(engine: FastEngine | PlainEngine, inputs: WindowInputs, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    latents = engine.sample(inputs, config, SeededNoise(0))
-    return latents.clone(), engine.decode(latents, config)
+    with torch.inference_mode():  # as the interpolator calls engines, which it makes outside of it
+        latents = engine.sample(inputs, config, SeededNoise(0))
+        return latents.clone(), engine.decode(latents, config)
 
 
 def _error(made: Tensor, expected: Tensor) -> float:

@@ -164,8 +164,9 @@ def _kept_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
 
 
 def _twin_network(bundle: ModelBundle) -> SteeredUNet:
-    controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
-    with torch.inference_mode(False), torch.no_grad():  # a meta parameter takes no view of an inference tensor
+    # a meta parameter takes no view of an inference tensor, and outside inference mode none can be written
+    with torch.inference_mode(False), torch.no_grad():
+        controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
         return SteeredUNet(controlnet, unet, AllocatingOperators())
 
 
