@@ -198,7 +198,7 @@ class _Run:
             replaceable=[*map(Path, results), *self._unnoted_results()],
         )
         begun = {str(place.absolute()): _BEGUN for place in targets.all}
-        self.folder.keep_results({**results, **begun})  # so that a run that is killed leaves nothing it does not know again
+        self.folder.keep_results({**results, **begun})  # else a killed run leaves pictures that none knows
         source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
         return FilmThread(source, outputs)
 
