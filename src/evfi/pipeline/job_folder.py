@@ -96,7 +96,7 @@ class JobFolder:
 
         Args:
             description: the job.
-            fresh: throw away what was made with other settings, or is there at all.
+            fresh: throw away what was made; which results were written stays known, so that they may be replaced.
 
         Returns:
             What was found damaged, one line each.
@@ -106,7 +106,7 @@ class JobFolder:
             OutputError: the disk refuses.
         """
         if fresh:
-            self._empty()
+            self._remove("job.json", "log.jsonl")
         file = self.path / "job.json"
         known, problems = self._read(file, "made_of")
         if known is not None:
@@ -158,7 +158,7 @@ class JobFolder:
         Raises:
             OutputError: the operating system refuses.
         """
-        self._empty()
+        self._remove(*_OWN_FILES)
         with suppress(OSError):
             for lock in self._locks():
                 lock.unlink()
@@ -200,9 +200,10 @@ class JobFolder:
             f"lines in {self.path / 'log.jsonl'} say which it is"
         )
 
-    def _empty(self) -> None:
+    def _remove(self, *names: str) -> None:
+        """Remove files of the job, and all pieces."""
         try:
-            for name in _OWN_FILES:
+            for name in names:
                 (self.path / name).unlink(missing_ok=True)
             remove_pieces(self.windows)
         except OSError as error:

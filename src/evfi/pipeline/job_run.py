@@ -390,7 +390,7 @@ class _Reporter:
                     num_kept=result.num_kept,
                     num_frames=self._num_frames,
                     num_frames_done=result.num_frames,
-                    part=sum(self._under_way.values()),
+                    part=self._board.part_done + sum(self._under_way.values()),
                     devices=dict(result.pieces),
                 )
             )

@@ -18,6 +18,7 @@ class PieceBoard:
         trees: each window's work, cut into pieces, by the window's index.
         complete: facts of the windows all of whose pieces are there.
         failed: indices of windows that will not be completed.
+        part_done: windows' worth of pieces that are there of windows that are neither complete nor failed.
     """
 
     def __init__(self, trees: Iterable[Task]) -> None:
@@ -29,8 +30,11 @@ class PieceBoard:
         self.trees = {tree.window.index: tree for tree in trees}
         self.complete: dict[int, WindowFacts] = {}
         self.failed: set[int] = set()
+        self.part_done = 0.0
+        self._parts: dict[int, float] = {}
         self._facts: dict[int, WindowFacts] = {}
         self._missing = {index: {task.key for task in tree.all()} for index, tree in self.trees.items()}
+        self._num_pieces = {index: len(missing) for index, missing in self._missing.items()}
         self._ready: deque[Task] = deque()
 
     def resume(self, found: Mapping[TaskKey, WindowFacts], on_gap: OnGap | None) -> None:
@@ -88,6 +92,7 @@ class PieceBoard:
     def fail(self, index: int) -> None:
         """A window cannot be completed."""
         self.failed.add(index)
+        self._count_part(index, 0.0)
 
     def _strike(self, task: Task, facts: WindowFacts) -> None:
         index = task.window.index
@@ -101,6 +106,14 @@ class PieceBoard:
             self._facts[index] = _added(self._facts[index], facts)
         if not missing:
             self.complete[index] = self._facts[index]
+        is_open = missing and index not in self.failed
+        self._count_part(index, 1 - len(missing) / self._num_pieces[index] if is_open else 0.0)
+
+    def _count_part(self, index: int, part: float) -> None:
+        self._parts[index] = part
+        if part == 0:
+            del self._parts[index]
+        self.part_done = sum(self._parts.values())
 
     def _possible(self, tree: Task) -> list[Task]:
         index, missing = tree.window.index, self._missing[tree.window.index]

@@ -148,7 +148,8 @@ class _Run:
         description = JobDescription(setup.made_of, _listed(job.timeline.windows))
         for problem in folder.claim(description, fresh=setup.fresh):
             _log.warning("%s", problem)
-        self.store = WindowStore(folder.windows, description.fingerprint)
+        self._fingerprint = description.fingerprint
+        self.store = WindowStore(folder.windows, self._fingerprint)
         config = LoopConfig(job.most, job.config.seed, job.config.on_gap, job.typical_us)
         windows = _of_shard(job.timeline.windows, setup.shard)
         self.loop = JobLoop(job.recording, windows, self.store, config, watch=setup.watch, on_state=on_state)
@@ -223,7 +224,7 @@ class _Run:
         timeline = self.job.timeline
         shown = [(window.spec.index, window.shows_start, window.shows_end) for window in timeline.windows]
         facts = [asdict(timeline.playback), timeline.is_constant, asdict(self.job.targets.encoding), shown]
-        return fingerprint_of([facts, self.store.names])
+        return fingerprint_of([self._fingerprint, facts, self.store.names])
 
     def _is_up_to_date(self) -> bool:
         if self.loop.num_missing:

@@ -1,0 +1,93 @@
+"""Stand-ins for models, in a module that worker processes can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.errors import ModelError
+from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.work import OnStep
+from evfi.recordings.recording import Window
+
+
+class Painter:
+    """Makes frames that depend on all that frames may depend on: images, events, times, seed and the piece's index.
+
+    Attributes:
+        seen: indices of windows and pieces, in the order in which they were made.
+        fail_at: index at which it raises `error` instead.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.fail_at: int | None = None
+        self.error: BaseException = RuntimeError("stand-in failed")
+
+    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+        spec = window.spec
+        if spec.index == self.fail_at:
+            raise self.error
+        self.seen.append(spec.index)
+        frames = blend_linearly(window.start_image, window.end_image, spec.times_us)
+        noise = np.random.default_rng([seed, spec.index, len(window.events), *spec.times_us.tolist()])
+        frames[1:-1] ^= noise.integers(0, 32, frames[1:-1].shape, np.uint8)
+        if on_step is not None:
+            on_step(1, 2)
+            on_step(2, 2)
+        return frames
+
+
+@dataclass(frozen=True)
+class Paints:
+    """Loads a painter whose process comes to harm.
+
+    Attributes:
+        dies_at: indices of windows at which the process kills itself.
+        raises_at: indices of windows at which an error is raised that is no `EvfiError`.
+        once: a file that is made at the first harm, after which there is none; None for harm every time.
+        cannot_load: the model cannot be loaded.
+        cannot_start: the process ends while the model is loaded.
+        seconds: time for each window, at least.
+        pids: a folder where each process leaves a file named after its id.
+    """
+
+    dies_at: tuple[int, ...] = ()
+    raises_at: tuple[int, ...] = ()
+    once: Path | None = None
+    cannot_load: bool = False
+    cannot_start: bool = False
+    seconds: float = 0.0
+    pids: Path | None = None
+
+    def __call__(self, device: str) -> _Harmed:
+        if self.cannot_load:
+            raise ModelError(f"no weights for {device}")
+        if self.cannot_start:
+            os._exit(3)
+        if self.pids is not None:
+            (self.pids / str(os.getpid())).touch()
+        return _Harmed(self)
+
+
+class _Harmed(Painter):
+    def __init__(self, plan: Paints) -> None:
+        super().__init__()
+        self.plan = plan
+
+    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+        index, plan = window.spec.index, self.plan
+        time.sleep(plan.seconds)
+        if index in plan.dies_at + plan.raises_at and not (plan.once is not None and plan.once.exists()):
+            if plan.once is not None:
+                plan.once.touch()
+            if index in plan.dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().interpolate_window(window, seed=seed, on_step=on_step)
