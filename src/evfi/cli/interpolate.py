@@ -158,6 +158,7 @@ def _setup(
     folder = command.job or command.targets.default_job
     ignored = (*command.targets.all, command.targets.report, folder)
     places = recording_places(recording, command.recording, command.opening)
+    watch = FileWatch(places, ignored)  # before files are read for their fingerprint
     made_of = {
         "recording": recording_fingerprint(recording, places, command.opening, ignored),
         **of_model,
@@ -171,7 +172,6 @@ def _setup(
             open_recording(command.recording, plain, must_overlap=False), sensor_to_frame=recording.sensor_to_frame
         )
 
-    watch = FileWatch(places, ignored)
     return JobSetup(folder, made_of, open_again, watch, command.fresh, shard, command.merge)
 
 

@@ -32,12 +32,14 @@ class FilmSource:
         task_of: a window's work, cut into pieces.
         read_piece: gives a finished piece.
         open_recording: opens the recording once more, for this thread alone.
+        check_inputs: raises if the recording's files changed since the work began.
     """
 
     timeline: Timeline
     task_of: Callable[[PlannedWindow], Task]
     read_piece: ReadPiece
     open_recording: Callable[[], Recording]
+    check_inputs: Callable[[], None] = lambda: None
 
 
 class FilmStoppedError(Exception):
@@ -105,7 +107,9 @@ class FilmThread(threading.Thread):
         """What the thread does."""
         try:
             with self._source.open_recording() as recording, self._outputs:
-                self._facts = self._write(recording)
+                facts = self._write(recording)
+                self._source.check_inputs()  # before anything gets its name: key frames were read until now
+                self._facts = facts
         except BaseException as error:  # told by `check`
             self._error = error
 

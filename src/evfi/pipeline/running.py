@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -201,6 +201,8 @@ class _Run:
         begun = {str(place.absolute()): _BEGUN for place in targets.all}
         self.folder.keep_results({**results, **begun})  # else a killed run leaves pictures that none knows
         source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
+        if self.setup.watch is not None:
+            source = replace(source, check_inputs=self.setup.watch.check)
         return FilmThread(source, outputs)
 
     def _unnoted_results(self) -> list[Path]:
