@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -196,9 +197,9 @@ class _Run:
             self.job.recording.frames.size,
             timeline.playback.fps,
             is_constant=timeline.is_constant,
-            replaceable=[*map(Path, results), *self._unnoted_results()],
+            replaceable=[*(self._place(name) for name in results), *self._unnoted_results()],
         )
-        begun = {str(place.absolute()): _BEGUN for place in targets.all}
+        begun = {self._name(place): _BEGUN for place in targets.all}
         self.folder.keep_results({**results, **begun})  # else a killed run leaves pictures that none knows
         source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
         if self.setup.watch is not None:
@@ -221,6 +222,16 @@ class _Run:
 
     # results that need not be written again
 
+    def _name(self, place: Path) -> str:
+        """What a result is called in the note of results: its way from the job's folder, so that both may be moved."""
+        try:
+            return Path(os.path.relpath(place.absolute(), self.folder.path.absolute())).as_posix()
+        except ValueError:  # on another drive of Windows
+            return place.absolute().as_posix()
+
+    def _place(self, name: str) -> Path:
+        return Path(os.path.normpath(self.folder.path.absolute() / name))
+
     def _film_settings(self) -> str:
         """Fingerprint of all that the film depends on."""
         timeline = self.job.timeline
@@ -233,7 +244,7 @@ class _Run:
             return False
         known, settings = self.folder.results(), self._film_settings()
         for place in self.job.targets.all:
-            entry = known.get(str(place.absolute()))
+            entry = known.get(self._name(place))
             if entry is None or entry["film"] != settings or not place.exists():
                 return False
             if fingerprint_of_files([place]) != entry["content"]:
@@ -244,7 +255,7 @@ class _Run:
         settings = self._film_settings()
         self.folder.keep_results(
             {
-                str(place.absolute()): {"film": settings, "content": fingerprint_of_files([place])}
+                self._name(place): {"film": settings, "content": fingerprint_of_files([place])}
                 for place in self.job.targets.all
             }
         )
