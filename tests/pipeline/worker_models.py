@@ -51,7 +51,8 @@ class Paints:
     Attributes:
         dies_at: indices of windows at which the process kills itself.
         raises_at: indices of windows at which an error is raised that is no `EvfiError`.
-        once: a file that is made at the first harm, after which there is none; None for harm every time.
+        once: a folder where each window that came to harm leaves a file, after which it comes to no more; None for harm
+            every time.
         cannot_load: the model cannot be loaded.
         cannot_start: the process ends while the model is loaded.
         seconds: time for each window, at least.
@@ -84,9 +85,10 @@ class _Harmed(Painter):
     def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
         index, plan = window.spec.index, self.plan
         time.sleep(plan.seconds)
-        if index in plan.dies_at + plan.raises_at and not (plan.once is not None and plan.once.exists()):
-            if plan.once is not None:
-                plan.once.touch()
+        harmed = None if plan.once is None else plan.once / str(index)
+        if index in plan.dies_at + plan.raises_at and not (harmed is not None and harmed.exists()):
+            if harmed is not None:
+                harmed.touch()
             if index in plan.dies_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError("CUDA error: an illegal memory access was encountered")

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
@@ -58,6 +59,7 @@ class LocalWorkers:
             devices: one worker each; "cpu" may stand there several times, and shares the cores then.
             on_step: called, from other threads, as the work proceeds.
         """
+        resource_tracker.ensure_running()  # by itself it would begin with the first worker, and let that hear Ctrl-C
         self._todo: deque[Work] = deque()
         self._lock = threading.Lock()
         self._outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
@@ -98,7 +100,7 @@ class LocalWorkers:
         return outcome
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; none is left when this returns."""
         self._stopping = True
         for slot in self._slots:
             slot.stop()
@@ -175,10 +177,16 @@ class _Slot(threading.Thread):
 
     def run(self) -> None:
         """Keep a worker going until all is over or the device proves useless."""
+        if hasattr(signal, "pthread_sigmask"):  # not on Windows
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # workers inherit it: Ctrl-C is for their parent
         try:
             self._run()
         except BaseException as error:  # else all would wait for this thread
             self._workers.tell(error)
+        finally:
+            if self._process is not None:
+                self._process.kill()
+                self._process.join(timeout=5)
 
     def _run(self) -> None:
         fruitless = 0
@@ -240,7 +248,6 @@ class _Slot(threading.Thread):
                         self._workers.put_back(list(self.in_flight))
                         self.in_flight.clear()
                         return has_finished
-        self._connection.close()
         return None
 
     def _top_up(self) -> None:
