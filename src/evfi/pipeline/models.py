@@ -93,9 +93,10 @@ def parse_devices(text: str) -> tuple[str, ...]:
     if text == "auto" or (text == "cuda" and number):
         return tuple(f"cuda:{index}" for index in range(number)) or ("cpu",)
     names = [name.strip() for name in text.split(",")]
-    devices = [str(resolve_device(name)) for name in names if name != "auto"]
-    if len(devices) < len(names):
+    found = [resolve_device(name) for name in names]
+    if "auto" in names or any(device.type not in ("cpu", "cuda") for device in found):
         raise ConfigError(f"devices must be auto, or names with commas between them (cuda:0,cuda:1), got '{text}'")
+    devices = ["cpu" if device.type == "cpu" else f"cuda:{device.index or 0}" for device in found]
     gpus = [device for device in devices if device != "cpu"]
     if gpus and len(gpus) < len(devices):
         raise ConfigError(f"the frames of CPU and GPUs differ a little; give devices of one kind, got '{text}'")

@@ -151,8 +151,10 @@ class RayWorkers:
         self._hand_out()
         watched = {slot.ready: slot for slot in self._slots if slot.ready is not None}
         watched.update({slot.in_flight[0][0]: slot for slot in self._slots if slot.in_flight})
-        if not watched:
+        if all(slot.is_given_up for slot in self._slots):
             raise ResourceError("no worker of the Ray cluster is left; see above for what happened before")
+        if not watched:
+            return None
         done, _ = self._ray.wait(list(watched), timeout=timeout)
         for reference in done:
             self._look_at(watched[reference], reference)

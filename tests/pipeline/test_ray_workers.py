@@ -1,0 +1,92 @@
+"""Workers on a Ray cluster of this machine: the same frames, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ray = pytest.importorskip("ray")
+
+from test_workers import assert_same_frames, outcomes, works  # noqa: E402
+from worker_models import Painter, Paints  # noqa: E402
+from workshop import Workshop, contents  # noqa: E402
+
+from evfi.errors import ConfigError, ModelError, ResourceError  # noqa: E402
+from evfi.pipeline.jobs import JobConfig  # noqa: E402
+from evfi.pipeline.ray_workers import RayCluster, RayWorkers, ray_cluster  # noqa: E402
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """A cluster with two CPUs and no GPU, whose actors can import the stand-ins."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    ray.init(
+        num_cpus=2,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=80 * 2**20,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+    yield
+    ray.shutdown()
+
+
+def test_a_job_comes_to_the_same_film_though_an_actor_is_lost(tmp_path):
+    workshop, config, lost = Workshop(tmp_path, most=2), JobConfig(insert=4), tmp_path / "lost"
+    lost.mkdir()
+    workshop.run("here", config, model=Painter())
+    plan = Paints(dies_at=(1,), once=lost)
+    summary = workshop.run("there", config, executor=lambda on_step: RayWorkers(plan, RayCluster(2, "cpu"), on_step))
+    assert contents(workshop.targets("there")) == contents(workshop.targets("here"))
+    assert sum(summary.pieces.values()) == 12
+    assert [facts.attempts for facts in summary.windows] == [1, 2, 1, 1]
+    assert all(facts.device.endswith("cpu") for facts in summary.windows)
+
+
+@pytest.mark.slow
+def test_a_window_that_no_actor_survives_fails_and_others_do_not(tmp_path):
+    given, executor = works(4), RayWorkers(Paints(dies_at=(0,), raises_at=(2,)), RayCluster(2, "cpu"))
+    try:
+        found = outcomes(executor, given)
+    finally:
+        executor.close()
+    kinds = [found[index].failure.kind if found[index].failure else "" for index in range(4)]
+    assert kinds == ["crash", "", "crash", ""]
+    assert "illegal memory access" in found[2].failure.message
+    assert_same_frames({index: found[index] for index in (1, 3)}, given)
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_is_told():
+    executor = RayWorkers(Paints(cannot_load=True), RayCluster(1, "cpu"))
+    try:
+        executor.submit(works(1)[0])
+        with pytest.raises(ModelError, match="no weights for cpu"):
+            outcomes(executor, works(1))
+    finally:
+        executor.close()
+
+
+def test_what_the_cluster_has():
+    assert ray_cluster("ray", "auto") == RayCluster(1, "cpu")
+    assert ray_cluster("ray", "cpu,cpu") == RayCluster(2, "cpu")
+    with pytest.raises(ResourceError, match="has no GPU"):
+        ray_cluster("ray", "cuda")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ConfigError, match="devices must be"):
+        ray_cluster("ray", "auto,cpu")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_without_ray(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'evfi\[ray\]'"):
+        ray_cluster("ray", "auto")
