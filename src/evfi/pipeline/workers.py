@@ -23,6 +23,7 @@ from typing import Any, Final
 import torch
 
 from evfi.errors import EvfiError, ResourceError
+from evfi.pipeline.tasks import TaskKey
 from evfi.pipeline.work import (
     MOST_ATTEMPTS,
     Failure,
@@ -61,6 +62,7 @@ class LocalWorkers:
         """
         resource_tracker.ensure_running()  # by itself it would begin with the first worker, and let that hear Ctrl-C
         self._todo: deque[Work] = deque()
+        self._tried: dict[TaskKey, set[_Slot]] = {}
         self._lock = threading.Lock()
         self._outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
         self._stopping = False
@@ -109,13 +111,25 @@ class LocalWorkers:
 
     # what the slots' threads call
 
-    def take(self, *, has_work: bool) -> Work | None:
+    def take(self, slot: _Slot) -> Work | None:
         """A piece of work; a worker that has some gets another only if enough is left for those that have none."""
         with self._lock:
             idle = sum(slot.is_alive() and not slot.in_flight for slot in self._slots)
-            if not self._todo or (has_work and len(self._todo) <= idle):
+            if slot.in_flight and len(self._todo) <= idle:
                 return None
-            return self._todo.popleft()
+            for place, work in enumerate(self._todo):
+                if not self._belongs_elsewhere(work, slot):
+                    del self._todo[place]
+                    return work
+            return None
+
+    def _belongs_elsewhere(self, work: Work, slot: _Slot) -> bool:
+        """Whether work failed here before and another worker is left that may do better.
+
+        Else a device without memory, which fails fast and so is always free, would use up all attempts at all windows.
+        """
+        tried = self._tried.get(work.key, ())
+        return slot in tried and any(other.is_alive() and other not in tried for other in self._slots)
 
     def put_back(self, works: Sequence[Work]) -> None:
         """Work of a worker that was lost, to be done before all other."""
@@ -126,13 +140,14 @@ class LocalWorkers:
         """Pass an outcome on, or an error that ends all work."""
         self._outcomes.put(outcome)
 
-    def retry(self, work: Work, failure: Failure, device: str) -> None:
+    def retry(self, slot: _Slot, work: Work, failure: Failure, device: str) -> None:
         """Do a piece of work again that failed perhaps through no fault of its own, if it was not tried too often.
 
         It goes behind what waits, so that another worker may get it, and a worker that it kills again has done something
         else before.
         """
         _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, device, failure.message)
+        self._tried.setdefault(work.key, set()).add(slot)
         next_attempt = again(work)
         if next_attempt is None:
             self.tell(Outcome(work, failure=failure, device=device))
@@ -253,7 +268,7 @@ class _Slot(threading.Thread):
     def _top_up(self) -> None:
         assert self._connection is not None
         while len(self.in_flight) < _IN_FLIGHT:
-            work = self._workers.take(has_work=bool(self.in_flight))
+            work = self._workers.take(self)
             if work is None:
                 return
             self.in_flight.append(work)
@@ -264,7 +279,7 @@ class _Slot(threading.Thread):
         if failure.kind == "input":
             self._workers.tell(Outcome(work, failure=failure, device=self._label))
         else:
-            self._workers.retry(work, failure, self._label)
+            self._workers.retry(self, work, failure, self._label)
 
     def _lost(self) -> None:
         """The worker ended: work that it had begun is tried again, work that waited there goes back."""
@@ -275,7 +290,7 @@ class _Slot(threading.Thread):
         works, self.in_flight = list(self.in_flight), deque()
         self._workers.put_back(works[1:])
         if works:
-            self._workers.retry(works[0], Failure("crash", f"the worker {reason}"), self._label)
+            self._workers.retry(self, works[0], Failure("crash", f"the worker {reason}"), self._label)
         elif self._process.exitcode:
             _log.warning("the worker on %s %s", self._label, reason)
 
