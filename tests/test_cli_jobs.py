@@ -13,7 +13,8 @@ from evfi.cli.options import parse
 from evfi.interpolator import Interpolator
 from evfi.pipeline.job_run import JobState
 from evfi.video.io import VideoFrames
-from stand_ins import Blender
+from evfi.video.writer import VideoWriter
+from stand_ins import HEIGHT, WIDTH, Blender, key_frames
 from test_cli import failure, run, write_recording
 
 
@@ -153,6 +154,19 @@ class TestJobFolder:
         capsys.readouterr()
         (recording / "notes.txt").write_text("a note")
         assert "recording was" in failure(capsys, *command(recording), status=2)
+
+    @pytest.mark.parametrize("offset", [0, 5])
+    def test_key_frames_are_not_written_over(self, recording, offset, capsys):
+        for picture in sorted((recording / "frames").iterdir()):
+            picture.unlink()
+        (recording / "frames").rmdir()
+        with VideoWriter(recording / "frames.mp4", (WIDTH, HEIGHT), 25) as writer:
+            for frame in key_frames():
+                writer.write(frame)
+        before = (recording / "frames.mp4").read_bytes()
+        inside = ("interpolate", recording, "-o", recording / "frames.mp4", "--time-offset-us", offset)
+        assert "the recording is read from it; choose another name" in failure(capsys, *inside)
+        assert (recording / "frames.mp4").read_bytes() == before
 
     def test_results_beside_the_recordings_files(self, recording, model, capsys):
         inside = ("interpolate", recording, "-o", recording / "out.mp4", "--insert", 1)

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from evfi.errors import ConfigError, RecordingError
+from evfi.errors import ConfigError, OutputError, RecordingError
 from evfi.files import one_line
 from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.timeline import PlannedWindow, Timeline, plan_timeline
@@ -110,6 +110,7 @@ def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = 
         OutputError: a result cannot be written.
     """
     config = config or JobConfig()
+    _refuse_sources(recording, targets)
     times_us = recording.frames.times_us
     start_us, end_us = (None if at is None else int(times_us[0]) + round(at * 1e6) for at in (config.start, config.end))
     timeline = plan_timeline(
@@ -163,6 +164,16 @@ def read_times(path: Path) -> list[int]:
     if not times:
         raise ConfigError(f"{path} holds no times; give one per line, in µs")
     return times
+
+
+def _refuse_sources(recording: Recording, targets: Targets) -> None:
+    """Raise if a result would take the place of the video that key frames are read from."""
+    sources = {
+        place.resolve() for place in (recording.path, getattr(recording.frames, "path", None)) if place is not None
+    }
+    for place in targets.all:
+        if place.resolve() in sources:
+            raise OutputError(f"cannot write {place}: the recording is read from it; choose another name")
 
 
 def _require_events(recording: Recording, windows: tuple[PlannedWindow, ...]) -> None:

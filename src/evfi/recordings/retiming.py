@@ -29,6 +29,12 @@ class RetimedFrames:
         self.exposures_us: Times | None = None if exposures is None else exposures + offset_us
 
     @property
+    def path(self) -> Path | None:
+        """The video that the source reads, if it is one."""
+        path: Path | None = getattr(self._frames, "path", None)
+        return path
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) of every frame."""
         return self._frames.size

@@ -104,6 +104,7 @@ class _TimedFrames:
 
     def __init__(self, video: VideoFrames, times_us: Times):
         self._video = video
+        self.path = video.path
         self.times_us = times_us
         self.size = video.size
 
