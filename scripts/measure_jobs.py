@@ -136,7 +136,7 @@ def as_job(
 
     began = time.perf_counter()
     with open_recording(recording_path) as recording:
-        job = plan_job(recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end))
+        job = plan_job(recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end, on_gap="interpolate"))
         setup = JobSetup(folder / "job", {"model": model.name}, lambda: open_recording(recording_path))
         summary = run_job(job, setup, start)
     seen = workers[0].seen

@@ -29,7 +29,7 @@ from evfi.pipeline.work import (
     again,
     perform,
 )
-from evfi.pipeline.workers import device_label
+from evfi.pipeline.worker_process import device_label
 
 _log = logging.getLogger(__name__)
 

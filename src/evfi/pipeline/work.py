@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from evfi.recordings.recording import Window
 
 MOST_ATTEMPTS: Final = 3
 """So often is a piece of work begun before it counts as failed, where the cause may lie with the worker."""
+
+NOTHING_AHEAD: Final[Mapping[str, Any]] = MappingProxyType({})
 
 OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all) within a piece of work."""
@@ -123,17 +126,40 @@ class Executor(Protocol):
         """Stop, and drop what is not done."""
 
 
-def perform(interpolator: WindowInterpolator, work: Work, on_step: OnStep | None = None) -> Outcome:
+def prepare(interpolator: WindowInterpolator, work: Work) -> dict[str, Any]:
+    """Do ahead what a piece of work needs of the CPU, where the model can.
+
+    Args:
+        interpolator: the model.
+        work: what is to be done.
+
+    Returns:
+        What `perform` takes; empty where nothing can be done ahead, or went wrong and will again where it is told.
+    """
+    make = getattr(interpolator, "prepare", None)
+    try:
+        return {} if make is None else {"prepared": make(work.window)}
+    except Exception:
+        return {}
+
+
+def perform(
+    interpolator: WindowInterpolator,
+    work: Work,
+    on_step: OnStep | None = None,
+    prepared: Mapping[str, Any] = NOTHING_AHEAD,
+) -> Outcome:
     """Do a piece of work; whatever goes wrong becomes part of the outcome.
 
     Args:
         interpolator: the model.
         work: what to do.
         on_step: called as the work proceeds.
+        prepared: from `prepare`.
     """
     began = time.perf_counter()
     try:
-        frames = interpolator.interpolate_window(work.window, seed=work.seed, on_step=on_step)
+        frames = interpolator.interpolate_window(work.window, seed=work.seed, on_step=on_step, **prepared)
     except ResourceError as error:
         return Outcome(work, failure=Failure("resource", str(error)))
     except EvfiError as error:
