@@ -125,6 +125,23 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_being_written(partial: Path) -> bool:
+    """Whether the process that gave a temporary name still lives, on this machine.
+
+    Args:
+        partial: a path for which `is_partial` holds.
+    """
+    if os.name != "posix":
+        return False  # who writes a file keeps it from being removed there
+    try:
+        os.kill(int(partial.name.split(".")[-2]), 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line and without its number."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

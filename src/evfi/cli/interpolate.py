@@ -122,10 +122,13 @@ def run(arguments: Sequence[str]) -> None:
         request = ModelRequest(command.model, command.dtype, limit, command.preset, overrides)
         with job_progress(command.progress) as progress:
             summary, job, made_of = _run_job(command, recording, request, shard, progress)
-    if summary.film is not None and not command.no_report:
-        _write_report(command, job, summary, made_of)
-    if command.remove_job and shard is None:
-        _remove_folder(summary)
+    try:
+        if summary.film is not None and not command.no_report:
+            _write_report(command, job, summary, made_of)
+        if command.remove_job and shard is None:
+            _remove_folder(summary)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the work is done, but not the report: the same command writes it") from None
     progress.done(summary)
 
 
@@ -172,7 +175,7 @@ def _setup(
             open_recording(command.recording, plain, must_overlap=False), sensor_to_frame=recording.sensor_to_frame
         )
 
-    return JobSetup(folder, made_of, open_again, watch, command.fresh, shard, command.merge)
+    return JobSetup(folder, made_of, open_again, watch, command.fresh, shard, command.merge, not command.no_report)
 
 
 def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:

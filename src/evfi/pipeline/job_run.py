@@ -221,6 +221,7 @@ class JobLoop:
             return self._result
         finally:
             self._pool.shutdown()
+            self._count_kept()
 
     def _loop(self, executor: Executor) -> None:
         tasks = self._board.tasks()
@@ -347,6 +348,13 @@ class JobLoop:
                 self._result.add(self._board.complete[task.window.index])
                 self._announce(task.window.index)
             self._reporter.tell()
+
+    def _count_kept(self) -> None:
+        """After an interruption: strike off what came to the disk meanwhile."""
+        for future, (task, facts) in self._keeping.items():
+            if future.exception() is None:
+                self._board.done(task, facts)
+        self._keeping.clear()
 
     def _announce(self, index: int) -> None:
         if self._listener is not None:

@@ -19,7 +19,14 @@ from types import TracebackType
 from typing import Final, Self
 
 from evfi.errors import ConfigError, OutputError
-from evfi.files import check_folder_writable, check_writable, folder_written_whole, is_partial, one_line
+from evfi.files import (
+    check_folder_writable,
+    check_writable,
+    folder_written_whole,
+    is_being_written,
+    is_partial,
+    one_line,
+)
 from evfi.pipeline.comparison_film import comparison_size
 from evfi.recordings.planning import Times
 from evfi.video.geometry import Frame, Size
@@ -238,10 +245,10 @@ def holds_film(folder: Path, times_us: Times) -> bool:
 
 
 def _remove_leftovers(place: Path) -> None:
-    """Remove what a run of this job that was killed left beside a result."""
+    """Remove what a run that was killed left beside a result, but nothing that another process is writing there."""
     with suppress(OSError):
         for entry in place.absolute().parent.iterdir():
-            if is_partial(entry) and entry.name.startswith(f".{place.name}."):
+            if is_partial(entry) and entry.name.startswith(f".{place.name}.") and not is_being_written(entry):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -50,6 +50,7 @@ class JobSetup:
         fresh: throw away what is in the folder.
         shard: (number from 1, of how many): do only this part of the windows, and write no film.
         merge: do no work, only write the film of windows that are done.
+        with_report: whether a film without its report beside it counts as not written.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class JobSetup:
     fresh: bool = False
     shard: tuple[int, int] | None = None
     merge: bool = False
+    with_report: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,11 @@ def run_job(job: Job, setup: JobSetup, make_executor: MakeExecutor, on_state: On
     """
     began = time.perf_counter()
     with JobFolder(setup.folder, setup.shard) as folder:
-        return _Run(job, setup, folder, on_state).run(make_executor, began)
+        run = _Run(job, setup, folder, on_state)
+        try:
+            return run.run(make_executor, began)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(run.how_to_go_on()) from error
 
 
 class _Run:
@@ -177,8 +183,6 @@ class _Run:
             facts = film.finish() if film is not None else None
         except BaseException as error:
             folder.log("stopped", missing=loop.num_missing, error=f"{type(error).__name__}: {error}")
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(self._how_to_go_on()) from error
             raise
         finally:
             if executor is not None:
@@ -215,7 +219,8 @@ class _Run:
         is_own = folder is not None and problems and holds_film(folder, self.job.timeline.times_us)
         return [folder.absolute()] if folder is not None and is_own else []
 
-    def _how_to_go_on(self) -> str:
+    def how_to_go_on(self) -> str:
+        """What to say after an interruption."""
         total = len(_of_shard(self.job.timeline.windows, self.setup.shard))
         done = total - self.loop.num_missing
         return f"interrupted; {done} of {total} windows are done and kept in {self.folder.path}: the same command goes on there"
@@ -240,7 +245,7 @@ class _Run:
         return fingerprint_of([self._fingerprint, facts, self.store.names])
 
     def _is_up_to_date(self) -> bool:
-        if self.loop.num_missing:
+        if self.loop.num_missing or (self.setup.with_report and not self.job.targets.report.exists()):
             return False
         known, settings = self.folder.results(), self._film_settings()
         for place in self.job.targets.all:

@@ -235,8 +235,9 @@ class _Slot(threading.Thread):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         arguments = (theirs, self._factory, self._device, self._threads)
-        self._process = context.Process(target=work_in_process, args=arguments, daemon=True, name=self.name)
-        self._process.start()
+        process = context.Process(target=work_in_process, args=arguments, daemon=True, name=self.name)
+        process.start()
+        self._process = process  # not before: `stop`, from another thread, kills what is there
         theirs.close()
         if self._workers.is_stopping:
             self._process.kill()
