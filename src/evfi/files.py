@@ -126,15 +126,16 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def is_being_written(partial: Path) -> bool:
-    """Whether the process that gave a temporary name still lives, on this machine.
+    """Whether another process that gave a temporary name still lives, on this machine.
 
     Args:
         partial: a path for which `is_partial` holds.
     """
-    if os.name != "posix":
-        return False  # who writes a file keeps it from being removed there
+    number = int(partial.name.split(".")[-2])
+    if os.name != "posix" or number == os.getpid():  # who writes a file on Windows keeps it from being removed;
+        return False  # in containers, one run after the other has the same number
     try:
-        os.kill(int(partial.name.split(".")[-2]), 0)
+        os.kill(number, 0)
     except PermissionError:
         return True
     except (OSError, OverflowError):
