@@ -128,7 +128,9 @@ def run(arguments: Sequence[str]) -> None:
         if command.remove_job and shard is None:
             _remove_folder(summary)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the work is done, but not the report: the same command writes it") from None
+        raise KeyboardInterrupt(
+            "interrupted; the work is done, but not the report: the same command writes it"
+        ) from None
     progress.done(summary)
 
 
