@@ -9,6 +9,9 @@ all     the same windows as a job with a worker per device
 fault   the same as `all`, with one worker killed and one meeting a GPU error on the way
 tiny    bare and one again with evfi-tiny, whose windows are so short that the job layer shows
 
+With --model stand-in, which waits where a GPU would work, --devices meta:0,meta:1,meta:2,meta:3 shows what the layer costs
+without any GPU.
+
 Throughput is windows per second from the moment all workers have finished their first window, which loads and compiles.
 """
 
@@ -28,10 +31,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from evfi.events.stacks import StackConfig, event_stacks
 from evfi.events.stream import EventStream
 from evfi.fingerprints import fingerprint_of_files
 from evfi.interpolator import Interpolator
 from evfi.models.random import RANDOM_MODELS, random_bundle
+from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.jobs import JobConfig, plan_job
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.running import JobSetup, run_job
@@ -40,6 +45,7 @@ from evfi.pipeline.workers import LocalWorkers
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.opening import open_recording
 from evfi.recordings.recording import Window
+from evfi.video.geometry import frame_size
 
 INTERVAL_US = 40_000
 
@@ -52,12 +58,29 @@ class Model:
     faults: bool = False
 
     def __call__(self, device: str) -> Any:
+        if self.name == "stand-in":
+            return StandIn()
         if self.name in RANDOM_MODELS:
             dtype = torch.float16 if device.startswith("cuda") else torch.float32
             loaded = Interpolator(random_bundle(self.name, dtype=dtype, device=device))
         else:
             loaded = Interpolator.from_pretrained(self.name, device)
         return Faulty(loaded, device) if self.faults else loaded
+
+
+class StandIn:
+    """Does what a window needs of the CPU, and waits where a GPU would work; for devices meta:0, meta:1, …"""
+
+    WAIT_S = 1.4
+
+    def prepare(self, window: Window) -> Any:
+        return event_stacks(window.events, window.spec.times_us, frame_size(window.start_image), StackConfig())
+
+    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None, prepared: Any = None) -> Any:
+        if prepared is None:
+            self.prepare(window)
+        time.sleep(self.WAIT_S)
+        return blend_linearly(window.start_image, window.end_image, window.spec.times_us)
 
 
 class Faulty:
@@ -136,7 +159,9 @@ def as_job(
 
     began = time.perf_counter()
     with open_recording(recording_path) as recording:
-        job = plan_job(recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end, on_gap="interpolate"))
+        job = plan_job(
+            recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end, on_gap="interpolate")
+        )
         setup = JobSetup(folder / "job", {"model": model.name}, lambda: open_recording(recording_path))
         summary = run_job(job, setup, start)
     seen = workers[0].seen
