@@ -329,7 +329,8 @@ class TestInterpolateFails:
         recording = write_recording(tmp_path / "r")
         assert "no folder" in failure(capsys, "interpolate", recording, "-o", tmp_path / "no" / "a.mp4")
         assert ".mp4" in failure(capsys, "interpolate", recording, "-o", tmp_path / "a.gif")
-        assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", recording)
+        assert "is read from it" in failure(capsys, "interpolate", recording, "--frames-dir", recording)
+        assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", recording / "frames")
         assert "nothing to write" in failure(capsys, "interpolate", recording, status=2)
 
 
