@@ -14,8 +14,9 @@ the frame nor a neighbour is one ("else"), which shows what motion alone does. L
 - sharpness: mean gradient beside the key frame, of the key frame's own, where it moves;
 - PSNR of the inserted frames whose truth was left out (`--skip`), over all and over moving pixels.
 
-Rows: what the model makes; with detail restored; and with detail restored after what the model's own first and last frames
-lack of the key frames in colour (blurred by so many px, or as a mean of the frame) was added, mixed by time.
+Rows: what the model makes; with detail restored; with texture restored too, as by default; and with detail alone restored
+after what the model's own first and last frames lack of the key frames in colour (blurred by so many px, or as a mean of the
+frame) was added, mixed by time.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ STILL_LEVELS: Final = 6.0
 COARSE_PX: Final = 8.0
 WHOLE: Final = 0.0
 """In place of a blur: the mean over the frame."""
-ROWS: Final[dict[str, tuple[bool, float | None]]] = {
-    "as made": (False, None),
-    "detail restored": (True, None),
-    **{f"and colour, {blur:g} px": (True, blur) for blur in (8.0, 16.0, 32.0, 64.0)},
-    "and colour, whole frame": (True, WHOLE),
+ROWS: Final[dict[str, tuple[bool, bool, float | None]]] = {
+    "as made": (False, False, None),
+    "detail restored": (True, False, None),
+    "detail and texture": (True, True, None),
+    **{f"detail and colour, {blur:g} px": (True, False, blur) for blur in (8.0, 16.0, 32.0, 64.0)},
+    "detail and colour, whole frame": (True, False, WHOLE),
 }
-"""Per row: whether detail is restored; the blur through which colour is corrected before."""
+"""Per row: whether detail is restored; whether texture is; the blur through which colour is corrected before."""
 
 
 class Measured(evfi.Interpolator):
@@ -180,8 +182,8 @@ def main() -> None:
         specs = specs[arguments.first : arguments.first + arguments.windows]
         if len(specs) < 2:
             parser.error(f"needs two windows that share a key frame, the recording has {len(specs)} from --first on")
-        for name, (detail, interpolator.blur_px) in ROWS.items():
-            interpolator.config = replace(interpolator.config, detail_restoration=detail)
+        for name, (detail, texture, interpolator.blur_px) in ROWS.items():
+            interpolator.config = replace(interpolator.config, detail_restoration=detail, texture_restoration=texture)
             windows = [interpolator.interpolate_window(recording.load_window(spec)) for spec in specs]
             levels = flicker(film_of(windows), arguments.insert + 1)
             print(f"| {name} | {' | '.join(cells_of(levels, psnr(recording, specs, windows)))} |", flush=True)

@@ -165,7 +165,7 @@ class TestOptions:
     def test_every_sampling_setting_is_an_option(self):
         names = {field.name for field in fields(make_sampling_options())}
         renamed = {options._SHORT_NAMES.get(field.name, field.name) for field in fields(SamplingConfig)}
-        on_by_default = {"detail_restoration", "two_sided"}
+        on_by_default = {"detail_restoration", "texture_restoration", "two_sided"}
         assert names == (renamed - on_by_default) | {f"no_{name}" for name in on_by_default}
 
     def test_nothing_given_overrides_nothing(self):

@@ -137,6 +137,18 @@ def test_detail_restoration_is_a_setting(bundle: ModelBundle, interpolator: Inte
     assert (next(plain.interpolate(recording, insert=1)).frames[1, 20:, 20:] != still[0, 20:, 20:]).any()
 
 
+def test_texture_restoration_is_a_setting_beside_detail(bundle: ModelBundle, interpolator: Interpolator) -> None:
+    window = _recording().load_window(_recording().plan_windows(3)[0])
+
+    def made(**settings: bool) -> NDArray[np.uint8]:
+        return Interpolator(bundle, replace(interpolator.config, **settings)).interpolate_window(window)
+
+    both, neither = made(), made(detail_restoration=False)
+    assert (both != made(texture_restoration=False))[1:-1].any()
+    np.testing.assert_array_equal(neither, made(detail_restoration=False, texture_restoration=False))
+    np.testing.assert_array_equal(both[[0, -1]], [window.start_image, window.end_image])
+
+
 def test_one_sided_sampling_does_not_look_at_the_end_image(bundle: ModelBundle) -> None:
     window = _recording().load_window(_recording().plan_windows(2)[0])
     other = replace(window, end_image=255 - window.end_image)

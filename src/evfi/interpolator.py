@@ -32,7 +32,7 @@ from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording, Window
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
-from evfi.sampling.detail import restore_detail
+from evfi.sampling.detail import restore_detail, restore_texture
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.presets import PresetName, with_preset
 from evfi.sampling.two_sided import OnStep, fusion_weights
@@ -55,6 +55,19 @@ class WindowResult:
     spec: WindowSpec
     frames: NDArray[np.uint8]
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedWindow:
+    """A window in the form that the networks take, made on the CPU.
+
+    Attributes:
+        geometry: what is done about its frames' size.
+        inputs: key images and event stacks.
+    """
+
+    geometry: FrameGeometry
+    inputs: WindowInputs
 
 
 class Interpolator:
@@ -172,13 +185,35 @@ class Interpolator:
             frames = self.interpolate_window(recording.load_window(spec), seed=seed, on_step=on_step)
             yield WindowResult(spec, frames, time.perf_counter() - began)
 
-    def interpolate_window(self, window: Window, *, seed: int = 0, on_step: OnStep | None = None) -> NDArray[np.uint8]:
+    def prepare(self, window: Window) -> PreparedWindow:
+        """Do what a window needs of the CPU before its networks run; another thread may do it while they run for another.
+
+        Args:
+            window: key frames and the events between them.
+
+        Raises:
+            ConfigError: a setting does not suit the model.
+        """
+        size = frame_size(window.start_image)
+        geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
+        with torch.inference_mode():
+            return PreparedWindow(geometry, window_inputs(window, geometry, self.bundle))
+
+    def interpolate_window(
+        self,
+        window: Window,
+        *,
+        seed: int = 0,
+        on_step: OnStep | None = None,
+        prepared: PreparedWindow | None = None,
+    ) -> NDArray[np.uint8]:
         """Make the frames of one window.
 
         Args:
             window: key frames and the events between them.
             seed: of the noise, together with the window's index.
             on_step: called after each denoising step with (steps done, steps in all).
+            prepared: from `prepare`, where that was done ahead.
 
         Returns:
             uint8 [F, H, W, 3], one frame per output time; first and last are the key frames, untouched.
@@ -197,14 +232,14 @@ class Interpolator:
                 "interpolate a part of the recording that has, or check the clocks of frames and events"
             )
         size, number = frame_size(keys[0]), len(window.spec.times_us)
-        geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
         need = (
             f"for a window of {number} frames of {size[0]}x{size[1]} px on {self.bundle.unet.device}; insert fewer "
             f"frames or lower upscale ({self.config.upscale}) or decode_chunk_size ({self.config.decode_chunk_size})"
         )
         with memory_errors_told(need), torch.inference_mode():
-            pictures = self._sampled(window, geometry, seed, on_step)
-            frames = np.stack([geometry.to_original(picture) for picture in pictures])
+            prepared = prepared or self.prepare(window)
+            pictures = self._sampled(window, prepared.inputs, seed, on_step)
+            frames = np.stack([prepared.geometry.to_original(picture) for picture in pictures])
             if self.config.detail_restoration:
                 frames = self._with_detail(frames, window)
         if all(is_grey_frame(key) for key in keys):
@@ -212,9 +247,8 @@ class Interpolator:
         frames[0], frames[-1] = keys
         return frames
 
-    def _sampled(self, window: Window, geometry: FrameGeometry, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+    def _sampled(self, window: Window, inputs: WindowInputs, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
         """All frames of a window as the model makes them, uint8 [F, H, W, 3] of the model size."""
-        inputs = window_inputs(window, geometry, self.bundle)
         weights = fusion_weights(torch.from_numpy(window.spec.times_us))
         if not self.config.two_sided:
             weights = torch.ones_like(weights)
@@ -228,7 +262,10 @@ class Interpolator:
             torch.from_numpy(pictures).to(place).permute(0, 3, 1, 2)
             for pictures in (frames, np.stack([window.start_image, window.end_image]))
         )
-        return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, window.spec.times_us))
+        times_us = window.spec.times_us
+        if self.config.texture_restoration:
+            prediction = restore_texture(prediction, keys[0], keys[1], times_us)
+        return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, times_us))
 
 
 def make_engine(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evfi.events.stream import EventStream
-from evfi.sampling.detail import DetailConfig, restore_detail
+from evfi.sampling.detail import DetailConfig, restore_detail, restore_texture
 
 TIMES = np.array([0, 10_000, 20_000, 30_000, 40_000])
 SIZE = (64, 48)
@@ -129,3 +131,61 @@ def test_thresholds_are_settings() -> None:
     strict = DetailConfig(quiet_events=-1.0, moving_events=-0.5)
     restored = restore_detail(prediction, start, start, _events([5], [5], [0]), TIMES, strict)
     torch.testing.assert_close(restored, prediction)
+
+
+class TestTexture:
+    FLAT = torch.full((3, 8, 128), 100.0)
+    WAVE = (20 * torch.cos(torch.arange(128) * (2 * math.pi / 8))).expand(3, 8, -1)
+    """A wave of 8 px: a Gaussian blur of sigma px leaves exp(-2 (pi sigma / 8)^2) of it, 0.735 at 1 px and 0 at 8 px."""
+    LEFT = 0.735
+    INSIDE = (..., slice(32, 96))
+
+    def test_a_model_that_keeps_the_key_frames_is_left_alone(self) -> None:
+        prediction = torch.stack([_texture(seed) for seed in range(5)])
+        restored = restore_texture(prediction, prediction[0], prediction[-1], TIMES)
+        torch.testing.assert_close(restored, prediction)
+
+    @pytest.mark.parametrize("at_start", [True, False])
+    def test_lost_texture_is_added_by_time(self, at_start: bool) -> None:
+        times = np.array([0, 10_000, 40_000])
+        keys = (self.FLAT + self.WAVE, self.FLAT) if at_start else (self.FLAT, self.FLAT + self.WAVE)
+        restored = restore_texture(self.FLAT.expand(3, -1, -1, -1), *keys, times)
+        for frame, weight in zip(restored, (1, 0.75, 0) if at_start else (0, 0.25, 1), strict=True):
+            expected = self.FLAT + weight * self.LEFT * self.WAVE
+            torch.testing.assert_close(frame[self.INSIDE], expected[self.INSIDE], rtol=0, atol=0.2)
+
+    def test_lost_colour_and_what_is_finest_is_not_texture(self) -> None:
+        dots = 40.0 * ((torch.arange(128) % 2).float() - 0.5).expand(3, 8, -1)
+        for lost in (torch.tensor([8.0, -8.0, 4.0]).view(3, 1, 1), dots):
+            key = self.FLAT + lost
+            restored = restore_texture(self.FLAT.expand(5, -1, -1, -1), key, key, TIMES)
+            torch.testing.assert_close(
+                restored[self.INSIDE], self.FLAT.expand_as(restored)[self.INSIDE], rtol=0, atol=0.5
+            )
+
+    def test_it_does_not_stay_where_something_else_is_seen(self) -> None:
+        prediction = self.FLAT.expand(5, -1, -1, -1).clone()
+        prediction[2] = 200.0
+        key = self.FLAT + self.WAVE
+        restored = restore_texture(prediction, key, key, TIMES)
+        torch.testing.assert_close(restored[2], prediction[2])
+        torch.testing.assert_close(restored[1][self.INSIDE], restored[0][self.INSIDE])
+
+    def test_what_looks_like_one_end_alone_has_its_texture(self) -> None:
+        prediction = torch.stack([self.FLAT, self.FLAT, self.FLAT + 100])
+        restored = restore_texture(prediction, self.FLAT + self.WAVE, self.FLAT + 100, np.array([0, 30_000, 40_000]))
+        expected = self.FLAT + self.LEFT * self.WAVE
+        torch.testing.assert_close(restored[1][self.INSIDE], expected[self.INSIDE], rtol=0, atol=0.2)
+
+    def test_levels_stay_in_range_and_inputs_unchanged(self) -> None:
+        prediction = self.FLAT.expand(5, -1, -1, -1) * 2.5
+        key = prediction[0] + 3 * self.WAVE
+        before = prediction.clone()
+        restored = restore_texture(prediction, key, key, TIMES)
+        assert restored.max() == 255
+        assert (prediction == before).all()
+
+    def test_a_window_of_key_frames_alone(self) -> None:
+        keys = self.FLAT.expand(2, -1, -1, -1)
+        restored = restore_texture(keys, keys[0], keys[1] + self.WAVE, np.array([0, 40_000]))
+        torch.testing.assert_close(restored[0], keys[0])

@@ -1,4 +1,4 @@
-"""Key-frame detail given back where nothing moved.
+"""Key-frame detail given back: all of it where nothing moved, the texture where what is seen is still alike.
 
 Whatever goes through the autoencoder loses detail, even a wall that stands still. But where nothing moved between a key
 frame and an output frame, the key frame *is* the output: its pixels are put back there.
@@ -14,6 +14,11 @@ blended by time. Two further witnesses guard against what the events miss:
   first or last frame, so that what the autoencoder does to brightness and colour everywhere cancels.
 
 All witnesses are soft, what moves is widened before it is blurred, and so the result has neither borders nor ghosts.
+
+Between what stands still and what moves far lies much that moves a little, or that motion comes near; it would stay as soft as
+the autoencoder makes it. What that loses is known at the window's ends, from the model's own picture of the key frames. Of it
+the texture, without the finest noise and the coarse colour, is added to the frames between, where the prediction still looks
+like it did at that end (`restore_texture`, before the rest); elsewhere it would stay behind as a ghost.
 """
 
 from __future__ import annotations
@@ -46,6 +51,8 @@ class DetailConfig:
         coarse_px: standard deviation of the blur through which pictures are compared, in frame pixels.
         same_levels: differences of coarse pictures up to which they are the same, of 255.
         different_levels: differences from which they are not.
+        finest_px: standard deviation of the blur that takes from the lost texture what is too fine, in frame pixels.
+        coarsest_px: standard deviation of the blur that tells what is too coarse to be texture, in frame pixels.
     """
 
     pool_px: float = 1.5
@@ -57,6 +64,8 @@ class DetailConfig:
     coarse_px: float = 2.5
     same_levels: float = 12.0
     different_levels: float = 36.0
+    finest_px: float = 1.0
+    coarsest_px: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,38 @@ class _Stillness:
     since_start: Tensor
     until_end: Tensor
     throughout: Tensor
+
+
+def restore_texture(
+    prediction: Tensor,
+    start_image: Tensor,
+    end_image: Tensor,
+    times_us: ArrayLike,
+    config: DetailConfig | None = None,
+) -> Tensor:
+    """Add the texture that the model lost of the key frames, where the prediction still looks like them.
+
+    Lost texture is the band-passed difference of a key frame from the model's own picture of it. Both ends' are mixed by
+    time, each as far as the prediction, seen coarsely, has not changed from that end's; it stays in its place.
+
+    Args:
+        prediction: all frames of a window as the model made them, the key frames included, [F, 3, H, W] in 0..255.
+        start_image: the start key frame, [3, H, W] in 0..255.
+        end_image: the end key frame, likewise.
+        times_us: output times [F] in µs; first and last are the key frames'.
+        config: what counts as texture, and as alike.
+
+    Returns:
+        float32 [F, 3, H, W] in 0..255.
+    """
+    config = config or DetailConfig()
+    prediction, start, end = (picture.to(torch.float32) for picture in (prediction, start_image, end_image))
+    lost = torch.stack([start, end]) - prediction[[0, -1]]
+    lost = _blurred(lost, config.finest_px) - _blurred(lost, config.coarsest_px)
+    coarse = _blurred(prediction, config.coarse_px)
+    like_start, like_end = (_likeness(coarse, ends, config) for ends in (coarse[:1], coarse[-1:]))
+    start_share, strength = _mixed(like_start, like_end, times_us)
+    return torch.lerp(lost[1], lost[0], start_share).mul_(strength).add_(prediction).clamp_(0, 255)
 
 
 def restore_detail(
@@ -105,11 +146,21 @@ def restore_detail(
     since_start = still.since_start * trust * _likeness(coarse, coarse[:1], config)
     until_end = still.until_end * trust * _likeness(coarse, coarse[-1:], config)
 
-    weights = fusion_weights(torch.from_numpy(times)).to(prediction.device).view(-1, 1, 1)
-    start_share, end_share = weights * since_start, (1 - weights) * until_end
-    start_share = (start_share / (start_share + end_share).clamp(min=1e-6)).unsqueeze(1)
-    strength = (1 - (1 - since_start) * (1 - until_end)).unsqueeze(1)
+    start_share, strength = _mixed(since_start, until_end, times)
     return torch.lerp(prediction, torch.lerp(end, start, start_share), strength)
+
+
+def _mixed(start_trust: Tensor, end_trust: Tensor, times_us: ArrayLike) -> tuple[Tensor, Tensor]:
+    """How both ends are mixed, from how far each can be trusted [F, H, W] and by time.
+
+    Returns:
+        The start's share and how strongly the mixture counts, [F, 1, H, W] each, in [0, 1].
+    """
+    times = torch.from_numpy(np.asarray(times_us, dtype=np.int64))
+    weights = fusion_weights(times).to(start_trust.device).view(-1, 1, 1)
+    start_share, end_share = weights * start_trust, (1 - weights) * end_trust
+    start_share = (start_share / (start_share + end_share).clamp(min=1e-6)).unsqueeze(1)
+    return start_share, (1 - (1 - start_trust) * (1 - end_trust)).unsqueeze(1)
 
 
 def _likeness(pictures: Tensor, other: Tensor, config: DetailConfig) -> Tensor:
