@@ -50,7 +50,9 @@ def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_files(paths: Iterable[Path], ignored: Collection[Path] = ()) -> str:
+def fingerprint_of_files(
+    paths: Iterable[Path], ignored: Collection[Path] = (), stand_ins: Mapping[Path, Path] | None = None
+) -> str:
     """SHA-256 of files: their sizes and bytes and, within a folder, their names.
 
     A file of more than 2 GiB is told by its size and its first and last 4 MiB.
@@ -58,6 +60,7 @@ def fingerprint_of_files(paths: Iterable[Path], ignored: Collection[Path] = ()) 
     Args:
         paths: files, and folders that are hashed with all that is in them.
         ignored: files and folders that are left out.
+        stand_ins: for some files, others whose content counts instead.
 
     Returns:
         64 hexadecimal digits.
@@ -70,7 +73,7 @@ def fingerprint_of_files(paths: Iterable[Path], ignored: Collection[Path] = ()) 
         for file in files_of(path, ignored):
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
             try:
-                _add_file(digest, file)
+                _add_file(digest, (stand_ins or {}).get(file, file))
             except OSError as error:
                 raise InputError(f"cannot read {file}: {one_line(error)}") from error
     return digest.hexdigest()

@@ -157,6 +157,7 @@ def _setup(
     shard: tuple[int, int] | None,
     of_model: dict[str, Any],
 ) -> JobSetup:
+    from evfi.pipeline.damaged_pictures import DamagedPictures
     from evfi.pipeline.running import JobSetup
     from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
 
@@ -164,8 +165,10 @@ def _setup(
     ignored = (*command.targets.all, command.targets.report, folder)
     places = recording_places(recording, command.recording, command.opening)
     watch = FileWatch(places, ignored)  # before files are read for their fingerprint
+    damaged = DamagedPictures(folder, places)
+    stand_ins = {} if command.fresh else damaged.stand_ins()
     made_of = {
-        "recording": recording_fingerprint(recording, places, command.opening, ignored),
+        "recording": recording_fingerprint(recording, places, command.opening, ignored, stand_ins),
         **of_model,
         "seed": job.config.seed,
         "frames made at a time": job.most,
@@ -177,7 +180,17 @@ def _setup(
             open_recording(command.recording, plain, must_overlap=False), sensor_to_frame=recording.sensor_to_frame
         )
 
-    return JobSetup(folder, made_of, open_again, watch, command.fresh, shard, command.merge, not command.no_report)
+    return JobSetup(
+        folder,
+        made_of,
+        open_again,
+        watch,
+        fresh=command.fresh,
+        shard=shard,
+        merge=command.merge,
+        with_report=not command.no_report,
+        damaged=damaged,
+    )
 
 
 def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:

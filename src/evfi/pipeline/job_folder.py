@@ -3,6 +3,7 @@
     JOB/job.json            what the frames are made of (recording, model, settings, version) and the list of windows
     JOB/windows/…           finished pieces, see `window_store`
     JOB/outputs.json        the results written from them, with their checksums
+    JOB/damaged/…           pictures that could not be read, see `damaged_pictures`
     JOB/log.jsonl           what happened when, one JSON object per line
     JOB/*.lock              held by the process that works on the job, or on one shard of it
 
@@ -27,6 +28,7 @@ from filelock import FileLock, Timeout
 from evfi.errors import ConfigError, OutputError
 from evfi.files import one_line, written_whole
 from evfi.fingerprints import fingerprint_of
+from evfi.pipeline.damaged_pictures import remove_damaged_pictures
 from evfi.pipeline.window_store import remove_pieces
 
 _FORMAT: Final = "evfi-job"
@@ -206,6 +208,7 @@ class JobFolder:
             for name in names:
                 (self.path / name).unlink(missing_ok=True)
             remove_pieces(self.windows)
+            remove_damaged_pictures(self.path)
         except OSError as error:
             raise OutputError(f"cannot empty the job folder {self.path}: {one_line(error)}") from error
 

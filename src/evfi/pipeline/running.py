@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from evfi.errors import RecordingError
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
+from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.film import FilmSource, FilmThread
 from evfi.pipeline.film_statistics import FilmFacts
 from evfi.pipeline.job_facts import WindowFacts
@@ -51,6 +52,7 @@ class JobSetup:
         shard: (number from 1, of how many): do only this part of the windows, and write no film.
         merge: do no work, only write the film of windows that are done.
         with_report: whether a film without its report beside it counts as not written.
+        damaged: remembers pictures that cannot be read, so that the job may go on when they are put right.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class JobSetup:
     shard: tuple[int, int] | None = None
     merge: bool = False
     with_report: bool = False
+    damaged: DamagedPictures | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,9 @@ class _Run:
             if film is not None:
                 film.start()
             result = loop.run(executor, film)
+            if result.failures and self.setup.damaged is not None:
+                failed = [window.spec for window in self.job.timeline.windows if window.spec.index in result.failures]
+                self.setup.damaged.remember(self.job.recording, failed)
             result.raise_failures(f"in {folder.path}")
             facts = film.finish() if film is not None else None
         except BaseException as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -35,7 +35,11 @@ def recording_places(recording: Recording, path: Path, options: RecordingOptions
 
 
 def recording_fingerprint(
-    recording: Recording, places: Sequence[Path], options: RecordingOptions, ignored: Collection[Path] = ()
+    recording: Recording,
+    places: Sequence[Path],
+    options: RecordingOptions,
+    ignored: Collection[Path] = (),
+    stand_ins: Mapping[Path, Path] | None = None,
 ) -> str:
     """Of the files, of how they were opened, and of the frame times and the mapping of events that came out.
 
@@ -44,6 +48,7 @@ def recording_fingerprint(
         places: from `recording_places`.
         options: how it was opened.
         ignored: files and folders within them that are no part of the recording.
+        stand_ins: for some of the files, others whose content counts instead.
 
     Returns:
         64 hexadecimal digits.
@@ -54,7 +59,7 @@ def recording_fingerprint(
     settings = {name: str(value) for name, value in asdict(options).items() if name not in _PLACES}
     times = np.ascontiguousarray(recording.frames.times_us, "<i8").tobytes().hex()
     mapping = np.ascontiguousarray(recording.sensor_to_frame, "<f8").tobytes().hex()
-    return fingerprint_of([fingerprint_of_files(places, ignored), settings, times, mapping])
+    return fingerprint_of([fingerprint_of_files(places, ignored, stand_ins), settings, times, mapping])
 
 
 class FileWatch:

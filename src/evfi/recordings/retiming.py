@@ -35,6 +35,12 @@ class RetimedFrames:
         return path
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The pictures that the source reads, if it reads such."""
+        paths: tuple[Path, ...] = getattr(self._frames, "paths", ())
+        return paths
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) of every frame."""
         return self._frames.size
