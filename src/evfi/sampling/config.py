@@ -45,7 +45,7 @@ class SamplingConfig:
         size_mode: what is done about sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
         batch_size: most tiles × directions × guidance halves in one network call; of no effect on the result.
         detail_restoration: give back the key frames' own detail where nothing moved.
-        texture_restoration: with detail_restoration, also add the texture lost of the key frames where frames look like them.
+        texture_restoration: add the key frames' lost texture where a frame still looks like them; needs detail_restoration.
         two_sided: sample from both key frames at once; otherwise from the first alone, for comparison.
     """
 
