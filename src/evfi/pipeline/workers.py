@@ -52,7 +52,7 @@ def threads_per_worker(devices: Sequence[str]) -> int | None:
     """How many threads of the CPU a worker's operations use; None leaves it all of them.
 
     More threads than processors make each of them wait for others that do not run: on two busy processors, making event stacks
-    took 0.1 s with one thread and 0.5 s with two.
+    took 0.1 s with one thread, 0.5 to 1 s with two that wait actively, and 0.2 s with two that sleep while they wait.
 
     Args:
         devices: one per worker.
@@ -76,6 +76,9 @@ class LocalWorkers:
             devices: one worker each; "cpu" may stand there several times, and shares the cores then.
             on_step: called, from other threads, as the work proceeds.
         """
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # workers inherit it: threads that wait leave the processors to others
         resource_tracker.ensure_running()  # by itself it would begin with the first worker, and let that hear Ctrl-C
         self._todo: deque[Work] = deque()
         self._tried: dict[TaskKey, set[_Slot]] = {}
