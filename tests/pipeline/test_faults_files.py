@@ -312,22 +312,30 @@ def test_input_changed_before_the_next_run(recording, done, tmp_path: Path, name
 
 def test_damaged_picture_fails_its_windows_and_no_others(recording, done, tmp_path: Path):
     own = shutil.copytree(recording, tmp_path / "scene")
-    job, file = FaultJob(own, tmp_path / "job"), own / "frames" / "000006.png"
-    content = file.read_bytes()
-    file.write_bytes(content[: len(content) // 2])
-    finished = job.run()
-    assert_refused(
-        finished, f"2 of {WINDOWS} windows failed: window 5: ", "; window 6: ", f"{file}", "All others are kept"
-    )
-    assert len(job.pieces) == WINDOWS - 2
+    job, files = FaultJob(own, tmp_path / "job"), [own / "frames" / f"{number:06d}.png" for number in (6, 9)]
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(contents[0][: len(contents[0]) // 2])
+    files[1].write_bytes(b"")
+    told = [f"4 of {WINDOWS} windows failed: window 5: ", "; window 6: ", str(files[0]), "All others are kept"]
+    assert_refused(job.run(), *told)
+    assert len(job.pieces) == WINDOWS - 4
     assert job.leftovers() == []
     for note in job.notes.iterdir():
         note.unlink()
-    file.write_bytes(content)
+
+    files[0].write_bytes(contents[0])
+    assert_refused(job.run(), f"2 of {WINDOWS} windows failed: window 8: ", str(files[1]))
+    assert set(job.attempts()) == {5, 6}
+    files[0].write_bytes(contents[1])  # windows were made from it meanwhile
+    assert_refused(job.run(), "recording was", status=2)
+    files[0].write_bytes(contents[0])
+    files[1].write_bytes(contents[1])
     finished = job.run()
     assert finished.status == 0, finished.err
     assert job.results() == done.results()
-    assert set(job.attempts()) == {5, 6}
+    assert set(job.attempts()) == {5, 6, 8, 9}
+    files[1].write_bytes(contents[0])
+    assert_refused(job.run(), "recording was", status=2)
 
 
 def test_times_that_go_backwards_are_refused(recording, tmp_path: Path):
