@@ -29,6 +29,11 @@ _MARK = "EVFI_TESTED_RUN"
 needs_linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
 
 
+def slow(*values: object) -> object:
+    """A set of a test's parameters for the long run only."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def write_recording(folder: Path, windows: int = NUM_WINDOWS, *, seed: int = 0) -> Path:
     """A recording on disk: noise that moves, 100 events per window."""
     generator = np.random.default_rng(seed)

@@ -40,6 +40,7 @@ def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return job.results()
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on(recording, undisturbed, tmp_path: Path):
     job = RealJob(recording, tmp_path / "job")
     running = job.start()
@@ -52,6 +53,7 @@ def test_killed_and_gone_on(recording, undisturbed, tmp_path: Path):
     assert job.results() == undisturbed
 
 
+@pytest.mark.slow
 def test_interrupted_refused_twice_and_gone_on(recording, undisturbed, tmp_path: Path):
     job = RealJob(recording, tmp_path / "job")
     running = job.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_jobs import FaultJob, Finished, needs_linux, write_recording
+from fault_jobs import FaultJob, Finished, needs_linux, slow, write_recording
 
 pytestmark = needs_linux
 
@@ -186,7 +186,7 @@ def small_disk(place: Path, kib: int) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("kib", [8, 100, 500, 800])
+@pytest.mark.parametrize("kib", [100, slow(8), slow(500), slow(800)])
 def test_disk_full(recording, done, tmp_path: Path, kib):
     job = FaultJob(recording, tmp_path / "job")
     job.notes.rmdir()
@@ -224,7 +224,7 @@ def not_writable(folder: Path) -> Iterator[None]:
         subprocess.run(["chattr", "-i", folder], check=True)
 
 
-@pytest.mark.parametrize("where", ["pieces", "results"])
+@pytest.mark.parametrize("where", ["pieces", slow("results")])
 def test_permission_lost_while_writing(recording, done, tmp_path: Path, where):
     job = FaultJob(recording, tmp_path / "job", seconds=0.2)
     running = job.start()
@@ -245,8 +245,15 @@ def test_permission_lost_while_writing(recording, done, tmp_path: Path, where):
 # the recording's files
 
 
-@pytest.mark.parametrize("name", ["frames/000009.png", "events.npz"])
-@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("frames/000009.png", "changed"),
+        slow("frames/000009.png", "gone"),
+        slow("events.npz", "changed"),
+        slow("events.npz", "gone"),
+    ],
+)
 def test_input_lost_during_the_run(recording, done, tmp_path: Path, name, how):
     own = shutil.copytree(recording, tmp_path / "scene")
     job, file = FaultJob(own, tmp_path / "job", seconds=0.2), own / name
@@ -288,7 +295,7 @@ def test_picture_changed_while_the_film_is_put_together(recording, done, tmp_pat
         ).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["frames/000009.png", "events.npz", "timestamps.txt"])
+@pytest.mark.parametrize("name", ["frames/000009.png", slow("events.npz"), slow("timestamps.txt")])
 def test_input_changed_before_the_next_run(recording, done, tmp_path: Path, name):
     own = shutil.copytree(recording, tmp_path / "scene")
     job, file = FaultJob(own, tmp_path / "job"), own / name
@@ -358,6 +365,7 @@ def test_events_whose_clock_goes_backwards_are_refused_or_told(recording, tmp_pa
     print(finished.err)
 
 
+@pytest.mark.slow
 def test_clock_set_back_between_runs(recording, done, tmp_path: Path):
     job = FaultJob(recording, tmp_path / "job")
     half_done(job)

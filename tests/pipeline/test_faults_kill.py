@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fault_jobs import NUM_WINDOWS, FaultJob, RunningJob, needs_linux, write_recording
+from fault_jobs import NUM_WINDOWS, FaultJob, RunningJob, needs_linux, slow, write_recording
 
 pytestmark = needs_linux
 
@@ -115,7 +115,7 @@ def test_killed_at_thirty_moments(recording, undisturbed, tmp_path: Path):
     kill_and_resume(recording, undisturbed, tmp_path, MANY)
 
 
-@pytest.mark.parametrize("kill_at", ["frames", "film.mp4", "noted"])
+@pytest.mark.parametrize("kill_at", ["frames", slow("film.mp4"), slow("noted")])
 def test_killed_as_results_get_their_names(recording, undisturbed, tmp_path: Path, kill_at):
     job = FaultJob(recording, tmp_path / "job")
     running = job.start()
@@ -151,7 +151,7 @@ def kill_again_and_again(
 
 
 def test_killed_in_a_chain(recording, undisturbed, tmp_path: Path):
-    kill_again_and_again(recording, undisturbed, tmp_path / "job", 8)
+    kill_again_and_again(recording, undisturbed, tmp_path / "job", 10)
 
 
 @pytest.mark.slow

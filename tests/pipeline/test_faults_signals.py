@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_jobs import FaultJob, RunningJob, needs_linux, write_recording
+from fault_jobs import FaultJob, RunningJob, needs_linux, slow, write_recording
 
 pytestmark = needs_linux
 
@@ -35,7 +35,12 @@ def interrupt(running: RunningJob, number: int, *, group: bool) -> None:
 
 @pytest.mark.parametrize(
     ("number", "group"),
-    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    [
+        (signal.SIGINT, True),
+        slow(signal.SIGINT, False),
+        (signal.SIGTERM, False),
+        slow(signal.SIGTERM, True),
+    ],
 )
 def test_interrupted(recording, undisturbed, tmp_path: Path, number, group):
     job = FaultJob(recording, tmp_path / "job", seconds=0.3)
@@ -78,6 +83,7 @@ def test_ctrl_c_while_workers_start(recording, undisturbed, tmp_path: Path):
         assert job.leftovers() == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_end_tells_no_lies(recording, undisturbed, tmp_path: Path):
     job = FaultJob(recording, tmp_path / "job", more=["--compare"])
     running = job.start()
@@ -92,6 +98,7 @@ def test_ctrl_c_at_the_end_tells_no_lies(recording, undisturbed, tmp_path: Path)
     assert job.results() == undisturbed
 
 
+@pytest.mark.slow
 def test_terminal_gone(recording, undisturbed, tmp_path: Path):
     """SIGHUP, as a closed terminal sends it, kills at once, like kill -9."""
     job = FaultJob(recording, tmp_path / "job", seconds=0.3)
@@ -107,7 +114,7 @@ def test_terminal_gone(recording, undisturbed, tmp_path: Path):
     assert job.results() == undisturbed
 
 
-@pytest.mark.parametrize("progress", ["json", "auto"])
+@pytest.mark.parametrize("progress", ["json", slow("auto")])
 def test_nobody_reads_along_any_more(recording, undisturbed, tmp_path: Path, progress):
     """Output into a pipe whose reader leaves: the job ends, or goes on, but never hangs and never loses windows."""
     job = FaultJob(recording, tmp_path / "job", seconds=0.3, more=["--no-report", "--progress", progress])
@@ -128,6 +135,7 @@ def test_nobody_reads_along_any_more(recording, undisturbed, tmp_path: Path, pro
     assert job.results() == undisturbed
 
 
+@pytest.mark.slow
 def test_output_closed_from_the_start(recording, undisturbed, tmp_path: Path):
     job = FaultJob(recording, tmp_path / "job")
     command = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *job.command]
@@ -139,7 +147,7 @@ def test_output_closed_from_the_start(recording, undisturbed, tmp_path: Path):
     assert job.results() == undisturbed
 
 
-@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("is_named", [False, slow(True)])
 def test_second_process_is_refused_at_once(recording, undisturbed, tmp_path: Path, is_named):
     job = FaultJob(recording, tmp_path / "job", seconds=0.4)
     more = ["--job", str(job.job)] if is_named else []
@@ -156,6 +164,7 @@ def test_second_process_is_refused_at_once(recording, undisturbed, tmp_path: Pat
     assert all(len(tries) == 1 for tries in job.attempts().values())
 
 
+@pytest.mark.slow
 def test_two_jobs_with_one_output_do_not_spoil_each_other(recording, undisturbed, tmp_path: Path):
     """Each writes under a name of its own; who ends last has written the results."""
     job = FaultJob(recording, tmp_path / "job", seconds=1.5, pictures=False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fault_jobs import FaultJob, needs_linux, write_recording
+from fault_jobs import FaultJob, needs_linux, slow, write_recording
 
 pytestmark = needs_linux
 
@@ -29,10 +29,10 @@ def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     ("kind", "told"),
     [
         ("resource", "not enough GPU memory for one tile"),
-        ("memory", "OutOfMemoryError: CUDA out of memory"),
+        slow("memory", "OutOfMemoryError: CUDA out of memory"),
         ("cuda", "RuntimeError: CUDA error: an illegal memory access"),
-        ("exit", "the worker ended with status 3"),
-        ("kill", "the worker was killed by SIGKILL: perhaps too little memory"),
+        slow("exit", "the worker ended with status 3"),
+        slow("kill", "the worker was killed by SIGKILL: perhaps too little memory"),
     ],
 )
 def test_failing_once_is_made_again_elsewhere(recording, undisturbed, tmp_path: Path, kind, told):
@@ -48,8 +48,10 @@ def test_failing_once_is_made_again_elsewhere(recording, undisturbed, tmp_path: 
     assert all(len(others) == 1 for index, others in tries.items() if index != 5)
 
 
-@pytest.mark.parametrize("kind", ["resource", "cuda", "kill"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [("resource", 2), ("kill", 1), slow("cuda", 1), slow("cuda", 2), slow("resource", 1), slow("kill", 2)],
+)
 def test_failing_always_is_told_and_all_others_are_kept(recording, undisturbed, tmp_path: Path, kind, workers):
     job = FaultJob(recording, tmp_path / "job", workers=workers, faults=[f"0:{kind}:9", f"5:{kind}:9"])
     finished = job.run()
@@ -73,6 +75,7 @@ def test_failing_always_is_told_and_all_others_are_kept(recording, undisturbed, 
     assert healed.results() == undisturbed
 
 
+@pytest.mark.slow
 def test_no_worker_can_do_anything(recording, tmp_path: Path):
     job = FaultJob(recording, tmp_path / "job", workers=1, faults=[f"{index}:exit:9" for index in range(WINDOWS)])
     finished = job.run()
@@ -81,6 +84,7 @@ def test_no_worker_can_do_anything(recording, tmp_path: Path):
     assert job.leftovers() == []
 
 
+@pytest.mark.slow
 def test_one_actor_of_a_ray_cluster_is_lost(recording, undisturbed, tmp_path: Path):
     pytest.importorskip("ray")
     job = FaultJob(recording, tmp_path / "job", faults=["4:exit:1"], more=["--no-report", "--workers", "ray"])
