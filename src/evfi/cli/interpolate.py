@@ -164,7 +164,8 @@ def _setup(
     folder = command.job or command.targets.default_job
     ignored = (*command.targets.all, command.targets.report, folder)
     places = recording_places(recording, command.recording, command.opening)
-    watch = FileWatch(places, ignored)  # before files are read for their fingerprint
+    pictures = getattr(recording.frames, "paths", ())
+    watch = FileWatch(places, ignored, pictures)  # before files are read for their fingerprint
     damaged = DamagedPictures(folder, places)
     stand_ins = {} if command.fresh else damaged.stand_ins()
     made_of = {

@@ -333,7 +333,7 @@ class JobLoop:
 
     def _keep(self, task: Task, facts: WindowFacts, frames: NDArray[np.uint8]) -> None:
         if self._watch is not None:
-            self._watch.check()
+            self._watch.check((task.window.start_frame, task.window.end_frame))
         piece = Piece(task.key, facts, frames[1:-1])
         self._keeping[self._pool.submit(self._store.write, piece)] = task, facts
 

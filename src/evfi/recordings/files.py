@@ -65,26 +65,38 @@ def recording_fingerprint(
 class FileWatch:
     """Tells whether files changed since the watch began, by their size, time of change and place on the disk."""
 
-    def __init__(self, places: Iterable[Path], ignored: Collection[Path] = ()) -> None:
+    def __init__(
+        self, places: Iterable[Path], ignored: Collection[Path] = (), pictures: Sequence[Path] = ()
+    ) -> None:
         """Remember how files are.
 
         Args:
             places: files, and folders with all that is in them.
             ignored: files and folders within them that may change.
+            pictures: those of them that hold one frame each, in the order of frames, if there are such.
 
         Raises:
             InputError: a file cannot be read.
         """
         self._known = {file: _state(file) for place in places for file in files_of(place, ignored)}
+        self._pictures = pictures if all(picture in self._known for picture in pictures) else ()
+        self._others = [*self._known.keys() - set(self._pictures)]
 
-    def check(self) -> None:
+    def check(self, frames: Collection[int] | None = None) -> None:
         """Look again.
+
+        Args:
+            frames: of all pictures, look only at those of these frames: a recording may have a hundred thousand of them, and
+                is looked at after each window.
 
         Raises:
             InputError: a file is gone or changed.
         """
-        for file, known in self._known.items():
-            if _state(file) != known:
+        files: Iterable[Path] = self._known
+        if frames is not None and self._pictures:
+            files = [*self._others, *(self._pictures[frame] for frame in frames)]
+        for file in files:
+            if _state(file) != self._known[file]:
                 raise InputError(
                     f"{file} changed while it was being read; nothing made from it since was kept. Put the old file back "
                     "and run the same command again, or begin anew with --fresh"
