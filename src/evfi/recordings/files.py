@@ -65,9 +65,7 @@ def recording_fingerprint(
 class FileWatch:
     """Tells whether files changed since the watch began, by their size, time of change and place on the disk."""
 
-    def __init__(
-        self, places: Iterable[Path], ignored: Collection[Path] = (), pictures: Sequence[Path] = ()
-    ) -> None:
+    def __init__(self, places: Iterable[Path], ignored: Collection[Path] = (), pictures: Sequence[Path] = ()) -> None:
         """Remember how files are.
 
         Args:
