@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fault_jobs import FaultJob, needs_linux, write_recording
 
-pytestmark = needs_linux
+pytestmark = [needs_linux, pytest.mark.slow]
 
 WINDOWS = 6
 
@@ -40,7 +40,6 @@ def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return job.results()
 
 
-@pytest.mark.slow
 def test_killed_and_gone_on(recording, undisturbed, tmp_path: Path):
     job = RealJob(recording, tmp_path / "job")
     running = job.start()
@@ -53,7 +52,6 @@ def test_killed_and_gone_on(recording, undisturbed, tmp_path: Path):
     assert job.results() == undisturbed
 
 
-@pytest.mark.slow
 def test_interrupted_refused_twice_and_gone_on(recording, undisturbed, tmp_path: Path):
     job = RealJob(recording, tmp_path / "job")
     running = job.start()

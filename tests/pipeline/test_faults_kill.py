@@ -150,6 +150,7 @@ def kill_again_and_again(
     assert kills >= 2
 
 
+@pytest.mark.slow
 def test_killed_in_a_chain(recording, undisturbed, tmp_path: Path):
     kill_again_and_again(recording, undisturbed, tmp_path / "job", 10)
 
