@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evfi.cli.interpolate import InterpolateCommand
@@ -12,6 +13,7 @@ from evfi.cli.job_progress import job_progress
 from evfi.cli.options import parse
 from evfi.interpolator import Interpolator
 from evfi.pipeline.job_run import JobState
+from evfi.recordings.estimation import AlignmentEstimate
 from evfi.video.io import VideoFrames
 from evfi.video.writer import VideoWriter
 from stand_ins import HEIGHT, WIDTH, Blender, key_frames
@@ -175,3 +177,24 @@ class TestJobFolder:
         assert len(model.seen) == 3
         with VideoFrames(recording / "out.mp4") as video:
             assert len(video) == 7
+
+
+class TestAdviceOnAlignment:
+    """A shift in time between frames and events shows in every window, so the user is told before the work."""
+
+    def advice(self, tmp_path, capsys, monkeypatch, *arguments: object, offset_us: int = 4000) -> str:
+        estimate = AlignmentEstimate(
+            offset_us, 100.0, (0.0, 0.0), (0.1, 0.1), 0.9, 1.0, np.zeros(1), np.zeros(1), 30, True, "good"
+        )
+        monkeypatch.setattr("evfi.cli.interpolate.estimate_alignment", lambda recording, **_: estimate)
+        recording = write_recording(tmp_path / "r")
+        assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 1, *arguments) == 0
+        return capsys.readouterr().err
+
+    def test_a_shift_is_told_and_stands_in_the_report(self, tmp_path, model, capsys, monkeypatch):
+        assert "seem shifted by 4.0 ms" in self.advice(tmp_path, capsys, monkeypatch)
+        assert "--time-offset-us 4000" in (tmp_path / "a.report.html").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(("arguments", "offset_us"), [((), 500), (("--time-offset-us", 3000), 4000)])
+    def test_not_where_it_is_small_or_seen_to(self, tmp_path, model, capsys, monkeypatch, arguments, offset_us):
+        assert "shifted" not in self.advice(tmp_path, capsys, monkeypatch, *arguments, offset_us=offset_us)

@@ -14,9 +14,11 @@ import tyro
 from evfi.cli.job_progress import JobProgress, ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
-from evfi.errors import ConfigError
+from evfi.errors import ConfigError, EvfiError
 from evfi.pipeline.jobs import Job, JobConfig, plan_job
 from evfi.pipeline.outputs import Targets
+from evfi.recordings.estimation import estimate_alignment
+from evfi.recordings.inspection_advice import advise_alignment
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
 from evfi.sampling.presets import PresetName
@@ -113,9 +115,11 @@ def run(arguments: Sequence[str]) -> None:
     limit = None if command.max_memory is None else parse_memory(command.max_memory)
     shard = _parse_shard(command)
     with open_recording(command.recording, command.opening) as recording:
+        plan_job(recording, command.targets, command.film)  # all that can be refused without the model
+        if shard is None and not command.merge:
+            recording.warnings += _advice_on_alignment(command, recording)
         for warning in recording.warnings:
             _log.warning("%s", warning)
-        plan_job(recording, command.targets, command.film)  # all that can be refused without the model
 
         from evfi.pipeline.models import ModelRequest  # heavy: not before everything else is known to be well
 
@@ -132,6 +136,17 @@ def run(arguments: Sequence[str]) -> None:
             "interrupted; the work is done, but not the report: the same command writes it"
         ) from None
     progress.done(summary)
+
+
+def _advice_on_alignment(command: InterpolateCommand, recording: Recording) -> tuple[str, ...]:
+    """Whether frames and events seem shifted in time, unless the user has seen to that: about a second of work."""
+    options = command.opening
+    if options.estimate_offset or options.time_offset_us:
+        return ()
+    try:
+        return tuple(advise_alignment(estimate_alignment(recording, shift=False), 0))
+    except EvfiError:
+        return ()  # what cannot be read is told of the windows that need it
 
 
 def _run_job(

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Final
 
+from evfi.recordings.estimation import AlignmentEstimate
 from evfi.recordings.inspection_facts import AlignmentFacts, EventFacts, FrameFacts, Inspection, OverlapFacts
 from evfi.recordings.options import RecordingOptions
 
@@ -46,7 +47,7 @@ def advise(inspection: Inspection, options: RecordingOptions) -> Inspection:
     if overlap is not None and frames is not None:
         lines += _of_overlap(overlap, frames, events)
     if inspection.alignment is not None:
-        lines += _of_alignment(inspection.alignment, options.time_offset_us)
+        lines += advise_alignment(inspection.alignment, options.time_offset_us)
     return replace(inspection, warnings=tuple(dict.fromkeys(lines)))
 
 
@@ -202,7 +203,13 @@ def _of_overlap(overlap: OverlapFacts, frames: FrameFacts, events: EventFacts) -
     return lines
 
 
-def _of_alignment(alignment: AlignmentFacts, before_us: int) -> list[str]:
+def advise_alignment(alignment: AlignmentFacts | AlignmentEstimate, before_us: int) -> list[str]:
+    """Warnings where frames and events are shifted against each other by more than the estimate's errors.
+
+    Args:
+        alignment: the estimate.
+        before_us: what was added to the frames' times already.
+    """
     if not alignment.is_reliable:
         return []
     lines, confidence = [], f"confidence {alignment.confidence:.2f}"
