@@ -15,41 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
+from executor_checks import PATIENCE_S, assert_same_frames, outcomes, works
 from worker_models import Painter, Paints
-from workshop import Workshop, busy_recording, contents
+from workshop import Workshop, contents
 
 from evfi.errors import ModelError, ResourceError
 from evfi.pipeline import workers
 from evfi.pipeline.jobs import JobConfig
-from evfi.pipeline.work import MOST_ATTEMPTS, Executor, InProcess, Outcome, Work
+from evfi.pipeline.work import MOST_ATTEMPTS
 from evfi.pipeline.workers import LocalWorkers
-from evfi.recordings.planning import plan_windows
-
-_PATIENCE_S = 90
-
-
-def works(number: int) -> list[Work]:
-    recording = busy_recording(range(number + 1))
-    specs = plan_windows(recording.frames.times_us, insert=2)
-    return [Work((spec.index, ()), recording.load_window(spec), seed=3) for spec in specs]
-
-
-def outcomes(executor: Executor, given: Sequence[Work]) -> dict[int, Outcome]:
-    """Do work and collect what becomes of each piece, exactly once."""
-    for work in given:
-        executor.submit(work)
-    found: dict[int, Outcome] = {}
-    until = time.monotonic() + _PATIENCE_S
-    while len(found) < len(given):
-        assert time.monotonic() < until, "some work was lost"
-        outcome = executor.next_outcome(0.5)
-        if outcome is not None:
-            assert outcome.work.key[0] not in found
-            found[outcome.work.key[0]] = outcome
-    assert executor.next_outcome(0.1) is None
-    return found
 
 
 @contextmanager
@@ -61,13 +36,6 @@ def local(plan: Paints, devices: Sequence[str] = ("cpu",), **settings: object) -
         executor.close()
 
 
-def assert_same_frames(found: dict[int, Outcome], given: Sequence[Work]) -> None:
-    expected = outcomes(InProcess(Painter()), given)
-    for index, outcome in found.items():
-        assert outcome.failure is None
-        np.testing.assert_array_equal(outcome.frames, expected[index].frames)
-
-
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -77,7 +45,7 @@ def is_alive(pid: int) -> bool:
     return not (state.exists() and state.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = _PATIENCE_S) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -175,7 +143,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         "import sys, time; sys.path[:0] = {path!r}\n"
         "from pathlib import Path\n"
         "from evfi.pipeline.workers import LocalWorkers\n"
-        "from test_workers import works\n"
+        "from executor_checks import works\n"
         "from worker_models import Paints\n"
         "if __name__ == '__main__':\n"
         "    executor = LocalWorkers(Paints(pids=Path({folder!r}), seconds=600), ('cpu', 'cpu'))\n"

@@ -12,7 +12,7 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from test_workers import assert_same_frames, outcomes, works  # noqa: E402
+from executor_checks import assert_same_frames, outcomes, works  # noqa: E402
 from worker_models import Painter, Paints  # noqa: E402
 from workshop import Workshop, contents  # noqa: E402
 
