@@ -16,7 +16,7 @@ from fault_jobs import NUM_WINDOWS, FaultJob, RunningJob, needs_linux, slow, wri
 
 pytestmark = needs_linux
 
-FEW, MANY = 4, 30
+FEW, MANY = 3, 30
 
 
 @pytest.fixture(scope="module")
