@@ -119,8 +119,8 @@ def make_recording(folder: Path, size: tuple[int, int], windows: int, events: in
     """A texture that moves to the right, and events anywhere."""
     width, height = size
     generator = np.random.default_rng(0)
-    rough = generator.integers(0, 256, (height // 8, (width + 8 * windows) // 8, 3), dtype=np.uint8)
-    texture = np.repeat(np.repeat(rough, 8, 0), 8, 1)
+    rough = generator.integers(0, 256, (-(-height // 8), -(-width // 8) + windows, 3), dtype=np.uint8)
+    texture = np.repeat(np.repeat(rough, 8, 0), 8, 1)[:height]
 
     def streams() -> Any:
         for number in range(windows):
