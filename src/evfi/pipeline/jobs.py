@@ -196,6 +196,6 @@ def _refuse_time_gaps(recording: Recording, windows: tuple[PlannedWindow, ...], 
     if found:
         told = ", ".join(f"{start} to {end}" for start, end in found[:_NAMED_GAPS])
         raise RecordingError(
-            f"{recording.path}: {len(found)} gaps between key frames, at {told} µs{' …' if len(found) > _NAMED_GAPS else ''}; "
-            "choose what to do with them: --on-gap hold, blend or interpolate"
+            f"{recording.path}: {len(found)} gap{'s' * (len(found) > 1)} between key frames, at {told} µs{' …' if len(found) > _NAMED_GAPS else ''}; "
+            "choose what is shown there: --on-gap hold, blend or interpolate"
         )
