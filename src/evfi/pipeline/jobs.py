@@ -194,8 +194,9 @@ def _refuse_time_gaps(recording: Recording, windows: tuple[PlannedWindow, ...], 
     edges = np.array([window.spec.times_us[[0, -1]] for window in windows if window.spec.num_inserted])
     found = [edge for edge in edges if len(find_time_gaps(edge, typical_us))]
     if found:
+        number = f"{len(found)} gaps" if len(found) > 1 else "a gap"
         told = ", ".join(f"{start} to {end}" for start, end in found[:_NAMED_GAPS])
         raise RecordingError(
-            f"{recording.path}: {len(found)} gap{'s' * (len(found) > 1)} between key frames, at {told} µs{' …' if len(found) > _NAMED_GAPS else ''}; "
+            f"{recording.path}: {number} between key frames, at {told} µs{' …' if len(found) > _NAMED_GAPS else ''}; "
             "choose what is shown there: --on-gap hold, blend or interpolate"
         )
