@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,15 @@ def test_a_window_does_not_depend_on_where_the_run_began(interpolator: Interpola
     resumed = list(interpolator.interpolate(_recording(), insert=1, seed=3, start_us=40_000))
     assert [result.spec.index for result in resumed] == [1]
     assert (whole[1].frames == resumed[0].frames).all()
+
+
+def test_what_is_prepared_in_another_thread_gives_the_same_frames(interpolator: Interpolator) -> None:
+    recording = _recording()
+    window = recording.load_window(recording.plan_windows(insert=2)[1])
+    with ThreadPoolExecutor(1) as pool:
+        prepared = pool.submit(interpolator.prepare, window).result()
+    made = interpolator.interpolate_window(window, seed=3, prepared=prepared)
+    np.testing.assert_array_equal(made, interpolator.interpolate_window(window, seed=3))
 
 
 def test_the_seed_matters(interpolator: Interpolator) -> None:
