@@ -63,7 +63,6 @@ class FilmThread(threading.Thread):
         self._stopping = False
         self._error: BaseException | None = None
         self._facts: FilmFacts | None = None
-        self.num_written = 0
 
     def add(self, window: int) -> None:
         """All pieces of a window are there now."""
@@ -131,7 +130,6 @@ class FilmThread(threading.Thread):
                 self._outputs.write(frame, time_us, next(shown), comparison)
                 is_key = position in (0, len(window.spec.times_us) - 1)
                 statistics.add(frame, time_us, is_key)
-                self.num_written += 1
                 before_us = time_us
         return statistics.finish()
 

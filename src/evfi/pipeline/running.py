@@ -182,6 +182,8 @@ class _Run:
             if film is not None:
                 film.start()
             result = loop.run(executor, film)
+            for index, failure in result.failures.items():
+                folder.log("failed", window=index, message=failure.message, details=failure.details)
             if result.failures and self.setup.damaged is not None:
                 failed = [window.spec for window in self.job.timeline.windows if window.spec.index in result.failures]
                 self.setup.damaged.remember(self.job.recording, failed)

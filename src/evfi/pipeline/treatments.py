@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from evfi.errors import ConfigError
 from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.job_facts import Treatment
+from evfi.pipeline.window_checks import SOUND
 from evfi.recordings.recording import Window
 
 OnGap = Literal["hold", "blend", "interpolate", "fail"]
@@ -22,10 +23,6 @@ _BY_ITSELF: Final[dict[str, Treatment]] = {
     "few-events": "blend",
 }
 """Where the user chose nothing: a cut stays one, other gaps are bridged softly, and a change of exposure hides no motion."""
-
-
-_SOUND: Final = ("", "few-events")
-"""Findings that the user's choice does not concern: nothing is wrong with the window, or nothing moves in it."""
 
 
 def check_on_gap(on_gap: OnGap | None) -> None:
@@ -47,7 +44,7 @@ def treatment_of(kind: str, num_events: int, on_gap: OnGap | None) -> Treatment 
         on_gap: what the user chose for windows that are doubtful.
     """
     wanted = _BY_ITSELF.get(kind, "interpolate")
-    if on_gap is not None and kind not in _SOUND:
+    if on_gap is not None and kind not in SOUND:
         if on_gap == "fail":
             return None
         wanted = on_gap

@@ -124,6 +124,10 @@ _LOG_OFFSET: Final = 8.0
 """Levels added before the logarithm: dark pixels make no events by noise alone."""
 
 
+SOUND: Final = ("", "few-events")
+"""Kinds that speak against no frame: nothing is unusual, or nothing moves and a blend is right. All others are doubtful."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What is unusual about a window.
@@ -131,13 +135,15 @@ class Finding:
     Attributes:
         kind: in one word; "" where nothing is.
         note: one line for people, with what was found against which limit; "" where nothing is.
-        is_doubtful: whether frames made by the model would show a motion that is not in the data. Not so where nothing
-            moves ("few-events"): there a blend is right.
     """
 
     kind: FindingKind = ""
     note: str = ""
-    is_doubtful: bool = False
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether frames made by the model would show a motion that is not in the data."""
+        return self.kind not in SOUND
 
 
 NOTHING: Final = Finding()
@@ -198,7 +204,7 @@ def _find_time_gap(length_us: int, typical_us: int) -> Finding | None:
         f"{GAP_RATIO}): about {missing} {'frame seems' if missing == 1 else 'frames seem'} to be missing, or the frames' "
         "clock jumped"
     )
-    return Finding("gap", note, is_doubtful=True)
+    return Finding("gap", note)
 
 
 def _find_silence(window: Window, start: Grid, end: Grid) -> Finding | None:
@@ -258,7 +264,7 @@ def _is_long(silent_us: int, length_us: int) -> bool:
 
 def _silence(silent_us: int, length_us: int, why: str) -> Finding:
     note = f"no event for {silent_us / 1e3:.1f} of {length_us / 1e3:.1f} ms (limit {_SILENT_SHARE:.0%}), {why}"
-    return Finding("gap", note, is_doubtful=True)
+    return Finding("gap", note)
 
 
 def _find_other_scene(window: Window, start_blocks: Grid, end_blocks: Grid) -> Finding | None:
@@ -291,7 +297,7 @@ def _find_cut(window: Window, start: Grid, end: Grid, found: str) -> Finding | N
         why = f"the change by {explained:.2f} with the events (limit {_EXPLAINED})"
     else:
         why = f"{instant:.0%} of the events come within a quarter of the window (limit {_INSTANT_SHARE:.0%})"
-    return Finding("cut", f"{found}, and {why}: the scene changes at once", is_doubtful=True)
+    return Finding("cut", f"{found}, and {why}: the scene changes at once")
 
 
 def _explained(window: Window, start: Grid, end: Grid) -> float:
@@ -316,7 +322,7 @@ def _find_exposure(start: Grid, end: Grid) -> Finding | None:
         f"the whole picture becomes {gain:.2f} times {'brighter' if median > 0 else 'darker'} (limit {_EXPOSURE_GAIN}): "
         "exposure or light changed"
     )
-    return Finding("exposure", note, is_doubtful=True)
+    return Finding("exposure", note)
 
 
 def _find_stillness(window: Window, start: Grid, end: Grid) -> Finding | None:
@@ -329,8 +335,8 @@ def _find_stillness(window: Window, start: Grid, end: Grid) -> Finding | None:
     share = f"{changed.number} of {start.size} blocks of {_BLOCK_PX}×{_BLOCK_PX} px change (limit {changed.allowed})"
     if changed.are_many:
         note = f"{found}, yet the key frames differ: {share}, by up to {changed.greatest:.0f} levels"
-        return Finding("no-events", note, is_doubtful=True)
-    return Finding("few-events", f"{found}, and the key frames are equal up to noise: {share}", is_doubtful=False)
+        return Finding("no-events", note)
+    return Finding("few-events", f"{found}, and the key frames are equal up to noise: {share}")
 
 
 def _most_events(window: Window) -> int:
