@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from evfi.pipeline.job_report import JobReport, duration, write_job_report
 from evfi.pipeline.job_report_film import slice_picture, verdict
 from evfi.pipeline.job_report_plots import MOST_STEPS, group_windows
 from evfi.pipeline.job_report_windows import MOST_FOUND_ROWS, MOST_ROWS, listed_windows
+from evfi.pipeline.window_checks import FindingKind
 from html_page import Node, parse_page
 
 EVIL = "<script>alert('x')</script>\"&amp;\u202e\x00\ud800"
@@ -137,7 +138,7 @@ def test_findings_are_told_by_kind(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_finding_has_a_meaning(tmp_path: Path) -> None:
-    kinds = ["gap", "cut", "exposure", "no-events", "few-events"]
+    kinds = [kind for kind in get_args(FindingKind) if kind]
     page, _ = page_of(tmp_path, report_of([window(index, finding=kind) for index, kind in enumerate(kinds)]))
     rows = rows_of(section(page, "warnings").all("table")[0])
     assert len(rows) == len(kinds) and all(len(row[-1]) > 20 for row in rows)
