@@ -105,7 +105,7 @@ def test_a_model_that_cannot_be_loaded_is_told():
 
 
 def test_when_no_worker_is_left_the_job_ends(monkeypatch):
-    monkeypatch.setattr(workers, "_MOST_STARTS", 1)
+    monkeypatch.setattr(workers, "MOST_STARTS", 1)
     with local(Paints(cannot_start=True), ("cpu", "cpu")) as executor:
         executor.submit(works(1)[0])
         with pytest.raises(ResourceError, match="no worker is left: cpu: its worker ended 1 times"):

@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> None:
     limit = None if command.max_memory is None else parse_memory(command.max_memory)
     shard = _parse_shard(command)
     with open_recording(command.recording, command.opening) as recording:
-        plan_job(recording, command.targets, command.film)  # all that can be refused without the model
+        job = plan_job(recording, command.targets, command.film)  # all that can be refused without the model
         if shard is None and not command.merge:
             recording.warnings += _advice_on_alignment(command, recording)
         for warning in recording.warnings:
@@ -125,7 +125,7 @@ def run(arguments: Sequence[str]) -> None:
 
         request = ModelRequest(command.model, command.dtype, limit, command.preset, overrides)
         with job_progress(command.progress) as progress:
-            summary, job, made_of = _run_job(command, recording, request, shard, progress)
+            summary, made_of = _run_job(command, job, request, shard, progress)
     try:
         if summary.film is not None and not command.no_report:
             _write_report(command, job, summary, made_of)
@@ -151,31 +151,26 @@ def _advice_on_alignment(command: InterpolateCommand, recording: Recording) -> t
 
 def _run_job(
     command: InterpolateCommand,
-    recording: Recording,
+    job: Job,
     request: ModelRequest,
     shard: tuple[int, int] | None,
     progress: JobProgress,
-) -> tuple[JobSummary, Job, dict[str, Any]]:
+) -> tuple[JobSummary, dict[str, Any]]:
     from evfi.pipeline.running import run_job
 
     facts = request.facts()
-    job = plan_job(recording, command.targets, command.film, most=max(1, facts.num_frames - 2))
+    job = job.limited_to(max(1, facts.num_frames - 2))
     executor, device = _executor(command, request)
-    setup = _setup(command, recording, job, shard, request.made_of(facts, device))
-    return run_job(job, setup, executor, progress), job, dict(setup.made_of)
+    setup = _setup(command, job, shard, request.made_of(facts, device))
+    return run_job(job, setup, executor, progress), dict(setup.made_of)
 
 
-def _setup(
-    command: InterpolateCommand,
-    recording: Recording,
-    job: Job,
-    shard: tuple[int, int] | None,
-    of_model: dict[str, Any],
-) -> JobSetup:
+def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None, of_model: dict[str, Any]) -> JobSetup:
     from evfi.pipeline.damaged_pictures import DamagedPictures
     from evfi.pipeline.running import JobSetup
     from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
 
+    recording = job.recording
     folder = command.job or command.targets.default_job
     ignored = (*command.targets.all, command.targets.report, folder)
     places = recording_places(recording, command.recording, command.opening)

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class JobDescription:
     made_of: Mapping[str, Any]
     windows: tuple[tuple[int, int, int, tuple[int, ...]], ...]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of everything, 64 hexadecimal digits."""
         return fingerprint_of([self.made_of, self.windows])
@@ -112,7 +113,7 @@ class JobFolder:
         file = self.path / "job.json"
         known, problems = self._read(file, "made_of")
         if known is not None:
-            if not _is_same(known, description):
+            if known["fingerprint"] != description.fingerprint:
                 raise ConfigError(self._difference(known, description))
             return problems
         self._write(
@@ -253,10 +254,6 @@ class JobFolder:
             f"the job in {self.path} was begun with something else: {listed}. Use that again, name "
             "another folder with --job, or begin anew with --fresh"
         )
-
-
-def _is_same(known: dict[str, Any], description: JobDescription) -> bool:
-    return bool(known["fingerprint"] == description.fingerprint)
 
 
 def _described(windows: Sequence[Any]) -> str:

@@ -165,6 +165,7 @@ class JobLoop:
         self._pool = ThreadPoolExecutor(_KEEPING_THREADS, "evfi-keep")
         self._keeping: dict[Future[None], tuple[Task, WindowFacts]] = {}
         self._begun: dict[TaskKey, tuple[Task, WindowFacts]] = {}
+        self._coarse: tuple[TaskKey | None, list[Frame]] = (None, [])
         self._result = WorkResult()
         self._reporter = _Reporter(self._board, self._result, on_state)
         self._listener: Listener | None = None
@@ -312,8 +313,10 @@ class JobLoop:
         above = self._board.trees[task.window.index]
         for part in task.path[:-1]:
             above = next(one for one in above.parts if one.path[-1] == part)
-        start, end = self._borders(above)
-        frames = [start, *self._store.read(above.key).frames, end]
+        if self._coarse[0] != above.key:  # its parts follow each other: read once for all of them
+            start, end = self._borders(above)
+            self._coarse = above.key, [start, *self._store.read(above.key).frames, end]
+        frames = self._coarse[1]
         return frames[task.path[-1]], frames[task.path[-1] + 1]
 
     # what becomes of it
@@ -377,7 +380,7 @@ class _Reporter:
     def step(self, device: str, key: TaskKey, part: float) -> None:
         """A piece is so far on a device."""
         with self._lock:
-            self._under_way[device] = part / sum(1 for _ in self._board.trees[key[0]].all())
+            self._under_way[device] = part / self._board.num_pieces[key[0]]
         self.tell()
 
     def forget(self, device: str) -> None:

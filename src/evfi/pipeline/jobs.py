@@ -7,7 +7,7 @@ each window as they are made. The film is put together from these while later wi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -93,6 +93,10 @@ class Job:
     most: int
     typical_us: int
 
+    def limited_to(self, most: int) -> Job:
+        """The same job for a model that makes so many frames at a time, unless the user set another number."""
+        return replace(self, most=self.config.max_insert or most)
+
 
 def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = None, *, most: int = 2**30) -> Job:
     """Lay out a job and make sure that nothing stands in its way.
@@ -135,7 +139,7 @@ def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = 
     _require_events(recording, timeline.windows)
     if config.on_gap == "fail":
         _refuse_time_gaps(recording, timeline.windows, typical_us)
-    return Job(recording, timeline, targets, config, config.max_insert or most, typical_us)
+    return Job(recording, timeline, targets, config, most, typical_us).limited_to(most)
 
 
 def read_times(path: Path) -> list[int]:

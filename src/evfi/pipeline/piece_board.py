@@ -18,6 +18,7 @@ class PieceBoard:
         trees: each window's work, cut into pieces, by the window's index.
         complete: facts of the windows all of whose pieces are there.
         failed: indices of windows that will not be completed.
+        num_pieces: of how many pieces each window's work is made up, by the window's index.
         part_done: windows' worth of pieces that are there of windows that are neither complete nor failed.
     """
 
@@ -34,7 +35,7 @@ class PieceBoard:
         self._parts: dict[int, float] = {}
         self._facts: dict[int, WindowFacts] = {}
         self._missing = {index: {task.key for task in tree.all()} for index, tree in self.trees.items()}
-        self._num_pieces = {index: len(missing) for index, missing in self._missing.items()}
+        self.num_pieces = {index: len(missing) for index, missing in self._missing.items()}
         self._ready: deque[Task] = deque()
 
     def resume(self, found: Mapping[TaskKey, WindowFacts], on_gap: OnGap | None) -> None:
@@ -107,7 +108,7 @@ class PieceBoard:
         if not missing:
             self.complete[index] = self._facts[index]
         is_open = missing and index not in self.failed
-        self._count_part(index, 1 - len(missing) / self._num_pieces[index] if is_open else 0.0)
+        self._count_part(index, 1 - len(missing) / self.num_pieces[index] if is_open else 0.0)
 
     def _count_part(self, index: int, part: float) -> None:
         self._parts[index] = part

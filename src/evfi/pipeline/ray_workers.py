@@ -20,21 +20,20 @@ from evfi.errors import ConfigError, EvfiError, ResourceError
 from evfi.files import one_line
 from evfi.pipeline.models import parse_devices
 from evfi.pipeline.work import (
-    MOST_ATTEMPTS,
+    IN_FLIGHT,
+    MOST_STARTS,
     Failure,
     InterpolatorFactory,
     OnDeviceStep,
     Outcome,
     Work,
-    again,
     perform,
+    tried_again,
 )
 from evfi.pipeline.worker_process import device_label
 
 _log = logging.getLogger(__name__)
 
-_IN_FLIGHT: Final = 2
-_MOST_STARTS: Final = 2 * MOST_ATTEMPTS
 _PATIENCE_S: Final = 60.0
 """After so long without any actor, the user is told what is waited for."""
 
@@ -133,7 +132,7 @@ class RayWorkers:
     @property
     def capacity(self) -> int:
         """How many pieces are worth holding."""
-        return (_IN_FLIGHT + 1) * max(1, sum(not slot.is_given_up for slot in self._slots))
+        return (IN_FLIGHT + 1) * max(1, sum(not slot.is_given_up for slot in self._slots))
 
     def submit(self, work: Work) -> None:
         """Take a piece of work."""
@@ -175,7 +174,7 @@ class RayWorkers:
 
     def _hand_out(self) -> None:
         """Give work to actors that are ready: to those without any first."""
-        for most in range(1, _IN_FLIGHT + 1):
+        for most in range(1, IN_FLIGHT + 1):
             for slot in self._slots:
                 if self._todo and slot.label and len(slot.in_flight) < most:
                     work = self._todo.popleft()
@@ -218,11 +217,11 @@ class RayWorkers:
 
     def _start_again(self, slot: _Slot) -> None:
         slot.fruitless += 1
-        if slot.fruitless < _MOST_STARTS:
+        if slot.fruitless < MOST_STARTS:
             self._start(slot)
             return
         slot.is_given_up, slot.actor, slot.ready, slot.label = True, None, None, ""
-        _log.warning("an actor ended %d times without finishing anything; it is not started again", _MOST_STARTS)
+        _log.warning("an actor ended %d times without finishing anything; it is not started again", MOST_STARTS)
 
     def _put_back(self, slot: _Slot) -> None:
         """Work that waited at an actor goes back, to be done before all other."""
@@ -230,12 +229,11 @@ class RayWorkers:
         slot.in_flight.clear()
 
     def _retry(self, slot: _Slot, work: Work, failure: Failure) -> None:
-        _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, slot.label, failure.message)
-        next_attempt = again(work)
-        if next_attempt is None:
-            self._told.append(Outcome(work, failure=failure, device=slot.label))
+        following = tried_again(work, failure, slot.label)
+        if isinstance(following, Work):
+            self._todo.append(following)
         else:
-            self._todo.append(next_attempt)  # behind what waits, as `LocalWorkers.retry` does
+            self._told.append(following)
 
     def _be_patient(self, *, is_served: bool) -> None:
         now = time.monotonic()

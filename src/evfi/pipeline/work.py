@@ -6,6 +6,7 @@ may be this process, another one, or another machine, and any of them may be los
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,8 +21,17 @@ from evfi.errors import EvfiError, ResourceError
 from evfi.pipeline.tasks import TaskKey
 from evfi.recordings.recording import Window
 
+_log = logging.getLogger(__name__)
+
 MOST_ATTEMPTS: Final = 3
 """So often is a piece of work begun before it counts as failed, where the cause may lie with the worker."""
+
+MOST_STARTS: Final = 2 * MOST_ATTEMPTS
+"""So many workers in a row may die in one place without finishing anything before it is given up: two windows in a row that
+no worker survives do not condemn it."""
+
+IN_FLIGHT: Final = 2
+"""Pieces that a worker holds: one that it works on and one that waits, so that no device waits for a transfer."""
 
 NOTHING_AHEAD: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -157,22 +167,42 @@ def perform(
         on_step: called as the work proceeds.
         prepared: from `prepare`.
     """
-    began = time.perf_counter()
     try:
-        frames = interpolator.interpolate_window(work.window, seed=work.seed, on_step=on_step, **prepared)
-    except ResourceError as error:
-        return Outcome(work, failure=Failure("resource", str(error)))
-    except EvfiError as error:
-        return Outcome(work, failure=Failure("input", str(error)))
+        return _attempt(interpolator, work, on_step, prepared)
     except Exception as error:
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         return Outcome(work, failure=Failure("crash", message, traceback.format_exc()))
+
+
+def _attempt(
+    interpolator: WindowInterpolator, work: Work, on_step: OnStep | None, prepared: Mapping[str, Any] = NOTHING_AHEAD
+) -> Outcome:
+    """Do a piece of work; what is expected to go wrong becomes part of the outcome."""
+    began = time.perf_counter()
+    try:
+        frames = interpolator.interpolate_window(work.window, seed=work.seed, on_step=on_step, **prepared)
+    except EvfiError as error:
+        kind: FailureKind = "resource" if isinstance(error, ResourceError) else "input"
+        return Outcome(work, failure=Failure(kind, str(error)))
     return Outcome(work, frames, seconds=time.perf_counter() - began)
 
 
-def again(work: Work) -> Work | None:
-    """The next attempt at a piece of work, or None where there were enough."""
-    return replace(work, attempt=work.attempt + 1) if work.attempt < MOST_ATTEMPTS else None
+def tried_again(work: Work, failure: Failure, device: str) -> Work | Outcome:
+    """What follows when work failed perhaps through no fault of its own, which is told.
+
+    Args:
+        work: what failed.
+        failure: why.
+        device: where.
+
+    Returns:
+        The next attempt, to go behind what waits, so that another worker may get it, and a worker that it kills again has
+        done something else before; or, after enough attempts, the failure as the outcome.
+    """
+    _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, device, failure.message)
+    if work.attempt >= MOST_ATTEMPTS:
+        return Outcome(work, failure=failure, device=device)
+    return replace(work, attempt=work.attempt + 1)
 
 
 class InProcess:
@@ -200,16 +230,11 @@ class InProcess:
         if not self._waiting:
             return None
         work = self._waiting.pop(0)
-        report, began = self._on_step, time.perf_counter()
+        report = self._on_step
         on_step: OnStep | None = None
         if report is not None:
             on_step = lambda step, steps: report("", work.key, step / steps)  # noqa: E731
-        try:
-            frames = self._interpolator.interpolate_window(work.window, seed=work.seed, on_step=on_step)
-        except EvfiError as error:
-            kind: FailureKind = "resource" if isinstance(error, ResourceError) else "input"
-            return Outcome(work, failure=Failure(kind, str(error)))
-        return Outcome(work, frames, seconds=time.perf_counter() - began)
+        return _attempt(self._interpolator, work, on_step)
 
     def close(self) -> None:
         """Drop what is not done."""

@@ -22,28 +22,20 @@ from typing import Any, Final
 from evfi.errors import ResourceError
 from evfi.pipeline.tasks import TaskKey
 from evfi.pipeline.work import (
-    MOST_ATTEMPTS,
+    IN_FLIGHT,
+    MOST_STARTS,
     Failure,
     InterpolatorFactory,
     OnDeviceStep,
     Outcome,
     Work,
-    again,
+    tried_again,
 )
 from evfi.pipeline.worker_process import work_in_process
 
 _log = logging.getLogger(__name__)
 
-_MOST_STARTS: Final = 2 * MOST_ATTEMPTS
-"""So many workers in a row may die on a device without finishing anything before it is given up: two windows in a row that
-no worker survives do not condemn it."""
-
 _POLL_S: Final = 0.05
-_STEP_INTERVAL_S: Final = 0.2
-_IN_FLIGHT: Final = 2
-"""Pieces that a worker holds: one that it works on and one that waits, so that no device waits for a transfer."""
-
-
 _MOST_GPU_THREADS: Final = 4
 """Of the CPU for a worker on a GPU: what it does there takes about 0.1 s per window, and is done ahead."""
 
@@ -76,9 +68,8 @@ class LocalWorkers:
             devices: one worker each; "cpu" may stand there several times, and shares the cores then.
             on_step: called, from other threads, as the work proceeds.
         """
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "PASSIVE"
-        )  # workers inherit it: threads that wait leave the processors to others
+        # workers inherit it: threads that wait leave the processors to others
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         resource_tracker.ensure_running()  # by itself it would begin with the first worker, and let that hear Ctrl-C
         self._todo: deque[Work] = deque()
         self._tried: dict[TaskKey, set[_Slot]] = {}
@@ -94,7 +85,7 @@ class LocalWorkers:
     @property
     def capacity(self) -> int:
         """How many pieces are worth holding: what the workers hold, and one more that is ready for each."""
-        return (_IN_FLIGHT + 1) * max(1, sum(slot.is_alive() for slot in self._slots))
+        return (IN_FLIGHT + 1) * max(1, sum(slot.is_alive() for slot in self._slots))
 
     def submit(self, work: Work) -> None:
         """Take a piece of work."""
@@ -156,18 +147,13 @@ class LocalWorkers:
         self._outcomes.put(outcome)
 
     def retry(self, slot: _Slot, work: Work, failure: Failure, device: str) -> None:
-        """Do a piece of work again that failed perhaps through no fault of its own, if it was not tried too often.
-
-        It goes behind what waits, so that another worker may get it, and a worker that it kills again has done something
-        else before.
-        """
-        _log.warning("window %d, attempt %d on %s: %s", work.key[0], work.attempt, device, failure.message)
+        """Do a piece of work again that failed perhaps through no fault of its own, if it was not tried too often."""
         self._tried.setdefault(work.key, set()).add(slot)
-        next_attempt = again(work)
-        if next_attempt is None:
-            self.tell(Outcome(work, failure=failure, device=device))
+        following = tried_again(work, failure, device)
+        if isinstance(following, Work):
+            self.submit(following)
         else:
-            self.submit(next_attempt)
+            self.tell(following)
 
     def give_up(self, device: str, reason: str) -> None:
         """A device is of no use; if it was the last, nothing can be done any more."""
@@ -220,14 +206,14 @@ class _Slot(threading.Thread):
 
     def _run(self) -> None:
         fruitless = 0
-        while not self._workers.is_stopping and fruitless < _MOST_STARTS:
+        while not self._workers.is_stopping and fruitless < MOST_STARTS:
             self._start_process()
             done = self._serve()
             if done is None:
                 return
             fruitless = 0 if done else fruitless + 1
         if not self._workers.is_stopping:
-            self._workers.give_up(self._device, f"its worker ended {_MOST_STARTS} times without finishing anything")
+            self._workers.give_up(self._device, f"its worker ended {MOST_STARTS} times without finishing anything")
 
     def stop(self) -> None:
         """End the worker at once; it holds nothing that is not to be lost."""
@@ -283,7 +269,7 @@ class _Slot(threading.Thread):
 
     def _top_up(self) -> None:
         assert self._connection is not None
-        while len(self.in_flight) < _IN_FLIGHT:
+        while len(self.in_flight) < IN_FLIGHT:
             work = self._workers.take(self)
             if work is None:
                 return
