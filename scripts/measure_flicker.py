@@ -35,13 +35,13 @@ from numpy.typing import NDArray
 import evfi
 from evfi.evaluation.metrics.regions import moving_pixels
 from evfi.interpolator import to_pictures
+from evfi.pipeline.film_statistics import STILL_LEVELS
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording, Window
 from evfi.sampling.two_sided import fusion_weights
+from evfi.video.geometry import LUMA
 
 Frames = NDArray[np.uint8]
-LUMA: Final = (0.299, 0.587, 0.114)
-STILL_LEVELS: Final = 6.0
 COARSE_PX: Final = 8.0
 WHOLE: Final = 0.0
 """In place of a blur: the mean over the frame."""

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from evfi.report.pictures import busiest_row as busiest_of_rows
-
-Frame: TypeAlias = NDArray[np.uint8]
-"""A picture, uint8 [H, W, 3]."""
+from evfi.video.geometry import LUMA, Frame
 
 STILL_LEVELS: Final = 6.0
 """A pixel is still if its brightness before and after differs by at most this, of 255."""
@@ -37,7 +35,7 @@ THUMBNAIL_WIDTH_PX: Final = 240
 _GRID_PIXELS: Final = 100_000
 _BINS_PER_LEVEL: Final = 100
 _SMOOTHING_ROWS: Final = 9
-_LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA: Final = np.array(LUMA, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

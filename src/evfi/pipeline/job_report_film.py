@@ -6,10 +6,11 @@ from typing import Final
 
 import numpy as np
 
-from evfi.pipeline.film_statistics import STILL_LEVELS, FilmFacts, Frame, KeyFrameSteps, StepSummary, Thumbnail
+from evfi.pipeline.film_statistics import STILL_LEVELS, FilmFacts, KeyFrameSteps, StepSummary, Thumbnail
 from evfi.report.markup import Html, element, joined, number
 from evfi.report.parts import table
 from evfi.report.pictures import picture_element
+from evfi.video.geometry import Frame
 
 SEEN_LEVELS: Final = 1.0
 """A jump of brightness of fewer grey levels is hard to see: a picture of 8 bits cannot show a smaller one all over."""

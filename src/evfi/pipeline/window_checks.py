@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from evfi.events.stacks import MIN_EVENTS
 from evfi.recordings.recording import Image, Times, Window
+from evfi.video.geometry import LUMA
 
 FindingKind = Literal["", "gap", "no-events", "few-events", "cut", "exposure"]
 
@@ -57,7 +58,6 @@ _BLOCK_PX: Final = 8
 _MAX_CELLS: Final = 48
 """Cells along the longer side: tiles of about 12 cells tell pictures apart, and all their shifts are tried in 2 ms."""
 
-_LUMA: Final = (0.299, 0.587, 0.114)
 
 _MAX_TILES: Final = 4
 """Tiles along each side that are looked for in the other picture: small enough to follow parallax."""
@@ -402,7 +402,7 @@ def _block_means(picture: Image) -> Grid:
     totals = pixels[:, :, 0].copy()
     for column in range(1, side):
         totals += pixels[:, :, column]
-    means: Grid = totals @ np.array(_LUMA) / side**2
+    means: Grid = totals @ np.array(LUMA) / side**2
     return means
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from evfi.training.motion import Draw
 from evfi.training.textures import TextureLibrary
+from evfi.video.geometry import LUMA
 
-_LUMA = (0.299, 0.587, 0.114)
 _PAINTS = ("photo", "art", "noise", "stripes", "checks", "text", "gradient", "flat")
 BACKGROUND_WEIGHTS = (0.60, 0.12, 0.07, 0.04, 0.04, 0.04, 0.05, 0.04)
 SHAPE_WEIGHTS = (0.34, 0.12, 0.10, 0.10, 0.08, 0.08, 0.08, 0.10)
@@ -47,7 +47,7 @@ class Tone:
             for value in (self.gamma, self.offset, self.saturation)
         )
         toned = pictures.clamp(1e-4, 1.0) ** gamma * self.gain.to(device, non_blocking=True)[..., None, None]
-        luma = torch.tensor(_LUMA, device=device).view(1, 3, 1, 1)
+        luma = torch.tensor(LUMA, device=device).view(1, 3, 1, 1)
         grey = (toned * luma).sum(1, keepdim=True)
         return (grey + saturation * (toned - grey) + offset).clamp(0.0, 1.0)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from evfi.errors import ConfigError
 
 Frame = NDArray[np.uint8]
 """A picture: uint8 [H, W, 3], RGB."""
+
+LUMA: Final = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in a picture's brightness (BT.601)."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
