@@ -16,6 +16,7 @@ from evfi.interpolator import Interpolator, memory_errors_told, resolve_device, 
 from evfi.models.bundle import ModelBundle
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording
+from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.presets import PRESETS
 from tiny_models import tiny_bundle
@@ -81,6 +82,36 @@ def test_what_is_prepared_in_another_thread_gives_the_same_frames(interpolator: 
         prepared = pool.submit(interpolator.prepare, window).result()
     made = interpolator.interpolate_window(window, seed=3, prepared=prepared)
     np.testing.assert_array_equal(made, interpolator.interpolate_window(window, seed=3))
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 7), ("cuda", 4)])
+def test_few_threads_of_the_cpu_work_beside_a_gpu(
+    device: str, expected: int, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, before = [], torch.get_num_threads()
+    make = module.window_inputs
+
+    def watched(*arguments: Any) -> WindowInputs:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 3:
+            raise RecordingError("cannot be made")
+        return make(*arguments)
+
+    monkeypatch.setattr(module, "window_inputs", watched)
+    config = SamplingConfig.from_defaults(bundle.sampling, **FAST)
+    interpolator = Interpolator(bundle, config, engine="plain", device=torch.device(device))
+    recording = _recording()
+    window = recording.load_window(recording.plan_windows(1)[0])
+    torch.set_num_threads(7)
+    try:
+        interpolator.prepare(window)
+        interpolator.interpolate_window(window)
+        with pytest.raises(RecordingError, match="cannot be made"):
+            interpolator.prepare(window)
+        assert torch.get_num_threads() == 7
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [expected] * 3
 
 
 def test_the_seed_matters(interpolator: Interpolator) -> None:

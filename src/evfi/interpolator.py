@@ -24,6 +24,7 @@ from torch import Tensor
 from evfi.engine.base import Engine, EngineName, PlainEngine
 from evfi.engine.fast import FastEngine
 from evfi.engine.memory import GIB, free_budget
+from evfi.engine.threads import few_threads
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
@@ -96,6 +97,7 @@ class Interpolator:
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
         self.engine = make_engine(engine, bundle, max_memory, device)
         self._max_memory = max_memory
+        self._runs_on = device or bundle.unet.device
 
     @classmethod
     def from_pretrained(
@@ -196,7 +198,7 @@ class Interpolator:
         """
         size = frame_size(window.start_image)
         geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
-        with torch.inference_mode():
+        with torch.inference_mode(), few_threads(self._runs_on):
             return PreparedWindow(geometry, window_inputs(window, geometry, self.bundle))
 
     def interpolate_window(
@@ -236,7 +238,7 @@ class Interpolator:
             f"for a window of {number} frames of {size[0]}x{size[1]} px on {self.bundle.unet.device}; insert fewer "
             f"frames or lower upscale ({self.config.upscale}) or decode_chunk_size ({self.config.decode_chunk_size})"
         )
-        with memory_errors_told(need), torch.inference_mode():
+        with memory_errors_told(need), torch.inference_mode(), few_threads(self._runs_on):
             prepared = prepared or self.prepare(window)
             pictures = self._sampled(window, prepared.inputs, seed, on_step)
             frames = np.stack([prepared.geometry.to_original(picture) for picture in pictures])

@@ -5,20 +5,26 @@ beginning to end, and nothing is waited for between operations. Those that are l
 
 torch works with a single thread in each of these threads, with more where items are fewer than processors; how many it uses
 elsewhere stays as it is.
+
+Beside a GPU the CPU has little to do, in small operations; there a few threads are faster than one per processor.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+MOST_BESIDE_A_GPU: Final = 4
+"""Threads of the CPU for operations on the CPU while the networks run on a GPU."""
 
 _here = threading.local()
 
@@ -68,6 +74,24 @@ def workers() -> Workers:
 @cache
 def _made(number: int) -> Workers:
     return Workers(number)
+
+
+@contextmanager
+def few_threads(device: torch.device) -> Iterator[None]:
+    """Let torch use at most `MOST_BESIDE_A_GPU` threads of the CPU in the calling thread, where the networks run on a GPU.
+
+    Args:
+        device: where the networks run.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" or before <= MOST_BESIDE_A_GPU:
+        yield
+        return
+    torch.set_num_threads(MOST_BESIDE_A_GPU)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _call(function: Callable[[Item], Result], item: Item, helpers: ThreadPoolExecutor | None, number: int) -> Result:

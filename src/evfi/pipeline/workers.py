@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
+from evfi.engine.threads import MOST_BESIDE_A_GPU
 from evfi.errors import ResourceError
 from evfi.pipeline.tasks import TaskKey
 from evfi.pipeline.work import (
@@ -36,8 +37,6 @@ from evfi.pipeline.worker_process import work_in_process
 _log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.05
-_MOST_GPU_THREADS: Final = 4
-"""Of the CPU for a worker on a GPU: what it does there takes about 0.1 s per window, and is done ahead."""
 
 
 def threads_per_worker(devices: Sequence[str]) -> int | None:
@@ -51,7 +50,7 @@ def threads_per_worker(devices: Sequence[str]) -> int | None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices[0] != "cpu":
-        return max(1, min(_MOST_GPU_THREADS, cores // (len(devices) + 1)))
+        return max(1, min(MOST_BESIDE_A_GPU, cores // (len(devices) + 1)))
     return None if len(devices) == 1 else max(1, cores // len(devices))
 
 
