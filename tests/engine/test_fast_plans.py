@@ -143,6 +143,21 @@ def test_limits_change_the_plan_and_not_the_frames(bundle: ModelBundle, memory: 
     assert _error(_made(PlainEngine(bundle), inputs), expected) == 0.0
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_planning_begun_in_inference_mode_goes_on_outside_of_it(
+    bundle: ModelBundle, memory: Memory, inside: bool
+) -> None:
+    engines = [_engine(bundle, memory) for _ in range(2)]
+    for engine in engines:
+        _made(engine, _inputs())
+    (costs, _), (expected, _) = (next(iter(engine._needs.values())) for engine in engines)
+    for bands in costs.decode:
+        with torch.inference_mode(inside):
+            needed = costs.decode[bands]
+        with torch.inference_mode():
+            assert needed == expected.decode[bands]
+
+
 def test_where_memory_runs_out_the_window_goes_on(
     bundle: ModelBundle, memory: Memory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ two have to be kept alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Final
 
@@ -163,9 +164,18 @@ def _kept_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
     return _event_features(bundle, frames, grid) // first * (second + skips * first)
 
 
-def _twin_network(bundle: ModelBundle) -> SteeredUNet:
-    # a meta parameter takes no view of an inference tensor, and outside inference mode none can be written
+@contextmanager
+def _out_of_inference() -> Iterator[None]:
+    """Where all twins are made and read, whoever asks.
+
+    A meta parameter takes no view of a tensor that was made in inference mode, and outside of it none such can be written.
+    """
     with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _twin_network(bundle: ModelBundle) -> SteeredUNet:
+    with _out_of_inference():
         controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
         return SteeredUNet(controlnet, unet, AllocatingOperators())
 
@@ -217,7 +227,8 @@ class _DecodePeaks(Mapping[int, int]):
 
     def __init__(self, bundle: ModelBundle, grid: TileGrid, frames: int, chunk: int) -> None:
         self._temporal = isinstance(bundle.vae, AutoencoderKLTemporalDecoder)
-        self._vae = meta_twin(bundle.vae, keep_scalars=True)
+        with _out_of_inference():
+            self._vae = meta_twin(bundle.vae, keep_scalars=True)
         self._dtype, self._chunk = bundle.unet.dtype, chunk
         self._shape = (frames, bundle.latent_channels, grid.size[1], grid.size[0])
         suiting = [number for number in _BANDS if grid.size[1] >= number * _LEAST_ROWS]
@@ -241,7 +252,8 @@ class _DecodePeaks(Mapping[int, int]):
         latents = torch.empty(self._shape, device="meta")
         if not self._temporal:
             return simulated_peak(lambda: decode_latents(self._vae, latents, self._chunk).float(), held=[latents])
-        decoder = TemporalDecoder(self._vae, AllocatingOperators(), self._dtype)
+        with _out_of_inference():
+            decoder = TemporalDecoder(self._vae, AllocatingOperators(), self._dtype)
         return simulated_peak(lambda: decoder.decode(latents, self._chunk, bands), held=[latents])
 
 
