@@ -137,14 +137,19 @@ def bare(model: Model, recording_path: Path, insert: int, device: str, windows: 
     with open_recording(recording_path) as recording:
         specs = recording.plan_windows(insert=insert)[:windows]
         interpolator.interpolate_window(recording.load_window(specs[0]), seed=0, on_step=None)
-        began = time.perf_counter()
+        began, preparing = time.perf_counter(), 0.0
         for spec in specs[1:]:
-            interpolator.interpolate_window(recording.load_window(spec), seed=0, on_step=None)
+            window = recording.load_window(spec)
+            loaded = time.perf_counter()
+            prepared = interpolator.prepare(window)
+            preparing += time.perf_counter() - loaded
+            interpolator.interpolate_window(window, seed=0, on_step=None, prepared=prepared)
         seconds = time.perf_counter() - began
     return {
         "windows": len(specs),
         "windows_per_s": (len(specs) - 1) / seconds,
         "seconds_per_window": seconds / (len(specs) - 1),
+        "preparing_per_window_s": preparing / (len(specs) - 1),
     }
 
 

@@ -75,6 +75,19 @@ def test_symmetric_values_by_hand() -> None:
     assert forward[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_symmetric_values_end_at_the_cap() -> None:
+    counts = np.array([3, 4, 5, 40, -3, -4, -5, -40])
+    x = np.concatenate([[8], np.repeat(np.arange(8), np.abs(counts))])  # one event more, which channel 0 leaves out
+    p = np.concatenate([[1], np.sign(counts)[x[1:]]])
+    events = EventStream.from_arrays(x, 0 * x, np.arange(len(x)), p, (9, 1))
+    config = StackConfig(num_channels=1, normalisation="symmetric", count_cap=4)
+    forward, _ = normalised_interval_stacks(events, config)
+    three = int((math.log1p(3) / math.log1p(4) + 1) / 2 * 255) / 127 - 1
+    most = 255 / 127 - 1
+    expected = [three, most, most, most, int((1 - math.log1p(3) / math.log1p(4)) / 2 * 255) / 127 - 1, -1, -1, -1, 0]
+    assert forward[0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_released_normalisation_by_hand() -> None:
     # Counts 1 to 4 and -1 to -4; percentiles of (1, 2, 3, 4): p2 = 1.06, p98 = 3.94; of the negative ones n98 = -1.06.
     counts = np.array([1, 2, 3, 4, -1, -2, -3, -4])
