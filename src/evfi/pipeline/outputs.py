@@ -30,7 +30,7 @@ from evfi.files import (
 from evfi.pipeline.comparison_film import comparison_size
 from evfi.recordings.planning import Times
 from evfi.video.geometry import Frame, Size
-from evfi.video.io import write_png
+from evfi.video.picture_writer import PictureWriter
 from evfi.video.timecodes import write_timecodes
 from evfi.video.writer import VideoConfig, VideoWriter
 
@@ -154,7 +154,6 @@ class Outputs:
         self._video = writer(targets.video, size)
         self._comparison = writer(targets.comparison, comparison_size(size))
         self._shown: list[int] = []
-        self._count = 0
 
     def check_step(self, smallest_us: float) -> None:
         """Make sure that a video can tell its frames apart.
@@ -184,6 +183,7 @@ class Outputs:
                 if self._is_replaced:
                     _remove_folder(self.targets.frames_dir)
                 self._folder = stack.enter_context(folder_written_whole(self.targets.frames_dir))
+                self._pictures = stack.enter_context(PictureWriter(self._folder))
             self._stack = stack.pop_all()
         return self
 
@@ -205,11 +205,10 @@ class Outputs:
             assert comparison is not None
             self._comparison.write(comparison(), shown_us)
         if self._folder is not None:
-            write_png(self._folder / f"{self._count:06d}.png", frame)
+            self._pictures.write(frame)
             self._write_time(self._folder / "timestamps.txt", time_us)
         if self.targets.timecodes:
             self._shown.append(shown_us)
-        self._count += 1
 
     def _write_time(self, file: Path, time_us: int) -> None:
         try:
