@@ -108,6 +108,19 @@ class TestImportsPointOneWay:
             assert ROOMS.index(target) <= room, f"{path} ({ROOMS[room]}) imports {module}, a later room"
 
 
+def test_who_plans_a_job_goes_without_the_libraries_of_its_networks() -> None:
+    code = """
+    import json, sys
+    import evfi.cli.interpolate, evfi.pipeline.running, evfi.pipeline.workers
+    from evfi.pipeline.models import ModelRequest
+
+    request = ModelRequest()
+    request.made_of(request.facts(), "cpu")
+    print(json.dumps(sorted({"diffusers", "transformers", "torch"} & set(sys.modules))))
+    """
+    assert run_python(code) == ["torch"]
+
+
 WATCH = """
 import importlib, json, sys
 

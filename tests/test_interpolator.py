@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from evfi import interpolator as module
+from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stream import EventStream
-from evfi.interpolator import Interpolator, memory_errors_told, resolve_device, resolve_dtype
+from evfi.interpolator import Interpolator, memory_errors_told
 from evfi.models.bundle import ModelBundle
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording

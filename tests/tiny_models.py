@@ -7,8 +7,9 @@ from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
 from torch import nn
 
 from evfi.events.stacks import StackConfig
-from evfi.models.bundle import ModelBundle, ModelInfo
+from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import ModelInfo
 from evfi.models.unet import EventUNet
 
 SCHEDULER = {

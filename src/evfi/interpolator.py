@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from evfi.engine.base import Engine, EngineName, PlainEngine
+from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.engine.fast import FastEngine
 from evfi.engine.memory import GIB, free_budget
 from evfi.engine.threads import few_threads
-from evfi.errors import ConfigError, RecordingError, ResourceError
+from evfi.errors import RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
 from evfi.models.registry import load_model
@@ -39,8 +40,6 @@ from evfi.sampling.presets import PresetName, with_preset
 from evfi.sampling.two_sided import OnStep, fusion_weights
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
 from evfi.video.io import is_grey_frame
-
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,43 +310,6 @@ def to_pictures(levels: Tensor) -> NDArray[np.uint8]:
     """Levels [F, 3, H, W] in 0..255 (others are clamped) as pictures uint8 [F, H, W, 3]."""
     pictures: NDArray[np.uint8] = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return np.ascontiguousarray(pictures)
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Find a device.
-
-    Args:
-        device: a torch device or its name; "auto" is the GPU if there is one and else the CPU.
-
-    Raises:
-        ResourceError: this machine has no such device.
-        ConfigError: no device has such a name.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}") from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        number = torch.cuda.device_count()
-        raise ResourceError(f"no device {found}: this machine has {number} usable GPU(s); use --device cpu or auto")
-    return found
-
-
-def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Find the dtype that the networks run in: the one asked for, else float16 on a GPU and float32 on the CPU.
-
-    Raises:
-        ConfigError: no dtype that networks run in has such a name.
-    """
-    if dtype is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
-    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in _DTYPES.values():
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {dtype}")
-    assert found is not None
-    return found
 
 
 @contextmanager

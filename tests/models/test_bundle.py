@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evfi.errors import ModelError
-from evfi.models.bundle import BUNDLE_FILE, ModelBundle, assemble, load_bundle
+from evfi.models.bundle import ModelBundle, assemble, load_bundle
+from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.weights import weight_files
 from tiny_models import tiny_bundle
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from evfi.errors import ModelError, ResourceError
 from evfi.events.stacks import StackConfig
 from evfi.models import archives
-from evfi.models.bundle import ModelBundle, ModelInfo
+from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import ModelInfo
 from evfi.models.registry import MODELS, BundleFolder, Parts, load_model, resolve_model
 from evfi.models.sources import models_folder, resolve_controlnet
 from evfi.models.unet import EventUNet

@@ -26,11 +26,12 @@ from evfi.benchmark.measure import (
 from evfi.benchmark.operations import OperationCounter
 from evfi.benchmark.results import Row, write_results
 from evfi.engine.base import Engine, EngineName, PlainEngine
+from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.engine.memory import GIB, parse_memory
 from evfi.errors import ResourceError
 from evfi.evaluation.environment import processor_name
 from evfi.files import check_writable
-from evfi.interpolator import Interpolator, memory_errors_told, resolve_device, resolve_dtype
+from evfi.interpolator import Interpolator, memory_errors_told
 from evfi.models.bundle import ModelBundle
 from evfi.models.random import RANDOM_MODELS, random_bundle
 from evfi.models.registry import load_model
@@ -55,8 +56,8 @@ class BenchmarkRequest:
         cases: see `evfi.benchmark.cases.find_cases`.
         presets: the presets.
         engines: the engines; errors of the others are told against "plain" if it is among them.
-        device: see `evfi.interpolator.resolve_device`.
-        dtype: see `evfi.interpolator.resolve_dtype`.
+        device: see `evfi.engine.devices.resolve_device`.
+        dtype: see `evfi.engine.devices.resolve_dtype`.
         against_float32: also tell errors against the plain engine in float32, in the preset exact.
         json: where results are written after every row; None: nowhere.
         config: what is measured.

@@ -16,6 +16,7 @@ from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError, EvfiError
 from evfi.pipeline.jobs import Job, JobConfig, plan_job
+from evfi.pipeline.models import ModelRequest, parse_devices
 from evfi.pipeline.outputs import Targets
 from evfi.recordings.estimation import estimate_alignment
 from evfi.recordings.inspection_advice import advise_alignment
@@ -25,7 +26,6 @@ from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
 
 if TYPE_CHECKING:
-    from evfi.pipeline.models import ModelRequest
     from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor
     from evfi.recordings.recording import Recording
 
@@ -121,8 +121,6 @@ def run(arguments: Sequence[str]) -> None:
         for warning in recording.warnings:
             _log.warning("%s", warning)
 
-        from evfi.pipeline.models import ModelRequest  # heavy: not before everything else is known to be well
-
         request = ModelRequest(command.model, command.dtype, limit, command.preset, overrides)
         with job_progress(command.progress) as progress:
             summary, made_of = _run_job(command, job, request, shard, progress)
@@ -206,7 +204,6 @@ def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None,
 
 def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:
     """What starts the workers, and one of the devices they work on."""
-    from evfi.pipeline.models import parse_devices
     from evfi.pipeline.work import InProcess
     from evfi.pipeline.workers import LocalWorkers
 

@@ -32,8 +32,9 @@ from torch import Tensor
 from evfi.errors import InputError
 from evfi.events.stacks import StackConfig, event_stacks, normalised_interval_stacks
 from evfi.events.stream import EventStream
-from evfi.models.bundle import ModelBundle, ModelInfo, assemble
+from evfi.models.bundle import ModelBundle, assemble
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import ModelInfo
 from evfi.models.unet import EventUNet
 from evfi.recordings.datasets import bsergb
 from evfi.recordings.opening import open_recording

@@ -24,13 +24,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evfi.engine.devices import resolve_device
 from evfi.errors import ModelError
 from evfi.evaluation.ground_truth import scored_size_frame
 from evfi.evaluation.model_system import device_name
 from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.fingerprints import fingerprint_of
-from evfi.interpolator import memory_errors_told, resolve_device, to_pictures
+from evfi.interpolator import memory_errors_told, to_pictures
 from evfi.video.geometry import Frame
 
 WEIGHTS_SHA256: Final = "1195a2f0de8fcc06228590670c15cee18e27dd4f562864bf10454bed6f1e9c44"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from evfi import __version__
+from evfi.engine.devices import resolve_device
 from evfi.errors import ConfigError, OutputError
 from evfi.evaluation.comparison import VAE_TRUTH
 from evfi.evaluation.environment import describe_environment
@@ -41,7 +42,6 @@ from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequ
 from evfi.evaluation.systems import System, SystemRequest, load_system
 from evfi.events.simulate import SimulatorConfig
 from evfi.files import one_line, written_whole
-from evfi.interpolator import resolve_device
 from evfi.recordings.options import RecordingOptions
 
 _log = logging.getLogger(__name__)

@@ -23,37 +23,19 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
 from torch import Tensor, nn
 
-from evfi.errors import ConfigError, ModelError
+from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import BUNDLE_FORMAT, ModelInfo, read_bundle_facts
+from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.unet import EventUNet
 from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_json, tensor_shape, weight_files
-
-BUNDLE_FILE = "evfi.json"
-BUNDLE_FORMAT = 1
 
 Autoencoder: TypeAlias = Any
 """One of diffusers' image autoencoders (its classes are untyped): `AutoencoderKLTemporalDecoder` or `AutoencoderTiny`."""
 
 _EVENT_INPUT = "controlnet_cond_embedding.conv_in.weight"
 _AUTOENCODERS = {"AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder, "AutoencoderTiny": AutoencoderTiny}
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """Where a model comes from and what may be done with it.
-
-    Attributes:
-        name: what users call it.
-        licence: of the weights, in a few words.
-        source: where the weights come from.
-        num_frames: frames per window that it was trained with, key frames included.
-    """
-
-    name: str
-    licence: str
-    source: str
-    num_frames: int
 
 
 @dataclass
@@ -242,31 +224,6 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
     return assemble(
         folder, folder / "controlnet", info=info, event_stack=event_stack, sampling=sampling, dtype=dtype, device=device
     )
-
-
-def read_bundle_facts(folder: Path) -> tuple[ModelInfo, StackConfig, dict[str, Any]]:
-    """What a bundle's folder says of it: where it comes from, its event representation, its sampling defaults.
-
-    Args:
-        folder: holds `evfi.json`.
-
-    Raises:
-        ModelError: the file is missing, damaged or incomplete.
-    """
-    meta = read_json(folder / BUNDLE_FILE)
-    if meta.get("format") != BUNDLE_FORMAT:
-        raise ModelError(
-            f"{folder / BUNDLE_FILE} has format {meta.get('format')!r}, this version reads {BUNDLE_FORMAT}; update evfi"
-        )
-    try:
-        info = ModelInfo(**{name: meta[name] for name in ModelInfo.__dataclass_fields__})
-        event_stack = StackConfig(**meta["event_stack"])
-        sampling = dict(meta["sampling"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(
-            f"{folder / BUNDLE_FILE} is incomplete or has unknown entries ({error}); fetch it again"
-        ) from error
-    return info, event_stack, sampling
 
 
 def assemble(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evfi.fingerprints import fingerprint_of_files
-from evfi.models.bundle import read_bundle_facts
+from evfi.models.info import read_bundle_facts
 from evfi.models.registry import BundleFolder, resolve_model
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
-from evfi.models.bundle import ModelBundle, ModelInfo
+from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import ModelInfo
 from evfi.models.unet import EventUNet
 from evfi.models.weights import channels_last
 

@@ -20,15 +20,18 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
-from evfi.models.bundle import ModelBundle, ModelInfo, assemble, load_bundle
+from evfi.models.info import ModelInfo
 from evfi.models.layouts import controlnet_folder, holds_controlnet, is_base, is_bundle
 from evfi.models.sources import CONTROLNET_PATTERNS, fetch_from_hub, is_hub_id, models_folder, resolve_controlnet
+
+if TYPE_CHECKING:
+    import torch
+
+    from evfi.models.bundle import ModelBundle
 
 _log = logging.getLogger(__name__)
 
@@ -186,6 +189,8 @@ def load_model(
     Raises:
         ModelError: it cannot be found, fetched or read, or its parts do not fit each other.
     """
+    from evfi.models.bundle import assemble, load_bundle  # heavy; what is known of a model is told without it
+
     source = resolve_model(name_or_path)
     if isinstance(source, BundleFolder):
         bundle = load_bundle(source.path, dtype=dtype, device=device)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evfi import __version__
+from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.errors import ConfigError
-from evfi.interpolator import Interpolator, resolve_device, resolve_dtype
 from evfi.models.facts import ModelFacts, model_facts
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.presets import PresetName, with_preset
+
+if TYPE_CHECKING:
+    from evfi.interpolator import Interpolator
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class ModelRequest:
             ModelError: it cannot be loaded.
             ResourceError: there is no such device, or too little memory.
         """
+        from evfi.interpolator import Interpolator  # heavy; who only plans goes without it
+
         return Interpolator.from_pretrained(
             self.name, device, self.dtype, max_memory=self.max_memory, preset=self.preset, **self.settings
         )

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from evfi.errors import ConfigError
 from evfi.models.bundle import (
-    BUNDLE_FILE,
     ModelBundle,
-    ModelInfo,
     decode_latents,
     load_controlnet,
     load_network,
@@ -26,6 +24,8 @@ from evfi.models.bundle import (
     save_network,
 )
 from evfi.models.controlnet import EventControlNet
+from evfi.models.info import ModelInfo
+from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.unet import EventUNet
 from evfi.models.weights import read_json
 from evfi.training.batches import Batch, BatchMaker, PictureMaker, StepKey, WindowMaker, init_of
