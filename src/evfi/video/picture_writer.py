@@ -1,4 +1,4 @@
-"""A folder of numbered pictures, several of them compressed at a time: one processor makes some 20 MB of PNG per second."""
+"""A folder of numbered pictures, several compressed at a time: one of 512×320 pixels takes a processor 10 to 40 ms."""
 
 from __future__ import annotations
 
