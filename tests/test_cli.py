@@ -200,10 +200,26 @@ class TestProgress:
             report(0, 4)
             report(1.5, 4)
             report(2, 4, "loss 1")
-        lines = stream.getvalue().splitlines()
-        assert len(lines) == 2
-        assert lines[0].startswith("evfi: 1 of 4 windows, 0:00:0")
-        assert lines[1].endswith(" left, loss 1")
+            report(4, 4)
+        assert stream.getvalue().splitlines() == [
+            "evfi: 1 of 4 windows",
+            "evfi: 2 of 4 windows, 0:00:00 left, loss 1",
+            "evfi: 4 of 4 windows, 0:00:00 left",
+        ]
+
+    def test_time_left_is_told_by_the_pace_since_work_was_first_seen(self, monkeypatch):
+        clock = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
+        time_left = progress.TimeLeft()
+        assert time_left(5, 10) is None  # kept from an earlier run
+        clock += 30  # loading
+        assert time_left(5, 10) is None
+        assert time_left(5.5, 10) is None
+        clock += 4
+        assert time_left(7.5, 10) == pytest.approx(5)
+        clock += 6
+        assert time_left(7.5, 10) == pytest.approx(12.5)
+        assert time_left(10, 10) == 0
 
     def test_quiet_when_quick(self, capsys):
         with progress.ProgressReport("windows") as report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,14 +66,17 @@ class TestProgress:
         assert (state["windows_kept"], state["windows_done"]) == (3, 3)
         assert done["windows_kept"] == 3
 
-    def test_time_left_is_told_from_this_runs_work(self, capsys):
+    def test_time_left_is_told_from_this_runs_work(self, capsys, monkeypatch):
+        clock = 0.0
+        monkeypatch.setattr(time, "monotonic", lambda: clock)
         with job_progress("json") as progress:
-            progress(JobState(10, 5, 5, 10, 5, 0.0, {}))
-            progress(JobState(10, 6, 5, 10, 6, 1.5, {"cpu": 1}))
-        first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-        assert first["seconds_left"] is None
-        assert second["seconds_left"] == pytest.approx(second["seconds"], abs=0.1)  # 2.5 windows done, 2.5 left
-        assert second["devices"] == {"cpu": 1}
+            for at, done, part in ((0.0, 5, 0.0), (20.0, 5, 1.5), (24.0, 6, 1.5)):
+                clock = at
+                progress(JobState(10, done, 5, 10, done, part, {"cpu": 1}))
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        # 1 window in 4 s since work was first seen, 2.5 are left
+        assert [line["seconds_left"] for line in lines] == [None, None, 10]
+        assert lines[-1]["devices"] == {"cpu": 1}
 
     def test_quiet(self, recording, capsys):
         assert run(*command(recording, "out", "--progress", "quiet")) == 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from evfi.cli.progress import ProgressReport
+from evfi.cli.progress import ProgressReport, TimeLeft
 from evfi.pipeline.job_run import JobState
 
 if TYPE_CHECKING:
@@ -63,15 +63,13 @@ class _ForPeople:
 class _JsonLines:
     def __init__(self) -> None:
         self._began, self._last, self._last_done = time.monotonic(), -_JSON_INTERVAL_S, -1
+        self._time_left = TimeLeft()
 
     def __call__(self, state: JobState) -> None:
-        now = time.monotonic()
+        now, left = time.monotonic(), self._time_left(state.num_done + state.part, state.num_windows)
         if now - self._last < _JSON_INTERVAL_S and state.num_done == self._last_done:
             return
         self._last, self._last_done = now, state.num_done
-        made = state.num_done - state.num_kept + state.part
-        seconds = now - self._began
-        left = None if made <= 0 else round(seconds * (state.num_windows - state.num_done - state.part) / made, 1)
         _say(
             "progress",
             windows=state.num_windows,
@@ -79,8 +77,8 @@ class _JsonLines:
             windows_kept=state.num_kept,
             frames=state.num_frames,
             frames_done=state.num_frames_done,
-            seconds=round(seconds, 1),
-            seconds_left=left,
+            seconds=round(now - self._began, 1),
+            seconds_left=None if left is None else round(left, 1),
             devices=state.devices,
         )
 

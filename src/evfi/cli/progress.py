@@ -13,6 +13,37 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 _PLAIN_INTERVAL_S: Final = 30.0
 
 
+class TimeLeft:
+    """How long work will still take, by its pace since it was first seen to go on.
+
+    What comes before, loading and compiling, does not count, nor what earlier runs did.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is known yet."""
+        self._first: float | None = None
+        self._from: tuple[float, float] | None = None
+
+    def __call__(self, done: float, total: float) -> float | None:
+        """Seconds left, None where they are not known yet.
+
+        Args:
+            done: units done; parts count, and so does what earlier runs did.
+            total: units in all.
+        """
+        now = time.monotonic()
+        if done >= total:
+            return 0.0
+        if self._first is None:
+            self._first = done
+        if self._from is None and done > self._first:
+            self._from = now, done
+        if self._from is None or done <= self._from[1]:
+            return None
+        began, before = self._from
+        return (now - began) * (total - done) / (done - before)
+
+
 class ProgressReport:
     """Shows how far a piece of work has come; call it with (done, in all) and, optionally, a note."""
 
@@ -25,14 +56,14 @@ class ProgressReport:
         """
         self._unit = unit
         self._interval_s = interval_s
-        self._began = self._last = time.monotonic()
-        self._first: int | None = None
+        self._last = time.monotonic()
+        self._time_left = TimeLeft()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         """Begin to count time."""
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
         if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn("{task.fields[done]} of {task.total} " + self._unit),
@@ -55,22 +86,16 @@ class ProgressReport:
             total: Units in all.
             note: Shown behind.
         """
-        if self._first is None:  # work that an earlier run did took this one no time
-            self._first = int(done) - 1 if done > 1 else 0
         if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task("", total=total, completed=self._first, done=0, note="")
+            if self._task is None:  # work that an earlier run did took this one no time
+                self._task = self._bar.add_task("", total=total, completed=int(done), done=0, note="")
             self._bar.update(self._task, completed=done, total=total, done=int(done), note=note)
             return
-        now = time.monotonic()
+        now, left = time.monotonic(), self._time_left(done, total)
         if done > 0 and now - self._last >= self._interval_s:
             self._last = now
-            left = _duration((now - self._began) * (total - done) / (done - self._first))
-            print(
-                f"evfi: {int(done)} of {total} {self._unit}, {left} left{', ' * bool(note)}{note}",
-                file=sys.stderr,
-                flush=True,
-            )
+            parts = (f"{int(done)} of {total} {self._unit}", "" if left is None else f"{_duration(left)} left", note)
+            print(f"evfi: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
