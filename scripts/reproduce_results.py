@@ -34,6 +34,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     MODEL: {},
     "without events": {"controlnet_scale": 0.0, "detail_restoration": False},
     "without detail": {"detail_restoration": False},
+    "without texture": {"texture_restoration": False},
     "one-sided": {"two_sided": False},
     "tiles of 192": {"tile_width": 192, "tile_height": 192},
     "guidance 1 to 3": {"max_guidance_scale": 3.0},
