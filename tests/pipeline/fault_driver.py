@@ -8,23 +8,21 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from types import ModuleType
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 if TYPE_CHECKING:
     from fault_jobs import Finished
 
-_MODULE = "evfi.pipeline.models"
 
-
-def stand_in() -> ModuleType:
-    """Takes the place of the module that loads models, which takes ten seconds to import."""
+def pretended() -> AbstractContextManager[Any]:
+    """The command loads no model and looks for no devices."""
     from fault_model import StandInRequest
 
-    module = ModuleType(_MODULE)
-    module.__dict__.update(ModelRequest=StandInRequest, parse_devices=lambda text: tuple(text.split(",")))
-    return module
+    from evfi.cli import interpolate
+
+    return patch.multiple(interpolate, ModelRequest=StandInRequest, parse_devices=lambda text: tuple(text.split(",")))
 
 
 def run_here(arguments: Sequence[str]) -> Finished:
@@ -33,25 +31,17 @@ def run_here(arguments: Sequence[str]) -> Finished:
 
     from evfi.cli import main as run
 
-    before = sys.modules.get(_MODULE)
-    sys.modules[_MODULE] = stand_in()
-    try:
-        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-            status = run(arguments)
-    finally:
-        del sys.modules[_MODULE]
-        if before is not None:
-            sys.modules[_MODULE] = before
+    with pretended(), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        status = run(arguments)
     return Finished(status, out.getvalue(), err.getvalue())
 
 
 def main() -> int:
     """Run the command with this process's arguments."""
-    sys.modules[_MODULE] = stand_in()
-
     from evfi.cli import main as run
 
-    return run()
+    with pretended():
+        return run()
 
 
 if __name__ == "__main__":
