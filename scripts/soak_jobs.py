@@ -63,6 +63,7 @@ def soak(folder: Path, windows: int, json_file: Path | None) -> int:
     write_recording(folder / "scene", windows)
     write_model(folder / "model")
     command = [sys.executable, "-m", "evfi", "interpolate", str(folder / "scene"), "-o", str(folder / "film.mp4")]
+    command += ["--frames-dir", str(folder / "pictures")]
     command += [
         "--insert",
         "1",
