@@ -17,7 +17,11 @@ _MOST_WAITING: Final = 2 * _THREADS
 
 
 class PictureWriter:
-    """Writes frames as 000000.png, 000001.png, … in threads; a context, at whose end all are written."""
+    """Writes frames as 000000.png, 000001.png, … in threads; a context, at whose end all are written.
+
+    Attributes:
+        count: frames given so far.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Take a folder that exists.
@@ -28,7 +32,7 @@ class PictureWriter:
         self._folder = folder
         self._pool = ThreadPoolExecutor(_THREADS, "evfi-picture")
         self._waiting: deque[Future[None]] = deque()
-        self._count = 0
+        self.count = 0
 
     def write(self, frame: Frame) -> None:
         """Append a frame; it must not be changed afterwards.
@@ -41,8 +45,8 @@ class PictureWriter:
         """
         while len(self._waiting) >= _MOST_WAITING:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(write_png, self._folder / f"{self._count:06d}.png", frame))
-        self._count += 1
+        self._waiting.append(self._pool.submit(write_png, self._folder / f"{self.count:06d}.png", frame))
+        self.count += 1
 
     def __enter__(self) -> Self:
         """Nothing to do."""

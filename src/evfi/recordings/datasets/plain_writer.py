@@ -18,7 +18,7 @@ from evfi.events.writers.npz import write_npz
 from evfi.files import folder_written_whole
 from evfi.recordings.alignment import Matrix
 from evfi.recordings.recording import Image, Times
-from evfi.video.io import write_png
+from evfi.video.picture_writer import PictureWriter
 
 FORMAT_MARK: Final = {"format": "evfi-plain", "version": 1}
 
@@ -67,12 +67,11 @@ def write_plain_recording(
 
 def _write_frames(folder: Path, frames: Iterable[Image], num_frames: int) -> None:
     folder.mkdir()
-    count = 0
-    for frame in frames:
-        write_png(folder / f"{count:06d}.png", frame)
-        count += 1
-    if count != num_frames:
-        raise InputError(f"expected one frame per time, got {count} frames and {num_frames} times")
+    with PictureWriter(folder) as pictures:
+        for frame in frames:
+            pictures.write(frame)
+    if pictures.count != num_frames:
+        raise InputError(f"expected one frame per time, got {pictures.count} frames and {num_frames} times")
 
 
 def _write_events(path: Path, events: EventStream | Iterable[EventStream]) -> tuple[int, int]:
