@@ -166,7 +166,7 @@ def _kept_features(bundle: ModelBundle, frames: int, grid: TileGrid) -> int:
 
 @contextmanager
 def _out_of_inference() -> Iterator[None]:
-    """Where all twins are made and read, whoever asks.
+    """Where the engine's networks are made of twins, whoever asks.
 
     A meta parameter takes no view of a tensor that was made in inference mode, and outside of it none such can be written.
     """
@@ -175,8 +175,8 @@ def _out_of_inference() -> Iterator[None]:
 
 
 def _twin_network(bundle: ModelBundle) -> SteeredUNet:
+    controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
     with _out_of_inference():
-        controlnet, unet = (meta_twin(part, keep_scalars=True) for part in (bundle.controlnet, bundle.unet))
         return SteeredUNet(controlnet, unet, AllocatingOperators())
 
 
@@ -227,8 +227,7 @@ class _DecodePeaks(Mapping[int, int]):
 
     def __init__(self, bundle: ModelBundle, grid: TileGrid, frames: int, chunk: int) -> None:
         self._temporal = isinstance(bundle.vae, AutoencoderKLTemporalDecoder)
-        with _out_of_inference():
-            self._vae = meta_twin(bundle.vae, keep_scalars=True)
+        self._vae = meta_twin(bundle.vae, keep_scalars=True)
         self._dtype, self._chunk = bundle.unet.dtype, chunk
         self._shape = (frames, bundle.latent_channels, grid.size[1], grid.size[0])
         suiting = [number for number in _BANDS if grid.size[1] >= number * _LEAST_ROWS]

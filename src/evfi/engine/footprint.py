@@ -158,8 +158,11 @@ def _copied_bytes(func: Any, args: Any) -> int:
     return 0 if fits else block_bytes(args[0].numel() * args[0].element_size())
 
 
+@torch.inference_mode(False)
 def meta_twin(network: Network, *, keep_scalars: bool = False) -> Network:
     """A copy of a network whose weights lie on the meta device: same shapes, strides and dtypes, no values.
+
+    They are ordinary tensors, whether the caller is in inference mode or not.
 
     Args:
         network: any; its weights are not touched.
