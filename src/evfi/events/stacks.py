@@ -116,7 +116,7 @@ def batched_event_stacks(
     shape = (num_windows, num_frames - 1, config.num_channels, height, width)
     forward = _normalised(counts[:, 0], config).reshape(shape)
     backward = _normalised(counts[:, 1], config).reshape(shape).flip(1)
-    return _with_first_frame(forward, dim=1), _with_first_frame(backward, dim=1)
+    return _with_first_frame(forward), _with_first_frame(backward)
 
 
 def normalised_interval_stacks(events: EventStream, config: StackConfig) -> tuple[Tensor, Tensor]:
@@ -270,5 +270,6 @@ def _resized(stacks: Tensor, frame_size: tuple[int, int]) -> Tensor:
     return _dequantised(resized)
 
 
-def _with_first_frame(stacks: Tensor, dim: int = 0) -> Tensor:
-    return torch.cat([torch.zeros_like(stacks.narrow(dim, 0, 1)), stacks], dim)
+def _with_first_frame(stacks: Tensor) -> Tensor:
+    """Stacks [B, F - 1, K, H, W] with that of frame 0, which is zero, before them."""
+    return torch.cat([torch.zeros_like(stacks[:, :1]), stacks], 1)
