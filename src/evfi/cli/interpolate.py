@@ -15,20 +15,25 @@ from evfi.cli.job_progress import JobProgress, ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError, EvfiError
+from evfi.pipeline.damaged_pictures import DamagedPictures
+from evfi.pipeline.job_folder import JobFolder
 from evfi.pipeline.jobs import Job, JobConfig, plan_job
 from evfi.pipeline.models import ModelRequest, parse_devices
 from evfi.pipeline.outputs import Targets
+from evfi.pipeline.reporting import report_of_job
+from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor, run_job
+from evfi.pipeline.work import InProcess
+from evfi.pipeline.workers import LocalWorkers
 from evfi.recordings.estimation import estimate_alignment
+from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
 from evfi.recordings.inspection_advice import advise_alignment
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
+from evfi.recordings.recording import Recording
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
 
 if TYPE_CHECKING:
-    from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor
-    from evfi.recordings.recording import Recording
-
     SamplingOptions = Any
 else:
     SamplingOptions = make_sampling_options()
@@ -154,7 +159,6 @@ def _run_job(
     shard: tuple[int, int] | None,
     progress: JobProgress,
 ) -> tuple[JobSummary, dict[str, Any]]:
-    from evfi.pipeline.running import run_job
 
     facts = request.facts()
     job = job.limited_to(max(1, facts.num_frames - 2))
@@ -164,9 +168,6 @@ def _run_job(
 
 
 def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None, of_model: dict[str, Any]) -> JobSetup:
-    from evfi.pipeline.damaged_pictures import DamagedPictures
-    from evfi.pipeline.running import JobSetup
-    from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
 
     recording = job.recording
     folder = command.job or command.targets.default_job
@@ -204,8 +205,6 @@ def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None,
 
 def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:
     """What starts the workers, and one of the devices they work on."""
-    from evfi.pipeline.work import InProcess
-    from evfi.pipeline.workers import LocalWorkers
 
     if command.workers == "local":
         devices = parse_devices(command.devices)
@@ -236,7 +235,6 @@ def _parse_shard(command: InterpolateCommand) -> tuple[int, int] | None:
 
 
 def _write_report(command: InterpolateCommand, job: Job, summary: JobSummary, made_of: dict[str, Any]) -> None:
-    from evfi.pipeline.reporting import report_of_job
 
     settings = {
         "Film": asdict(command.film),
@@ -249,7 +247,6 @@ def _write_report(command: InterpolateCommand, job: Job, summary: JobSummary, ma
 
 
 def _remove_folder(summary: JobSummary) -> None:
-    from evfi.pipeline.job_folder import JobFolder
 
     with JobFolder(summary.folder) as folder:
         folder.remove()
