@@ -26,11 +26,6 @@ class RealJob(FaultJob):
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("recording") / "scene", WINDOWS)
-
-
-@pytest.fixture(scope="module")
 def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     job = RealJob(recording, tmp_path_factory.mktemp("undisturbed"))
     finished = job.run()

@@ -21,11 +21,6 @@ WINDOWS = 12
 
 
 @pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("recording") / "scene", WINDOWS)
-
-
-@pytest.fixture(scope="module")
 def done(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> FaultJob:
     """A job that is done, to be copied."""
     job = FaultJob(recording, tmp_path_factory.mktemp("done"))

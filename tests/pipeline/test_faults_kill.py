@@ -12,16 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fault_jobs import NUM_WINDOWS, FaultJob, RunningJob, needs_linux, slow, write_recording
+from fault_jobs import NUM_WINDOWS, FaultJob, RunningJob, needs_linux, slow
 
 pytestmark = needs_linux
 
 FEW, MANY = 3, 30
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("recording") / "scene")
 
 
 @pytest.fixture(scope="module")

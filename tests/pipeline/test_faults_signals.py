@@ -10,23 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_jobs import FaultJob, RunningJob, needs_linux, slow, write_recording
+from fault_jobs import FaultJob, RunningJob, needs_linux, slow
 
 pytestmark = needs_linux
 
 WINDOWS = 20
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("recording") / "scene", WINDOWS)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    job = FaultJob(recording, tmp_path_factory.mktemp("undisturbed"))
-    assert job.run().status == 0
-    return job.results()
 
 
 def interrupt(running: RunningJob, number: int, *, group: bool) -> None:
