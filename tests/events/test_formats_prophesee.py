@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -73,6 +73,7 @@ def test_chunks_hold_the_same_events_and_slices_partition(
     tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int, count: int, chunk: int, start: int
 ) -> None:
     events = random_events(count, seed, start, 200)
+    assume(kind != "EVT3" or events[2][0] < 2**24)  # its clock has 24 bits: turns before the first event cannot be told
     path = write(tmp_path_factory.mktemp("chunks") / "events", kind, events)
     source = (open_dat if kind == "DAT" else open_prophesee_raw)(path, OPTIONS, chunk_events=chunk)
     assert_same(EventStream.concatenate(source.pieces()), events)
