@@ -21,6 +21,7 @@ _PAINTS = ("photo", "art", "noise", "stripes", "checks", "text", "gradient", "fl
 BACKGROUND_WEIGHTS = (0.60, 0.12, 0.07, 0.04, 0.04, 0.04, 0.05, 0.04)
 SHAPE_WEIGHTS = (0.34, 0.12, 0.10, 0.10, 0.08, 0.08, 0.08, 0.10)
 _NUM_PLANES = 6
+MASK_BORDER_PX = 1.2  # a mask is narrower than twice its radius by so much, so that its soft edge ends inside
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def polygon_masks(side: int, radius_px: Tensor, boxes: Tensor, draw: Draw, devic
     distance = torch.where(boxes[:, None], 0.92, draw.uniform((count, _NUM_PLANES), 0.45, 0.85))
     normal = torch.stack([angle.cos(), angle.sin()], -1)
     per_px = (normal / radius_px[:, None]).norm(dim=-1)
-    distance = torch.minimum(distance, 1 - 0.6 * per_px)
+    distance = torch.minimum(distance, 1 - MASK_BORDER_PX / 2 * per_px)
     planes = torch.cat([normal, distance[..., None]], -1) / per_px[..., None]
     nx, ny, d = (part[..., None, None].to(device, non_blocking=True) for part in planes.unbind(-1))
     x, y = _plane(side, device)
@@ -250,7 +251,7 @@ def blob_masks(side: int, radius_px: Tensor, draw: Draw, device: torch.device) -
         strength = (wobble * draw.normal((count, 1)) * 2 / order).view(-1, 1, 1).to(device, non_blocking=True)
         phase = draw.uniform((count, 1, 1), 0.0, 2 * math.pi).to(device, non_blocking=True)
         outline += strength * torch.cos(order * angle + phase)
-    outline = torch.minimum(outline * 0.8, 1 - 0.6 / mean_px.clamp_min(1.0)).clamp_min(0.2)
+    outline = torch.minimum(outline * 0.8, 1 - MASK_BORDER_PX / 2 / mean_px.clamp_min(1.0)).clamp_min(0.2)
     mask = ((outline - radius) * mean_px + 0.5).clamp(0.0, 1.0)
     hole = (draw.uniform((count, 1, 1), 0.3, 0.7) * draw.chance((count, 1, 1), 0.12)).to(device, non_blocking=True)
     inside = torch.where(hole > 0, ((outline * hole - radius) * mean_px + 0.5).clamp(0.0, 1.0), 0.0)

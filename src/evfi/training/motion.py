@@ -2,6 +2,9 @@
 
 Everything here is computed on the CPU from one generator, so that a seed means the same scenes on every device.
 Frame coordinates: x and y run from -1 to 1 over the frame; object coordinates: -1 to 1 over an object's picture.
+
+A motion's life lasts from time 0 to 1. A window may show a stretch of it: the range of the motion over the window is
+the same, but the shorter the stretch, the straighter and steadier it is, as in a short piece of a real recording.
 """
 
 from __future__ import annotations
@@ -51,6 +54,22 @@ def upload(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
+def life_times(times: Tensor, span: tuple[float, float], count: int, draw: Draw) -> Tensor:
+    """When in the life of its motion each window is.
+
+    Args:
+        times: Sub-frame times in window lengths [T].
+        span: Range of the share of the life that a window lasts, within (0, 1]; log-uniform.
+        count: Number of windows.
+        draw: Random source.
+
+    Returns:
+        float [count, T].
+    """
+    length = draw.log_uniform((count, 1), *span)
+    return draw.uniform((count, 1), 0.0, 1.0) * (1 - length) + length * times
+
+
 def smooth_paths(count: int, channels: int, times: Tensor, draw: Draw) -> Tensor:
     """Smooth random functions of time with range 1 over the window and value 0 in its middle.
 
@@ -59,13 +78,15 @@ def smooth_paths(count: int, channels: int, times: Tensor, draw: Draw) -> Tensor
     Args:
         count: Number of objects.
         channels: Functions per object.
-        times: Sub-frame times, 0 at the window's start and 1 at its end, float [T].
+        times: Sub-frame times in the motion's life, float [T] or [count, T].
         draw: Random source.
 
     Returns:
         float [count, channels, T].
     """
     shape = (count, channels, 1)
+    fold_time = draw.uniform(shape, 0.2, 0.8)
+    times = torch.cat([times.view(-1, 1, times.shape[-1]).expand(count, channels, -1), fold_time], 2)
     bend = draw.uniform((count, 1, 1), 0.0, 1.0) ** 2
     line = torch.where(draw.chance(shape, 0.5), 1.0, -1.0)
     parabola = bend * draw.normal(shape) * 2.0
@@ -74,10 +95,10 @@ def smooth_paths(count: int, channels: int, times: Tensor, draw: Draw) -> Tensor
         frequency = draw.uniform(shape, 0.4, 1.6)
         phase = draw.uniform(shape, 0.0, 2 * math.pi)
         path = path + bend * draw.normal(shape) * 0.4 * torch.sin(2 * math.pi * frequency * times + phase)
-    fold = path.gather(2, (draw.uniform(shape, 0.2, 0.8) * times.numel()).long())
+    path, fold = path[..., :-1], path[..., -1:]
     path = torch.where(draw.chance((count, 1, 1), 0.1), (path - fold).abs(), path)
     spread = (path.amax(2, keepdim=True) - path.amin(2, keepdim=True)).clamp_min(1e-3)
-    return (path - path[..., times.numel() // 2, None]) / spread
+    return (path - path[..., path.shape[-1] // 2, None]) / spread
 
 
 def motion_matrices(
@@ -124,7 +145,7 @@ def camera_motion(count: int, times: Tensor, magnitude: Tensor, draw: Draw) -> T
 
     Args:
         count: Number of scenes.
-        times: Sub-frame times [T] in window lengths.
+        times: Sub-frame times in the motion's life, [T] or [count, T].
         magnitude: Range of the pan over the window [count], as a fraction of the frame's side; 0 is a still camera.
         draw: Random source.
 
@@ -145,6 +166,18 @@ def camera_motion(count: int, times: Tensor, magnitude: Tensor, draw: Draw) -> T
         shear=torch.zeros_like(zoom),
         perspective=paths[:, 4:6] * size[..., None] * draw.uniform((count, 2, 1), 0.0, 0.3),
     )
+
+
+def nearer(cameras: Tensor, depth: Tensor) -> Tensor:
+    """Camera motion as seen by things nearer than the background: its translation times a factor.
+
+    Args:
+        cameras: Homographies [N, T, 3, 3].
+        depth: Factors [N]; 1 is the background's depth.
+    """
+    shift = (depth - 1)[:, None, None] * cameras[..., :2, 2]
+    rows = cameras[..., :2, :] + shift[..., None] * cameras[..., 2:, :]
+    return torch.cat([rows, cameras[..., 2:, :]], 2)
 
 
 @dataclass(frozen=True)
@@ -172,7 +205,7 @@ def object_motion(
         magnitude: Range of the translation over the window [N], as a fraction of the frame's side; the other motions
             shrink with it, and 0 stands still.
         deforming: Which objects deform, bool [N].
-        times: Sub-frame times [T] in window lengths.
+        times: Sub-frame times in the motion's life, [T] or [N, T].
         size: The frame's side in px.
         draw: Random source.
     """
@@ -200,7 +233,8 @@ def object_motion(
         shear=draw.normal((count, 1)) * 0.1 + paths[:, 7] * squash,
         perspective=tilt,
     )
-    return ObjectMotion(matrices, waves(deforming, paths[:, 8], liveliness, draw), radius * size / 2)
+    phases = paths[:, 8] * (times[..., -1:] - times[..., :1])
+    return ObjectMotion(matrices, waves(deforming, phases, liveliness, draw), radius * size / 2)
 
 
 def waves(deforming: Tensor, path: Tensor, liveliness: Tensor, draw: Draw) -> Tensor:

@@ -17,7 +17,16 @@ from torch import Tensor
 
 from evfi.training import materials
 from evfi.training.materials import Tone
-from evfi.training.motion import Draw, camera_motion, inverse_homographies, object_motion, upload, waves
+from evfi.training.motion import (
+    Draw,
+    camera_motion,
+    inverse_homographies,
+    life_times,
+    nearer,
+    object_motion,
+    upload,
+    waves,
+)
 from evfi.training.textures import TextureLibrary
 
 _BACKGROUND_SPAN = 1.6  # the background's picture covers [-span, span]; beyond, it is mirrored
@@ -37,14 +46,24 @@ class SceneConfig:
         still_background: The camera stands still.
         still_object: An object stands still.
         background_motion: Range of the pan of a moving camera.
+        parallax: The objects of a scene with a moving camera do not move on their own, but stand at several depths.
+        depth: Range of the factors by which objects in front move more than the background where there is parallax.
+        parallax_motion: Those factors are smaller where an object would move more than this; beyond, neither exposures nor
+            events are well sampled by the sub-frames.
         object_motion: Range of an object's motion relative to the camera.
         object_radius: Range of an object's half size, as a fraction of the frame's side.
+        small_fast: An object is small and fast, like a ball or a bird.
+        small_fast_motion: Range of its motion.
+        small_fast_radius: Range of its half size.
+        bar_width_px: Range of a thin bar's width in px.
         cutout: An object is a cut-out.
         bar: An object is a thin bar.
         deforming: An object deforms.
         rippling: A moving background deforms.
         grey: A scene has no colours.
         dark: A scene is dim.
+        low_contrast: A scene's tones are compressed around one grey level, as in haze, so that few events come.
+        contrast: Range of the tones that a scene of low contrast keeps, as a fraction of all.
         flicker: The light changes during the window.
         log_eps: Range of the dark level added to linear intensity before the logarithm.
     """
@@ -53,15 +72,24 @@ class SceneConfig:
     max_clutter: int = 6
     still_background: float = 0.5
     still_object: float = 0.12
-    background_motion: tuple[float, float] = (0.006, 0.2)
+    background_motion: tuple[float, float] = (0.006, 0.3)
+    parallax: float = 0.35
+    depth: tuple[float, float] = (1.0, 3.0)
+    parallax_motion: float = 0.5
     object_motion: tuple[float, float] = (0.01, 0.4)
     object_radius: tuple[float, float] = (0.04, 0.4)
+    small_fast: float = 0.05
+    small_fast_motion: tuple[float, float] = (0.15, 0.5)
+    small_fast_radius: tuple[float, float] = (0.02, 0.04)
+    bar_width_px: tuple[float, float] = (1.0, 9.0)
     cutout: float = 0.5
     bar: float = 0.1
     deforming: float = 0.3
     rippling: float = 0.15
     grey: float = 0.25
     dark: float = 0.12
+    low_contrast: float = 0.1
+    contrast: tuple[float, float] = (0.15, 0.5)
     flicker: float = 0.1
     log_eps: tuple[float, float] = (0.003, 0.05)
 
@@ -80,7 +108,13 @@ class RenderedScenes:
 
 
 def render_windows(
-    library: TextureLibrary, config: SceneConfig, times: Tensor, batch: int, size: int, generator: torch.Generator
+    library: TextureLibrary,
+    config: SceneConfig,
+    times: Tensor,
+    batch: int,
+    size: int,
+    generator: torch.Generator,
+    span: tuple[float, float] = (1.0, 1.0),
 ) -> RenderedScenes:
     """Render a batch of moving scenes.
 
@@ -91,17 +125,20 @@ def render_windows(
         batch: Number of scenes B.
         size: Side of the square frames in px.
         generator: CPU generator that all randomness comes from.
+        span: Range of the share of its motion's life that a window shows; the smaller, the more linear the motion.
     """
     draw = Draw(generator)
+    life = life_times(times, span, batch, draw)
     still = draw.chance((batch,), config.still_background)
     magnitude = draw.log_uniform((batch,), *config.background_motion) * ~still
-    cameras = camera_motion(batch, times, magnitude, draw)
+    cameras = camera_motion(batch, life, magnitude, draw)
+    nearest = _nearest(config, magnitude, draw)
     looks = _scene_tones(config, batch, draw)
-    canvas = _render_background(library, config, cameras, magnitude, looks, size, draw)
+    canvas = _render_background(library, config, cameras, magnitude, looks, life, size, draw)
     counts = _counts(batch, config.max_layers, 1, draw)
-    for layer in _render_objects(library, config, cameras, looks, counts, times, size, draw):
+    for layer in _render_objects(library, config, cameras, nearest, looks, counts, life, size, draw):
         canvas[: len(layer)].mul_(1 - layer[:, 3:]).add_(layer[:, :3])
-    _change_light(canvas, config, times, draw)
+    _change_tones(canvas, config, life, draw)
     canvas.clamp_(0.0, 1.0)
     log_eps = upload(draw.log_uniform((batch, 1, 1, 1), *config.log_eps), library.device)
     return RenderedScenes(canvas.transpose(1, 2), torch.log(_luminance(canvas) + log_eps))
@@ -139,11 +176,12 @@ def _render_background(
     cameras: Tensor,
     magnitude: Tensor,
     looks: Tone,
+    life: Tensor,
     size: int,
     draw: Draw,
 ) -> Tensor:
     """Backgrounds seen by moving cameras: float32 [B, 3, T, H, W]."""
-    count, num_times = cameras.shape[:2]
+    count = len(cameras)
     side = int(size * _BACKGROUND_SPAN * _SUPERSAMPLING)
     screen_px = torch.full((count,), float(side))
     pictures = looks.apply(materials.paint(library, side, screen_px, materials.BACKGROUND_WEIGHTS, draw))
@@ -151,8 +189,7 @@ def _render_background(
     inverse = inverse_homographies(cameras)
     to_picture = torch.diag(torch.tensor([1 / _BACKGROUND_SPAN, 1 / _BACKGROUND_SPAN, 1.0]))
     rippling = draw.chance((count,), config.rippling) & (magnitude > 0)
-    path = torch.linspace(-0.5, 0.5, num_times).expand(count, -1)
-    wave = waves(rippling, path, torch.ones(count, 1), draw)
+    wave = waves(rippling, life - life[:, life.shape[1] // 2, None], torch.ones(count, 1), draw)
     return _warp(pictures, to_picture @ inverse, wave, size, "reflection")
 
 
@@ -181,21 +218,23 @@ def _render_objects(
     library: TextureLibrary,
     config: SceneConfig,
     cameras: Tensor,
+    nearest: Tensor,
     looks: Tone,
     counts: list[int],
-    times: Tensor,
+    life: Tensor,
     size: int,
     draw: Draw,
 ) -> Iterator[Tensor]:
     """Layers of moving objects from back to front: colours times alpha and alpha, [counts[l], 4, T, H, W]."""
     scenes = torch.cat([torch.arange(count) for count in counts])
     kinds = _kinds(config, len(scenes), draw)
-    magnitude = draw.log_uniform((len(scenes),), *config.object_motion)
-    magnitude = magnitude * ~draw.chance((len(scenes),), config.still_object)
+    radius, magnitude = _sizes_and_motions(config, kinds, size, draw)
     deforming = draw.chance((len(scenes),), config.deforming)
-    motion = object_motion(_radii(config, kinds, size, draw), magnitude, deforming, times, size, draw)
+    parallax = nearest[scenes] > 0
+    motion = object_motion(radius, magnitude * ~parallax, deforming, life[scenes], size, draw)
     sprites = _sprites(library, motion.radius_px, kinds, _varied(looks[scenes], draw), size, draw)
-    inverse = inverse_homographies(cameras[scenes] @ motion.matrices)
+    depth = torch.where(parallax, _depths(config.depth[0], nearest[scenes], counts, scenes, draw), 1.0)
+    inverse = inverse_homographies(nearer(cameras[scenes], depth) @ motion.matrices)
     parts = (part.split(counts) for part in (sprites, inverse, motion.wave))
     for sprite, matrix, wave in zip(*parts, strict=True):
         yield _warp(sprite, matrix, wave, size, "border")
@@ -207,13 +246,42 @@ def _kinds(config: SceneConfig, count: int, draw: Draw) -> Tensor:
     return draw.choice(count, (config.cutout, config.bar, shape * 0.45, shape * 0.55))
 
 
+def _sizes_and_motions(config: SceneConfig, kinds: Tensor, size: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Half sizes in frame coordinates [N, 2] and ranges of motion [N] of objects."""
+    count = len(kinds)
+    radius = _radii(config, kinds, size, draw)
+    magnitude = draw.log_uniform((count,), *config.object_motion)
+    moving = ~draw.chance((count,), config.still_object)
+    small = draw.chance((count,), config.small_fast)
+    small_radius = 2 * draw.log_uniform((count, 1), *config.small_fast_radius)
+    # a bar is as thin as it was; only its length shrinks
+    radius = torch.where(small[:, None], small_radius.minimum(radius), radius)
+    return radius, moving * torch.where(small, draw.log_uniform((count,), *config.small_fast_motion), magnitude)
+
+
+def _nearest(config: SceneConfig, magnitude: Tensor, draw: Draw) -> Tensor:
+    """Largest factor of the camera's translation in each scene [B], given its pan; 0 where objects move on their own."""
+    count = len(magnitude)
+    most = (config.parallax_motion / magnitude.clamp_min(1e-6)).clamp_min(config.depth[0])
+    nearest = draw.uniform((count,), *config.depth).minimum(most)
+    return nearest * (draw.chance((count,), config.parallax) & (magnitude > 0))
+
+
+def _depths(farthest: float, nearest: Tensor, counts: list[int], scenes: Tensor, draw: Draw) -> Tensor:
+    """Factors of the camera's translation, growing from back to front within each scene: float [N]."""
+    layer = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    position = (layer + draw.uniform((len(scenes),), 0.0, 1.0)) / torch.bincount(scenes)[scenes]
+    return farthest + (nearest - farthest) * position
+
+
 def _radii(config: SceneConfig, kinds: Tensor, size: int, draw: Draw) -> Tensor:
     """Half-widths and half-heights of objects in frame coordinates, float [N, 2]."""
     count = len(kinds)
     radius = 2 * draw.log_uniform((count,), *config.object_radius)
     aspect = draw.log_uniform((count,), 0.35, 1.0)
     aspect = torch.where(kinds == _CUTOUT, aspect**0.2, aspect)
-    bar_width = (draw.log_uniform((count,), 2.0, 10.0) / size).minimum(radius)
+    bar_width = draw.log_uniform((count,), *config.bar_width_px) + materials.MASK_BORDER_PX
+    bar_width = (bar_width / size).minimum(radius)
     width = torch.where(kinds == _BAR, radius * draw.uniform((count,), 0.8, 1.6), radius)
     return torch.stack([width, torch.where(kinds == _BAR, bar_width, radius * aspect)], 1)
 
@@ -277,14 +345,18 @@ def _warp(pictures: Tensor, inverse: Tensor, wave: Tensor, size: int, padding: s
     return shown.view(count, -1, num_times, size, size)
 
 
-def _change_light(canvas: Tensor, config: SceneConfig, times: Tensor, draw: Draw) -> None:
-    """Let the light change during some windows, in place; [B, 3, T, H, W]."""
+def _change_tones(canvas: Tensor, config: SceneConfig, life: Tensor, draw: Draw) -> None:
+    """Take contrast from some scenes and let the light change in some, in place; [B, 3, T, H, W]."""
     count = len(canvas)
+    hazy = draw.chance((count, 1), config.low_contrast)
+    contrast = torch.where(hazy, draw.uniform((count, 1), *config.contrast), 1.0)
+    haze = draw.uniform((count, 1), 0.15, 0.85) * (1 - contrast)
     strength = draw.uniform((count, 1), -0.15, 0.15) * draw.chance((count, 1), config.flicker)
     speed, phase = draw.uniform((count, 1), 1.0, 12.0), draw.uniform((count, 1), 0.0, 6.28)
-    gain = 1 + strength * torch.sin(speed * times + phase)
-    if bool((strength != 0).any()):
-        canvas.mul_(upload(gain, canvas.device).view(count, 1, -1, 1, 1))
+    gain = 1 + strength * torch.sin(speed * life + phase)
+    changes = upload(torch.stack([gain * contrast, gain * haze]), canvas.device)[:, :, None, :, None, None]
+    if bool((strength != 0).any() | hazy.any()):
+        canvas.mul_(changes[0]).add_(changes[1])
 
 
 def _luminance(canvas: Tensor) -> Tensor:
