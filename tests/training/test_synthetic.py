@@ -80,7 +80,7 @@ def test_still_scenes_stand_still_and_make_no_signal_events(library: TextureLibr
     frames = render(library, still)
     assert (frames - frames[:, :1]).abs().max() < 1e-3
     config = WindowConfig(scenes=still, min_subframes=9)
-    quiet = replace(config.sensors, noise_rate_hz=(1e-9, 2e-9), leak_rate_hz=(0.0, 0.0))
+    quiet = replace(config.sensors, noise_rate_hz=(1e-9, 2e-9), leak_rate_hz=(0.0, 0.0), hot_pixels=0.0)
     windows = make_batch(
         library, replace(config, sensors=quiet), STACKS, batch=3, num_frames=3, size=SIZE, generator=rng()
     )
