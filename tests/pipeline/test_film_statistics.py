@@ -159,6 +159,21 @@ def test_a_film_of_nothing() -> None:
     assert facts.num_frames == 0 and facts.thumbnails == () and len(facts.xt_slice) == 0
 
 
+def test_moving_parts_are_gathered_too() -> None:
+    """A texture that moves, with key frames that are sharper: hardly a step where nothing moves, but a pulse."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96), np.uint8)
+    frames = []
+    for index in range(17):
+        frame = np.full((64, 96, 3), 90, np.uint8)
+        patch = noise[:40, :32] if is_key(index) else 64 + noise[:40, :32] // 2
+        frame[8:48, 2 * index : 2 * index + 32] = patch[..., None]
+        frames.append(frame)
+    facts = facts_of(frames, 17, (96, 64))
+    assert facts.key_frame_steps.key.brightness is not None and facts.key_frame_steps.key.brightness[1] < 0.5
+    assert facts.moving_parts.num_spans == 2 and facts.moving_parts.sharpness_loss is not None
+    assert facts.moving_parts.sharpness_loss.median > 0.3
+
+
 def test_busiest_row() -> None:
     before, after = flat(0, (40, 60)), flat(0, (40, 60))
     after[10] = 90  # a single row with much, and a band with more around it

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from evfi.errors import OutputError
+from evfi.pipeline.film_pulse import MovingParts, Spread
 from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, StepSummary
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_report import JobReport, duration, write_job_report
-from evfi.pipeline.job_report_film import slice_picture, verdict
+from evfi.pipeline.job_report_film import moving_verdict, slice_picture, verdict
 from evfi.pipeline.job_report_plots import MOST_STEPS, group_windows
 from evfi.pipeline.job_report_windows import MOST_FOUND_ROWS, MOST_ROWS, listed_windows
 from evfi.pipeline.window_checks import FindingKind
@@ -233,9 +234,9 @@ class TestKeyFrames:
     def test_table(self, tmp_path: Path) -> None:
         page, _ = page_of(tmp_path, report_of([window(0), window(1)], film_of(2, key_level=103)))
         told = section(page, "key-frames")
-        assert rows_of(told.all("table")[0]) == [
+        assert rows_of(told.all("table")[1]) == [
             ["Key frames, as recorded", "3.00", "3.00", "3.00", "3.00", "1", "0"],
-            ["Made frames", "0.00", "0.00", "0.00", "0.00", "10", "0"],
+            ["Interpolated frames", "0.00", "0.00", "0.00", "0.00", "10", "0"],
         ]
         assert "Yes: key frames jump" in told.text and "at 0.040 s: 3.00 levels brighter" in told.text
 
@@ -252,7 +253,56 @@ class TestKeyFrames:
         assert "nowhere enough stands still" in verdict(
             replace(steady, key=StepSummary(0, 3, None, None), worst_us=None), ORIGIN_US
         )
-        assert "none lies between two made frames" in verdict(film_of(1).key_frame_steps, ORIGIN_US)
+        assert "none lies between two interpolated frames" in verdict(film_of(1).key_frame_steps, ORIGIN_US)
+
+
+class TestMovingParts:
+    FOUND = MovingParts(20, 1, 0, Spread(0.364, (0.34, 0.39)), Spread(0.1, (-0.2, 0.3)), ORIGIN_US + 12_000, 0.4)
+
+    def test_table_and_answer(self, tmp_path: Path) -> None:
+        page, _ = page_of(tmp_path, report_of([window(0)], replace(film_of(1), moving_parts=self.FOUND)))
+        told = section(page, "key-frames")
+        assert rows_of(told.all("table")[0]) == [
+            ["Interpolated frames less sharp, in %", "36", "34", "39"],
+            ["Key frames brighter, in levels of 255", "0.10", "\u22120.20", "0.30"],
+        ]
+        assert "Where things move. Yes: moving parts are 36\u00a0% less sharp" in told.text
+        assert "Windows compared: 20;" in told.text and "has detail: 1." in told.text
+
+    def test_words(self) -> None:
+        assert moving_verdict(self.FOUND, ORIGIN_US) == (
+            "Yes: moving parts are 36\u00a0% less sharp in interpolated frames than in key frames (median over 20 windows), "
+            "so they are likely to pulse at the key frames. "
+            "The largest loss of sharpness, 40\u00a0%, is after the key frame at 0.012 s."
+        )
+        steady = replace(self.FOUND, sharpness_loss=Spread(0.02, (-0.03, 0.05)), worst_loss=0.06)
+        assert moving_verdict(steady, ORIGIN_US) == (
+            "No: moving parts are about as sharp and as bright in interpolated frames as in key frames "
+            "(2\u00a0% less sharp, median over 20 windows)."
+        )
+        few = replace(steady, sharpness_loss=Spread(0.02, (-0.03, 0.35)))
+        assert moving_verdict(few, ORIGIN_US).startswith(
+            "A few do: in some windows, interpolated frames are 35\u00a0% less"
+        )
+        sharper = replace(steady, sharpness_loss=Spread(-0.2, (-0.3, -0.1)))
+        assert moving_verdict(sharper, ORIGIN_US).startswith(
+            "Yes: moving parts are 20\u00a0% more sharp in interpolated"
+        )
+
+    def test_words_of_brightness(self) -> None:
+        steady = replace(self.FOUND, sharpness_loss=Spread(0.02, (-0.03, 0.05)), worst_loss=0.06)
+        darker = moving_verdict(replace(steady, brightness=Spread(-1.5, (-2.0, 0.1))), ORIGIN_US)
+        assert darker == "Yes: moving parts are 1.5 levels darker in key frames than in interpolated frames."
+        both = moving_verdict(replace(self.FOUND, brightness=Spread(0.1, (-0.2, 2.5))), ORIGIN_US)
+        assert (
+            both.startswith("Yes: moving parts are 36")
+            and " In some windows, moving parts are 2.5 levels bright" in both
+        )
+
+    def test_what_cannot_be_told(self) -> None:
+        assert moving_verdict(film_of(2).moving_parts, ORIGIN_US).startswith("That cannot be told of this video")
+        unsure = moving_verdict(replace(self.FOUND, num_unknown_noise=15), ORIGIN_US)
+        assert unsure.endswith("noise of key frames could not be told from sharpness.")
 
 
 def test_slice_is_enlarged_and_marks_key_frames() -> None:

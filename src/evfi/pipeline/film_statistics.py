@@ -5,7 +5,8 @@ All of it is gathered while the film is written, frame by frame, in memory that 
 A *step* is how a frame differs from the mean of the frame before and the frame after, where nothing moves: pixels that are
 the same in both, within `STILL_LEVELS`. Its mean with sign is a jump of brightness; its mean without sign is a difference
 of texture and noise. Pixels are looked at on a fixed grid. Key frames are recorded and the frames around them are made, so
-a film in which key frames have larger steps than made frames have flickers at the rate of its key frames.
+a film in which key frames have larger steps than made frames have flickers at the rate of its key frames. What moves has no
+steps; `film_pulse` compares that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evfi.pipeline.film_pulse import MovingParts, MovingPartsGatherer
 from evfi.report.pictures import busiest_row as busiest_of_rows
 from evfi.video.geometry import LUMA, Frame
 
@@ -100,7 +102,8 @@ class FilmFacts:
         xt_is_key: which of these frames are key frames, bool [T'].
         xt_step: 1 where every frame is in the slice.
         thumbnails: spread evenly over the film, key frames and made frames by turns.
-        key_frame_steps: how much key frames stand out.
+        key_frame_steps: how much key frames stand out where nothing moves.
+        moving_parts: how much they stand out in what moves.
     """
 
     num_frames: int
@@ -112,6 +115,7 @@ class FilmFacts:
     xt_step: int
     thumbnails: tuple[Thumbnail, ...]
     key_frame_steps: KeyFrameSteps
+    moving_parts: MovingParts
 
 
 class FilmStatistics:
@@ -128,6 +132,7 @@ class FilmStatistics:
         self._slice = _Slice(size[0], num_frames, row)
         self._thumbnails = _Thumbnails(num_frames)
         self._steps = _Steps(size)
+        self._moving = MovingPartsGatherer()
         self._num_frames = 0
         self._first_us = self._last_us = 0
 
@@ -144,6 +149,7 @@ class FilmStatistics:
         self._slice.add(frame, self._num_frames, is_key)
         self._thumbnails.add(frame, self._num_frames, time_us, is_key)
         self._steps.add(frame, time_us, is_key)
+        self._moving.add(frame, time_us, is_key)
         self._last_us = time_us
         self._num_frames += 1
 
@@ -160,6 +166,7 @@ class FilmStatistics:
             xt_step=self._slice.step,
             thumbnails=self._thumbnails.finish(),
             key_frame_steps=self._steps.finish(),
+            moving_parts=self._moving.finish(),
         )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from evfi.pipeline.film_pulse import MovingParts, Spread
 from evfi.pipeline.film_statistics import STILL_LEVELS, FilmFacts, KeyFrameSteps, StepSummary, Thumbnail
 from evfi.report.markup import Html, element, joined, number
 from evfi.report.parts import table
@@ -14,6 +15,13 @@ from evfi.video.geometry import Frame
 
 SEEN_LEVELS: Final = 1.0
 """A jump of brightness of fewer grey levels is hard to see: a picture of 8 bits cannot show a smaller one all over."""
+
+SEEN_LOSS: Final = 0.15
+"""Moving parts that are less sharp by this share stand out: real frames in place of interpolated ones lose at most 0.01 to
+0.1 (the latter where a few spans are all there is), two key frames blended 0.2 to 0.3."""
+
+_RARE: Final = 2
+"""How many times as much a span must have as the median of all, to be told of where the median does not stand out."""
 
 _LEAST_TOLD: Final = 0.005
 _LARGEST_SLICE_PX: Final = 1200
@@ -27,12 +35,12 @@ _GAP_COLOUR: Final = (255, 255, 255)
 def thumbnails_section(film: FilmFacts, origin_us: int) -> Html:
     """Small pictures in the order of time."""
     figures = [_thumbnail(thumbnail, origin_us) for thumbnail in film.thumbnails]
-    words = "Spread evenly over the film, key frames and made frames by turns; times since the film's first key frame."
+    words = "Spread evenly over the film, key frames and interpolated frames by turns; times since the film's first key frame."
     return joined([element("p", words, class_="note"), element("div", *figures, class_="pictures strip")])
 
 
 def _thumbnail(thumbnail: Thumbnail, origin_us: int) -> Html:
-    kind = "key frame" if thumbnail.is_key else "made frame"
+    kind = "key frame" if thumbnail.is_key else "interpolated frame"
     caption = f"{_seconds(thumbnail.time_us, origin_us)} · {kind}"
     picture = picture_element(thumbnail.picture, f"{kind} at {_seconds(thumbnail.time_us, origin_us)}")
     return element("figure", picture, element("figcaption", caption))
@@ -69,18 +77,44 @@ def slice_picture(film: FilmFacts) -> Frame:
 
 
 def key_frames_section(film: FilmFacts, origin_us: int) -> Html:
-    """How key frames differ from the frames around them, compared with how made frames do."""
-    steps = film.key_frame_steps
+    """How key frames differ from the frames around them, in what moves and in what does not."""
+    return joined([
+        *_moving_part(film.moving_parts, origin_us),
+        *_still_part(film.key_frame_steps, origin_us),
+    ])  # fmt: skip
+
+
+def _moving_part(parts: MovingParts, origin_us: int) -> list[Html]:
+    how = (
+        "The two key frames of each window are compared with all interpolated frames between them, over the same pixels: "
+        "those that something moved through. Sharpness is how much fine detail there is, right or wrong; the noise that "
+        "key frames have beyond that of interpolated frames is taken off it, as measured where nothing moves. Perfect "
+        f"frames come to about 0 %; from {_percent(SEEN_LOSS)} on, sharp key frames between blurred frames are seen as a pulse."
+    )
+    head = ("Moving parts, over all windows", "Half are below", "1 of 20 is below", "19 of 20 are below")
+    rows = [
+        _spread_row("Interpolated frames less sharp, in %", parts.sharpness_loss, 100, 0),
+        _spread_row("Key frames brighter, in levels of 255", parts.brightness, 1, 2),
+    ]
+    counts = f"Windows compared: {parts.num_spans}; not compared, as too little moves or has detail: {parts.num_still}."
+    return [
+        element("p", element("strong", "Where things move. "), moving_verdict(parts, origin_us)),
+        table(head, [rows], None, "compact wrapped"),
+        element("p", f"{how} {counts}", class_="note"),
+    ]
+
+
+def _still_part(steps: KeyFrameSteps, origin_us: int) -> list[Html]:
     how = (
         "Each frame is compared with the mean of the frame before and the frame after, only where nothing moves (where these "
-        f"two are equal within {STILL_LEVELS:.0f} of 255 grey levels). In a steady film both numbers are small and alike for "
-        "both kinds of frames. If key frames jump in brightness, the film flickers at each of them; if they differ more "
+        f"two are equal within {STILL_LEVELS:.0f} of 255 grey levels). In a steady video both numbers are small and alike for "
+        "both kinds of frames. If key frames jump in brightness, the video flickers at each of them; if they differ more "
         "pixel by pixel, they look grainier or sharper than the frames between, which shows as a pulse. Compared are frames "
-        f"between two made frames. Jumps below about {SEEN_LEVELS:.0f} level are hard to see."
+        f"between two interpolated frames. Jumps below about {SEEN_LEVELS:.0f} level are hard to see."
     )
     rows = [
         _steps_row("Key frames, as recorded", steps.key),
-        _steps_row("Made frames", steps.made),
+        _steps_row("Interpolated frames", steps.made),
     ]
     head = (
         "In grey levels of 255",
@@ -88,22 +122,91 @@ def key_frames_section(film: FilmFacts, origin_us: int) -> Html:
         *("Difference pixel by pixel: half are below", "19 of 20 are below"),
         *("Frames compared", "Too much moving"),
     )
-    return joined([
-        element("p", verdict(steps, origin_us)),
+    return [
+        element("p", element("strong", "Where nothing moves. "), verdict(steps, origin_us)),
         table(head, [rows], None, "compact wrapped"),
         element("p", how, class_="note"),
-    ])  # fmt: skip
+    ]
+
+
+def moving_verdict(parts: MovingParts, origin_us: int) -> str:
+    """What the numbers of moving parts mean, in a few sentences."""
+    loss, jump = parts.sharpness_loss, parts.brightness
+    if loss is None or jump is None:
+        return "That cannot be told of this video: in no window enough moves between two key frames."
+    found = [*_loss_words(loss, parts.num_spans), *_jump_words(jump)]
+    if found:
+        is_usual = _stands_out(loss, SEEN_LOSS) or _stands_out(jump, SEEN_LEVELS)
+        found = [("Yes: " if is_usual else "A few do: ") + found[0], *(one[0].upper() + one[1:] for one in found[1:])]
+    else:
+        found = [
+            f"No: moving parts are about as sharp and as bright in interpolated frames as in key frames{_over(parts)}."
+        ]
+    if parts.worst_us is not None and parts.worst_loss >= SEEN_LOSS:
+        where = _seconds(parts.worst_us, origin_us)
+        found.append(f"The largest loss of sharpness, {_percent(parts.worst_loss)}, is after the key frame at {where}.")
+    if 2 * parts.num_unknown_noise > parts.num_spans:
+        found.append("Hardly anything stands still, so noise of key frames could not be told from sharpness.")
+    return " ".join(found)
+
+
+def _over(parts: MovingParts) -> str:
+    loss = parts.sharpness_loss.median if parts.sharpness_loss is not None else 0.0
+    return f" ({_percent(abs(loss))} {'less' if loss >= 0 else 'more'} sharp, median over {_windows(parts.num_spans)})"
+
+
+def _loss_words(loss: Spread, num_spans: int) -> list[str]:
+    if _stands_out(loss, SEEN_LOSS):
+        way = "less" if loss.median > 0 else "more"
+        return [
+            f"moving parts are {_percent(abs(loss.median))} {way} sharp in interpolated frames than in key frames "
+            f"(median over {_windows(num_spans)}), so they are likely to pulse at the key frames."
+        ]
+    if loss.middle[1] >= _RARE * SEEN_LOSS:
+        return [f"in some windows, interpolated frames are {_percent(loss.middle[1])} less sharp than key frames."]
+    return []
+
+
+def _jump_words(jump: Spread) -> list[str]:
+    if _stands_out(jump, SEEN_LEVELS):
+        way = "brighter" if jump.median > 0 else "darker"
+        return [
+            f"moving parts are {number(abs(jump.median), 1)} levels {way} in key frames than in interpolated frames."
+        ]
+    largest = max(jump.middle, key=abs)
+    if abs(largest) >= _RARE * SEEN_LEVELS:
+        way = "brighter" if largest > 0 else "darker"
+        return [f"in some windows, moving parts are {number(abs(largest), 1)} levels {way} in key frames."]
+    return []
+
+
+def _stands_out(spread: Spread, seen: float) -> bool:
+    return abs(spread.median) >= seen
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def _windows(count: int) -> str:
+    return f"{count} window{'' if count == 1 else 's'}"
+
+
+def _spread_row(name: str, spread: Spread | None, scale: float, digits: int) -> Html:
+    values = (None,) * 3 if spread is None else (spread.median, *spread.middle)
+    cells = (number(None if value is None else scale * value, digits) for value in values)
+    return element("tr", element("th", name, scope="row"), *(element("td", cell, class_="value") for cell in cells))
 
 
 def verdict(steps: KeyFrameSteps, origin_us: int) -> str:
     """What the numbers mean, in a sentence or two."""
     if steps.key.brightness is None or steps.worst_us is None:
-        why = "nowhere enough stands still" if steps.key.num_moving else "none lies between two made frames"
-        return f"That cannot be told of this film's key frames: {why}."
+        why = "nowhere enough stands still" if steps.key.num_moving else "none lies between two interpolated frames"
+        return f"That cannot be told of this video's key frames: {why}."
     typical, high = steps.key.brightness
     usual = steps.made.brightness[0] if steps.made.brightness is not None else 0.0
     if typical - usual >= SEEN_LEVELS:
-        found = "Yes: key frames jump in brightness, so the film is likely to flicker at them."
+        found = "Yes: key frames jump in brightness, so the video is likely to flicker at them."
     elif high - usual >= SEEN_LEVELS:
         found = "A few do: some key frames jump in brightness enough to be seen."
     else:
@@ -128,7 +231,8 @@ def _grain(steps: KeyFrameSteps) -> list[str]:
     ):
         return []
     return [
-        "Pixel by pixel they differ more than made frames do: they may look grainier or sharper, which shows as a pulse."
+        "Pixel by pixel they differ more than interpolated frames do: "
+        "they may look grainier or sharper, which shows as a pulse."
     ]
 
 
