@@ -238,15 +238,29 @@ class Interpolator:
             f"frames or lower upscale ({self.config.upscale}) or decode_chunk_size ({self.config.decode_chunk_size})"
         )
         with memory_errors_told(need), torch.inference_mode(), few_threads(self._runs_on):
-            prepared = prepared or self.prepare(window)
-            pictures = self._sampled(window, prepared.inputs, seed, on_step)
-            frames = np.stack([prepared.geometry.to_original(picture) for picture in pictures])
-            if self.config.detail_restoration:
+            frames = self._predicted(window, seed, on_step, prepared) if self.config.diffusion else None
+            if frames is not None and self.config.detail_restoration:
                 frames = self._with_detail(frames, window)
+            if self.config.refinement and self.bundle.refiner is not None:
+                frames = self._refined(frames, window)
         if all(is_grey_frame(key) for key in keys):
             frames = np.repeat(np.rint(frames.mean(-1, keepdims=True)).astype(np.uint8), 3, axis=-1)
         frames[0], frames[-1] = keys
         return frames
+
+    def _predicted(
+        self, window: Window, seed: int, on_step: OnStep | None, prepared: PreparedWindow | None
+    ) -> NDArray[np.uint8]:
+        """All frames of a window as the diffusion model makes them, uint8 [F, H, W, 3]."""
+        prepared = prepared or self.prepare(window)
+        pictures = self._sampled(window, prepared.inputs, seed, on_step)
+        return np.stack([prepared.geometry.to_original(picture) for picture in pictures])
+
+    def _refined(self, prediction: NDArray[np.uint8] | None, window: Window) -> NDArray[np.uint8]:
+        """All frames of a window with what moves carried from the key frames."""
+        given = None if prediction is None else torch.from_numpy(prediction).permute(0, 3, 1, 2)
+        made = to_pictures(self.engine.refine(window, given))
+        return np.concatenate([window.start_image[None], made, window.end_image[None]])
 
     def _sampled(self, window: Window, inputs: WindowInputs, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
         """All frames of a window as the model makes them, uint8 [F, H, W, 3] of the model size."""

@@ -1,4 +1,4 @@
-"""`evfi train`: one of a model's three parts is trained, or trained on."""
+"""`evfi train`: one of a model's four parts is trained, or trained on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import tyro
 
 from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
-from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining
+from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, RefinerTraining
 
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train one of a model's three parts; the same command resumes a run that was interrupted.
+    """Train one of a model's four parts; run the same command again to resume a run that was interrupted.
 
     The parts build on each other: `autoencoder`, then `base` with `--init` naming the first run's model, then `controlnet`
-    with that of the second.
+    with that of the second, and `refiner` with that of the third.
 
     Attributes:
         stage: which part.
@@ -29,6 +29,7 @@ class TrainCommand:
         Annotated[AutoencoderTraining, tyro.conf.subcommand(name="autoencoder")]
         | Annotated[BaseTraining, tyro.conf.subcommand(name="base")]
         | Annotated[ControlNetTraining, tyro.conf.subcommand(name="controlnet")]
+        | Annotated[RefinerTraining, tyro.conf.subcommand(name="refiner")]
     )
 
 

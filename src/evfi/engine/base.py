@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from evfi.models.bundle import ModelBundle
+from evfi.recordings.recording import Window
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import NoiseSource
+from evfi.sampling.refinement import refine_window
 from evfi.sampling.two_sided import OnStep, sample_window
 
 EngineName = Literal["fast", "plain"]
@@ -38,6 +40,9 @@ class Engine(Protocol):
 
     def decode(self, latents: Tensor, config: SamplingConfig) -> Tensor:
         """Scaled latents [F, C, h, w] of a window's frames to pixels float32 [F, 3, H, W], about [-1, 1], not clamped."""
+
+    def refine(self, window: Window, prediction: Tensor | None) -> Tensor:
+        """The inserted frames of a window, float32 [F - 2, 3, H, W] in 0..255; see `evfi.sampling.refinement.refine_window`."""
 
     def restore(self) -> None:
         """Have all of the model's weights on its device, for others who use its networks; an engine may send them away."""
@@ -66,6 +71,12 @@ class PlainEngine:
         """See `Engine.decode`."""
         with torch.inference_mode():
             return self._bundle.decode(latents, config.decode_chunk_size).float()
+
+    def refine(self, window: Window, prediction: Tensor | None) -> Tensor:
+        """See `Engine.refine`."""
+        assert self._bundle.refiner is not None
+        with torch.inference_mode():
+            return refine_window(self._bundle.refiner, window, prediction)
 
     def restore(self) -> None:
         """Nothing ever leaves."""

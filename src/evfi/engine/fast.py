@@ -31,9 +31,11 @@ from evfi.engine.placement import Placement
 from evfi.engine.runner import Runner
 from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
+from evfi.recordings.recording import Window
 from evfi.sampling.conditioning import Conditioning, Encoders, WindowInputs, bundle_encoders, window_grid
 from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
 from evfi.sampling.noise import NoiseSource
+from evfi.sampling.refinement import refine_window
 from evfi.sampling.two_sided import OnStep, sample_window
 
 _log = logging.getLogger(__name__)
@@ -127,6 +129,12 @@ class FastEngine:
         factor = self._bundle.vae_factor
         height, width = (side * factor for side in latents.shape[-2:])
         return self._planned((height, width, len(latents)), config, attempt)
+
+    def refine(self, window: Window, prediction: Tensor | None) -> Tensor:
+        """See `Engine.refine`."""
+        assert self._bundle.refiner is not None
+        with torch.inference_mode():
+            return refine_window(self._bundle.refiner, window, prediction)
 
     def restore(self) -> None:
         """See `Engine.restore`; recorded calls are void then."""

@@ -85,7 +85,7 @@ def event_stacks(
     forward, backward = (torch.zeros(len(times), config.num_channels, height, width) for _ in range(2))
     edges = np.searchsorted(events.t, times, side="left").tolist()
     for number, (start, stop) in enumerate(pairwise(edges), 1):  # one by one they stay in the processor's caches
-        forward[number], backward[-number] = _interval_stacks(events, start, stop, config)
+        forward[number], backward[-number] = interval_stacks(events, start, stop, config)
     return _resized(forward, frame_size), _resized(backward, frame_size)
 
 
@@ -125,13 +125,19 @@ def normalised_interval_stacks(events: EventStream, config: StackConfig) -> tupl
     Returns:
         forward, backward: float32 [K, height, width] in [-1, 1].
     """
-    return _interval_stacks(events, 0, len(events), config)
+    return interval_stacks(events, 0, len(events), config)
 
 
-def _interval_stacks(events: EventStream, start: int, stop: int, config: StackConfig) -> tuple[Tensor, Tensor]:
-    """Forward and backward stack [K, height, width] of an interval that holds events start to stop."""
-    totals = torch.tensor([stop - start])
-    counts = _counts(totals, *_columns(events, start, stop), events.sensor_size, config.num_channels)
+def interval_stacks(
+    events: EventStream, start: int, stop: int, config: StackConfig, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The stacks of one interval that holds events number `start` to `stop`, at the sensor's size, on a device.
+
+    Returns:
+        forward, backward: float32 [K, height, width] in [-1, 1].
+    """
+    columns = [column.to(device) for column in event_columns(events, start, stop)]
+    counts = _counts(torch.tensor([stop - start], device=device), *columns, events.sensor_size, config.num_channels)
     forward, backward = _normalised(counts[0], config)
     return forward, backward
 
@@ -150,8 +156,8 @@ def _interval_of(b: Tensor, t: Tensor, times_us: Tensor) -> Tensor:
     return torch.where(interval == num_frames - 1, -1, interval)
 
 
-def _columns(events: EventStream, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x, y and p of events start to stop as tensors."""
+def event_columns(events: EventStream, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x, y and p of events number `start` to `stop` as tensors on the CPU."""
     x, y, p = (np.ascontiguousarray(column[start:stop]) for column in (events.x, events.y, events.p))
     return torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(p)
 

@@ -7,6 +7,7 @@ A bundle is a folder in diffusers' layout with one more file, `evfi.json`:
     vae/ unet/ controlnet/     config.json + safetensors
     scheduler/                 scheduler_config.json
     image_encoder/ feature_extractor/   absent where the base has no image embedding
+    refiner/                   config.json + safetensors; absent where the model's frames are taken as they are
 
 Conventions: pixels are in [-1, 1], [N, 3, H, W]. *Scaled* latents (what the UNet denoises) are the autoencoder's times its
 scaling factor; the key image's latent, which is concatenated to them, is unscaled, as in Stable Video Diffusion.
@@ -28,6 +29,7 @@ from evfi.events.stacks import StackConfig
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import BUNDLE_FORMAT, ModelInfo, read_bundle_facts
 from evfi.models.layouts import BUNDLE_FILE
+from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
 from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_json, tensor_shape, weight_files
 
@@ -52,6 +54,7 @@ class ModelBundle:
         sampling: defaults of this model that differ from the sampler's.
         image_encoder: CLIP vision tower, or None: then the key image's embedding is zero.
         feature_extractor: CLIP's preprocessing config (mean, standard deviation, size).
+        refiner: warps key frames to where the model's frames say that things are, or None.
     """
 
     vae: Autoencoder
@@ -63,6 +66,7 @@ class ModelBundle:
     sampling: dict[str, Any] = field(default_factory=dict)
     image_encoder: nn.Module | None = None
     feature_extractor: dict[str, Any] | None = None
+    refiner: Refiner | None = None
 
     def __post_init__(self) -> None:
         expected = 2 ** (len(self.controlnet.config.conditioning_embedding_out_channels) - 1)
@@ -98,7 +102,13 @@ class ModelBundle:
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network by the name of its folder."""
-        parts = {"vae": self.vae, "unet": self.unet, "controlnet": self.controlnet, "image_encoder": self.image_encoder}
+        parts = {
+            "vae": self.vae,
+            "unet": self.unet,
+            "controlnet": self.controlnet,
+            "image_encoder": self.image_encoder,
+            "refiner": self.refiner,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     @property
@@ -156,7 +166,7 @@ class ModelBundle:
         _write_json(folder / "scheduler" / "scheduler_config.json", self.scheduler)
         if self.feature_extractor is not None:
             _write_json(folder / "feature_extractor" / "preprocessor_config.json", self.feature_extractor)
-        index = {name: ["evfi" if name in ("unet", "controlnet") else "diffusers", type(network).__name__]
+        index = {name: ["evfi" if name in ("unet", "controlnet", "refiner") else "diffusers", type(network).__name__]
                  for name, network in self.networks().items()}  # fmt: skip
         _write_json(folder / "model_index.json", {"_class_name": "EvfiBundle", **index})
         meta = {
@@ -221,14 +231,23 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
         ModelError: a file is missing, damaged or does not fit.
     """
     info, event_stack, sampling = read_bundle_facts(folder)
+    refiner = folder / "refiner"
     return assemble(
-        folder, folder / "controlnet", info=info, event_stack=event_stack, sampling=sampling, dtype=dtype, device=device
+        folder,
+        folder / "controlnet",
+        refiner if refiner.is_dir() else None,
+        info=info,
+        event_stack=event_stack,
+        sampling=sampling,
+        dtype=dtype,
+        device=device,
     )
 
 
 def assemble(
     base: Path,
     controlnet: Path,
+    refiner: Path | None = None,
     *,
     info: ModelInfo,
     event_stack: StackConfig,
@@ -241,6 +260,7 @@ def assemble(
     Args:
         base: diffusers layout with vae/, unet/, scheduler/ and, if the base has one, image_encoder/.
         controlnet: holds config.json and safetensors.
+        refiner: likewise; None for a model without one.
         info: name, licence, source.
         event_stack: the representation that the ControlNet was trained with.
         sampling: defaults that differ from the sampler's.
@@ -269,6 +289,7 @@ def assemble(
         sampling=sampling,
         image_encoder=load_image_encoder(base / "image_encoder", **place),
         feature_extractor=load_feature_extractor(base),
+        refiner=None if refiner is None else load_refiner(refiner, **place),
     )
     return bundle.eval()
 
@@ -298,6 +319,12 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
     network: EventControlNet = load_network(
         EventControlNet, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
     )
+    return network
+
+
+def load_refiner(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> Refiner:
+    """Read a refiner."""
+    network: Refiner = load_network(Refiner, folder, dtype=dtype, device=device)
     return network
 
 

@@ -47,6 +47,8 @@ class SamplingConfig:
         detail_restoration: give back the key frames' own detail where nothing moved.
         texture_restoration: add the key frames' lost texture where a frame still looks like them; needs detail_restoration.
         two_sided: sample from both key frames at once; otherwise from the first alone, for comparison.
+        refinement: warp the key frames to where the model's frames say that things are; of no effect without a refiner.
+        diffusion: sample the diffusion model; otherwise the refiner works from key frames and events alone, far faster.
     """
 
     num_inference_steps: int = 25
@@ -73,6 +75,8 @@ class SamplingConfig:
     detail_restoration: bool = True
     texture_restoration: bool = True
     two_sided: bool = True
+    refinement: bool = True
+    diffusion: bool = True
 
     def __post_init__(self) -> None:
         """Check types and ranges.

@@ -58,6 +58,23 @@ class DenoiserNetwork:
 
 
 @dataclass(frozen=True)
+class RefinerNetwork:
+    """Size of the refiner.
+
+    Attributes:
+        widths: channels of the pyramids from 1/2 of the resolution on, each level half of the one before.
+        fusion_widths: channels of the fusion at full, 1/2 and 1/4 resolution.
+        matching_levels: so many of the coarsest levels compute matching costs.
+        matching_radius: positions tried around the flow so far, in each direction, in pixels of the level.
+    """
+
+    widths: tuple[int, ...] = (32, 48, 64, 96, 96)
+    fusion_widths: tuple[int, int, int] = (24, 48, 72)
+    matching_levels: int = 3
+    matching_radius: int = 3
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What all stages have in common.
 
@@ -223,3 +240,49 @@ class ControlNetTraining(DenoiserTraining):
     train_base: bool = False
     event_stack: StackConfig = field(default_factory=lambda: StackConfig(normalisation="symmetric"))
     event_widths: tuple[int, ...] = DenoiserNetwork.event_widths
+
+
+@dataclass(frozen=True)
+class RefinerTraining(TrainConfig):
+    """Train the refiner, which warps key frames to where a frozen model's prediction and the events say that things are.
+
+    Attributes:
+        network: its size.
+        window_px: side of the rendered windows, of which crops of size_px are trained on.
+        window_batch: windows that are rendered and sampled at once.
+        pool_batches: so many batches of windows are kept.
+        pool_start: so many are made before the first step.
+        renew_every: steps after which a new batch of windows comes and, where the pool is full, the oldest leaves.
+        targets: output frames kept of each window.
+        groups: batches of windows that the crops of one step are taken from.
+        without_prediction: share of crops whose prediction is withheld, so that the refiner works without the model, too.
+        degraded_share: share of batches of windows whose predictions are made from the true frames, with errors as other
+            models make them.
+        lossy_autoencoder: run or model folder of an autoencoder that half of those windows pass through.
+        laplacian_weight: weight of the error in a Laplacian pyramid, which keeps detail sharp.
+        census_weight: weight of the error of local order, which keeps structure whatever its contrast.
+        flow_weight: weight of the error of what the flows alone make, at every level.
+    """
+
+    stage: ClassVar[str] = "refiner"
+    steps: int = 24_000
+    batch_size: int = 40
+    size_px: int = 192
+    num_frames: tuple[int, ...] = (3, 5, 9, 17)
+    learning_rate: float = 6e-4
+    cooldown_steps: int = 16_000
+    weight_decay: float = 1e-4
+    network: RefinerNetwork = RefinerNetwork()
+    window_px: int = 224
+    window_batch: int = 32
+    pool_batches: int = 240
+    pool_start: int = 24
+    renew_every: int = 25
+    targets: int = 4
+    groups: int = 5
+    without_prediction: float = 0.25
+    degraded_share: float = 0.2
+    lossy_autoencoder: Path | None = None
+    laplacian_weight: float = 0.25
+    census_weight: float = 0.15
+    flow_weight: float = 0.15

@@ -36,9 +36,10 @@ from evfi.errors import ConfigError, InputError, OutputError, ResourceError
 from evfi.files import one_line, written_whole
 from evfi.training.batches import Batch, BatchSource, init_of
 from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
-from evfi.training.config import DenoiserTraining, TrainConfig
+from evfi.training.config import DenoiserTraining, RefinerTraining, TrainConfig
 from evfi.training.curves import Curves
-from evfi.training.stages import Stage, build_stage
+from evfi.training.stage import Stage
+from evfi.training.stages import build_stage
 from evfi.training.textures import load_textures
 
 _log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
         KeyboardInterrupt: the run was interrupted; its text says what is left of it.
     """
     accelerator = _accelerator(config)
-    if isinstance(config, DenoiserTraining):
+    if isinstance(config, DenoiserTraining | RefinerTraining):
         init_of(config)  # refused before anything is read
     _check_run_folder(config)
     library = load_textures(config.textures).to(accelerator.device)

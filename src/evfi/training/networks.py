@@ -7,8 +7,9 @@ from typing import Any
 from diffusers import AutoencoderTiny
 
 from evfi.errors import ConfigError
+from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
-from evfi.training.config import AutoencoderNetwork, DenoiserNetwork
+from evfi.training.config import AutoencoderNetwork, DenoiserNetwork, RefinerNetwork
 
 NUM_ADDED_IDS = 3
 _NORM_GROUPS = 32  # of diffusers' video blocks
@@ -52,4 +53,19 @@ def new_unet(size: DenoiserNetwork, latent_channels: int, num_frames: int) -> Ev
         addition_time_embed_dim=size.time_dim,
         projection_class_embeddings_input_dim=NUM_ADDED_IDS * size.time_dim,
         num_frames=num_frames,
+    )
+
+
+def new_refiner(size: RefinerNetwork) -> Refiner:
+    """A refiner with random weights."""
+    if len(size.widths) < 3 or not 1 <= size.matching_levels <= len(size.widths) - 2:
+        raise ConfigError(
+            "the refiner needs at least 3 widths and matching on at least 1 level but not the finest 2, "
+            f"got {size.widths} and {size.matching_levels}"
+        )
+    return Refiner(
+        widths=size.widths,
+        fusion_widths=size.fusion_widths,
+        matching_levels=size.matching_levels,
+        matching_radius=size.matching_radius,
     )

@@ -1,18 +1,13 @@
-"""The three stages that share the loop: image autoencoder, image-to-video base, event ControlNet.
-
-A stage is a module whose `forward(batch)` is the loss, so that it can be wrapped for several devices; it knows how to judge
-its networks and how to write them in diffusers' layout.
-"""
+"""The stages that train a diffusion model: image autoencoder, image-to-video base, event ControlNet."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evfi.errors import ConfigError
 from evfi.models.bundle import (
@@ -28,16 +23,19 @@ from evfi.models.info import ModelInfo
 from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.unet import EventUNet
 from evfi.models.weights import read_json
-from evfi.training.batches import Batch, BatchMaker, PictureMaker, StepKey, WindowMaker, init_of
+from evfi.training.batches import Batch, PictureMaker, WindowMaker, init_of
 from evfi.training.config import (
     AutoencoderTraining,
     BaseTraining,
     ControlNetTraining,
     DenoiserTraining,
+    RefinerTraining,
     TrainConfig,
 )
 from evfi.training.loss import DenoisingInputs, denoise, denoising_loss
 from evfi.training.networks import new_autoencoder, new_unet
+from evfi.training.refiner_stage import RefinerStage
+from evfi.training.stage import Stage
 from evfi.training.textures import TextureLibrary
 from evfi.training.validation import check_recordings, psnr, validate_recordings
 
@@ -62,31 +60,6 @@ TINY_SAMPLING: dict[str, Any] = {
 """Sampling defaults of models that are trained from nothing: no guidance, few steps, no noise on the key image."""
 
 
-class Stage(nn.Module, abc.ABC):
-    """One stage; see the module's docstring."""
-
-    def __init__(self, config: TrainConfig, maker: BatchMaker) -> None:
-        super().__init__()
-        self.config = config
-        self.maker = maker
-
-    def fixed_batch(self) -> Batch:
-        """A batch that is not trained on, always the same."""
-        return self.maker.make(StepKey(self.config.seed + 1, 0))
-
-    @abc.abstractmethod
-    def export(self, folder: Path, *, dtype: torch.dtype | None) -> None:
-        """Write the stage's networks, and those it builds on, as `folder/vae` and so on."""
-
-    @abc.abstractmethod
-    def sample_pictures(self) -> Tensor:
-        """Rows of pictures [N, M, 3, H, W] in [-1, 1] that show what the networks do, from fixed draws."""
-
-    @abc.abstractmethod
-    def validate(self) -> dict[str, float]:
-        """Figures on data that is not trained on."""
-
-
 def build_stage(config: TrainConfig, library: TextureLibrary) -> Stage:
     """The stage of a config, its networks on the library's device."""
     if isinstance(config, AutoencoderTraining):
@@ -95,7 +68,9 @@ def build_stage(config: TrainConfig, library: TextureLibrary) -> Stage:
         return BaseStage(config, library)
     if isinstance(config, ControlNetTraining):
         return ControlNetStage(config, library)
-    raise ConfigError(f"training stage must be autoencoder, base or controlnet, got {type(config).__name__}")
+    if isinstance(config, RefinerTraining):
+        return RefinerStage(config, library)
+    raise ConfigError(f"training stage must be autoencoder, base, controlnet or refiner, got {type(config).__name__}")
 
 
 class AutoencoderStage(Stage):

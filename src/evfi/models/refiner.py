@@ -1,0 +1,420 @@
+"""The refiner: a network that warps key frames to an output time and fuses them with the diffusion model's prediction.
+
+The diffusion model says where things are, the key frames say what they look like. The refiner estimates two flows, from the
+output frame to the start and to the end key frame, warps both key frames by them, and chooses, pixel by pixel, among the
+warped key frames, the key frames as they are, and the prediction; a small residual corrects what no candidate has. (Flow and
+fusion as in RIFE, arXiv 2011.06294, IFRNet, arXiv 2205.14620, and Time Lens, arXiv 2106.07286; the prediction as a third
+witness is this project's own.)
+
+How flows are found, from 1/32 to 1/2 of the resolution:
+
+- Two feature pyramids. That of a key frame sees its pixels and the events next to it, that of the output frame sees the
+  prediction and the events around it and since and until the key frames. Both see edges as events draw them, so that the
+  events at the output time can be matched with the events at a key frame: an offset between the clocks of events and frames
+  is the same in both and cancels.
+- Three matching costs at the coarse levels, around the flow so far: output frame with start, output frame with end, and start
+  with end along straight paths through the output pixel at the output time (bilateral matching, arXiv 2007.12622). The last
+  needs neither events nor a prediction.
+
+Conventions: pixels are in [-1, 1]; flows are in pixels of their level, (x, y), from the output frame to a key frame. B is
+windows, N is output frames of each. Inputs that later training will use are reserved as channels and are zero until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from evfi.events.stacks import StackConfig
+
+EVENT_STACK: Final = StackConfig(num_channels=6, normalisation="symmetric")
+"""How refiners see events, whatever the diffusion model's own representation is."""
+SUM_CHANNELS: Final = 4
+"""Signed and absolute event sums since the start and until the end key frame (`evfi.events.sums`)."""
+RESERVED_CHANNELS: Final = 2
+"""Exposure time and row time, both relative to the window's duration; zero until a model is trained with them."""
+
+_DECODER_HALO: Final = 3  # three convolutions
+_FUSION_HALO: Final = 8  # in pixels of 1/4 of the resolution
+_MATCHED_CHANNELS: Final = 16
+_ABSENT: Final = -1e4  # the logit of a candidate that is not there
+
+
+@dataclass(frozen=True)
+class RefinerInputs:
+    """What N frames of each of B windows are refined from; sides are multiples of `Refiner.multiple`.
+
+    Attributes:
+        keys: [B, 2, 3, H, W] start and end key frame.
+        key_stacks: [B, 2, 6, H, W] events right after the start (backward stack) and right before the end (forward stack).
+        prediction: [B, N, 3, H, W] the diffusion model's frames, or None to do without.
+        stacks: [B, N, 12, H, W] forward and backward event stack of each output time.
+        sums: [B, N, 4, H, W] event sums, see `evfi.events.sums`.
+        times: [B, N] output times as a share of the window, in (0, 1).
+        has_prediction: [B, N] whether the prediction counts, 0 or 1; by default it does where it is given.
+    """
+
+    keys: Tensor
+    key_stacks: Tensor
+    prediction: Tensor | None
+    stacks: Tensor
+    sums: Tensor
+    times: Tensor
+    has_prediction: Tensor | None = None
+
+
+class Refined(NamedTuple):
+    """What the refiner makes of B·N frames.
+
+    Attributes:
+        frames: [B·N, 3, H, W], not clamped.
+        flows: per level from coarse to fine: its scale, flows to both key frames [B·N, 4, h, w], and the start's share as a
+            logit [B·N, 1, h, w]; for training.
+    """
+
+    frames: Tensor
+    flows: list[tuple[int, Tensor, Tensor]]
+
+
+class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """The network; see the module's docstring."""
+
+    @register_to_config
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 48, 64, 96, 96),
+        fusion_widths: tuple[int, ...] = (24, 48, 72),
+        matching_levels: int = 3,
+        matching_radius: int = 3,
+    ) -> None:
+        """Build it with random weights.
+
+        Args:
+            widths: channels of the pyramids at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution.
+            fusion_widths: channels of the fusion at full, 1/2 and 1/4 resolution.
+            matching_levels: so many of the coarsest levels compute matching costs.
+            matching_radius: positions tried around the flow so far, in each direction, in pixels of the level.
+        """
+        super().__init__()
+        key_inputs = 3 + EVENT_STACK.num_channels + 1 + RESERVED_CHANNELS
+        target_inputs = 3 + 1 + SUM_CHANNELS + 2 * EVENT_STACK.num_channels + 1 + RESERVED_CHANNELS
+        self.key_pyramid = _Pyramid(key_inputs, tuple(widths))
+        self.target_pyramid = _Pyramid(target_inputs, tuple(widths))
+        matched = [level >= len(widths) - matching_levels for level in range(len(widths))]
+        above = [*widths[1:], 0]
+        self.decoders = nn.ModuleList(
+            _FlowDecoder(width, coarser, matching_radius if match else 0)
+            for width, coarser, match in zip(widths, above, matched, strict=True)
+        )
+        self.fusion = _Fusion(tuple(widths), tuple(fusion_widths))
+        for pyramid in (self.key_pyramid, self.target_pyramid):
+            with torch.no_grad():
+                pyramid.levels[0][0].weight[:, -RESERVED_CHANNELS:] = 0
+
+    @property
+    def multiple(self) -> int:
+        """Sides of the inputs must be multiples of this."""
+        return int(2 ** len(self.config.widths))
+
+    def forward(self, inputs: RefinerInputs) -> Refined:
+        """Refine frames.
+
+        Args:
+            inputs: see `RefinerInputs`.
+        """
+        keys = [level.unflatten(0, (-1, 2)) for level in self.key_features(inputs.keys, inputs.key_stacks)]
+        return self.refine(inputs, keys)
+
+    def key_features(self, keys: Tensor, key_stacks: Tensor) -> list[Tensor]:
+        """The key frames' pyramids, which serve all output frames: [B·2, C, h, w] per level, fine to coarse."""
+        pixels = keys.flatten(0, 1)
+        planes = pixels.new_zeros(len(pixels), 1 + RESERVED_CHANNELS, *pixels.shape[-2:])
+        planes[:, 0] = 1  # the key frame is there
+        features: list[Tensor] = self.key_pyramid(torch.cat([pixels, key_stacks.flatten(0, 1), planes], 1))
+        return features
+
+    def refine(self, inputs: RefinerInputs, key_features: list[Tensor], bands: int = 1) -> Refined:
+        """Refine frames by key features that are known.
+
+        Args:
+            inputs: see `RefinerInputs`.
+            key_features: [B, 2, C, h, w] per level.
+            bands: horizontal bands in which the finest levels, which need most memory, are computed one by one; each overlaps
+                its neighbours by all that its result depends on.
+        """
+        batch, number = inputs.times.shape
+        times = inputs.times.flatten().view(-1, 1, 1, 1).to(inputs.keys.dtype)
+        prediction, present = _prediction(inputs, times)
+        shape = (batch * number, 1, *inputs.keys.shape[-2:])
+        planes = [
+            present.expand(shape),
+            times.expand(shape),
+            inputs.keys.new_zeros(RESERVED_CHANNELS).view(1, -1, 1, 1),
+        ]
+        planes[2] = planes[2].expand(shape[0], -1, *shape[2:])
+        target = torch.cat([prediction, inputs.sums.flatten(0, 1), inputs.stacks.flatten(0, 1), *planes], 1)
+        pyramid = self.target_pyramid(target)
+        starts, ends = ([_repeated(level[:, side], number) for level in key_features] for side in (0, 1))
+        flows, hidden = self._flows(starts, ends, pyramid, times, bands)
+        start, end = (_repeated(inputs.keys[:, side], number) for side in (0, 1))
+        _, flow, share = flows[-1]
+        frames = _in_bands(
+            lambda top, *parts: (self.fusion(start, end, present, *parts, top=top),),
+            [(prediction, 4), (flow, 2), (share, 2), (hidden[0], 2), (hidden[1], 1)],
+            bands,
+            halo=_FUSION_HALO,
+        )[0]
+        return Refined(frames, flows)
+
+    def _flows(
+        self, starts: list[Tensor], ends: list[Tensor], targets: list[Tensor], times: Tensor, bands: int
+    ) -> tuple[list[tuple[int, Tensor, Tensor]], list[Tensor]]:
+        """Flows from coarse to fine, and the decoders' features at 1/2 and 1/4."""
+        coarsest = targets[-1]
+        flow = torch.zeros(len(coarsest), 4, *coarsest.shape[-2:], device=coarsest.device, dtype=torch.float32)
+        share = flow[:, :1]
+        hidden: Tensor | None = None
+        flows, features = [], []
+        for level in reversed(range(len(targets))):
+            if hidden is not None:
+                flow, share, hidden = _doubled(flow) * 2, _doubled(share), _doubled(hidden)
+            decode = partial(self.decoders[level], starts[level], ends[level], times)
+            parts = [(part, 1) for part in (targets[level], flow, share, hidden) if part is not None]
+            hidden, correction = _in_bands(decode, parts, bands if level < 2 else 1, halo=_DECODER_HALO)
+            flow, share = flow + correction[:, :4], share + correction[:, 4:]
+            flows.append((2 ** (level + 1), flow, share))
+            features.append(hidden)
+        return flows, [features[-1], features[-2]]
+
+
+class _Pyramid(nn.Module):
+    """Convolutions that halve the resolution at every level."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for width in widths:
+            self.levels.append(nn.Sequential(*_conv(channels, width, stride=2), *_conv(width, width)))
+            channels = width
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Features per level, fine to coarse."""
+        features = []
+        for level in self.levels:
+            pictures = level(pictures)
+            features.append(pictures)
+        return features
+
+
+class _FlowDecoder(nn.Module):
+    """One level: corrects both flows and the start's share."""
+
+    def __init__(self, width: int, coarser: int, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+        costs = 3 * (2 * radius + 1) ** 2 if radius else 0
+        middle = max(width, min(2 * width, 128)) if radius else width + width // 2
+        self.project = nn.Conv2d(width, _MATCHED_CHANNELS, 1) if radius else None
+        self.project_target = nn.Conv2d(width, _MATCHED_CHANNELS, 1) if radius else None
+        self.merge = nn.Sequential(*_conv(3 * width + coarser + 5 + costs, middle), *_conv(middle, width))
+        self.correct = nn.Conv2d(width, 5, 3, padding=1)
+        with torch.no_grad():
+            self.correct.weight.mul_(0.1)
+
+    def forward(
+        self,
+        start: Tensor,
+        end: Tensor,
+        times: Tensor,
+        top: int,
+        target: Tensor,
+        flow: Tensor,
+        share: Tensor,
+        hidden: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [N, width, h, w] and corrections float32 [N, 5, h, w] of flows and share, for rows from `top` on."""
+        parts = [warp(start, flow[:, :2], top), warp(end, flow[:, 2:], top), target]
+        parts += [] if hidden is None else [hidden]
+        parts += [(flow / 8).to(target.dtype), share.to(target.dtype)]
+        if self.project is not None and self.project_target is not None:
+            matched = [_unit(self.project(features)) for features in (start, end)]
+            own = _unit(self.project_target(target))
+            moved = [warp(matched[0], flow[:, :2], top), warp(matched[1], flow[:, 2:], top)]
+            parts += [_costs(own, features, self.radius) for features in moved]
+            parts += [_path_costs(*matched, flow, times, self.radius)]
+        features = self.merge(torch.cat([part.to(target.dtype) for part in parts], 1))
+        return features, self.correct(features).float()
+
+
+class _Fusion(nn.Module):
+    """Chooses among the candidates at full resolution, with a small U-Net."""
+
+    def __init__(self, widths: tuple[int, ...], fused: tuple[int, ...]) -> None:
+        super().__init__()
+        full, half, quarter = fused
+        self.at_full = nn.Sequential(*_conv(3 * 3 + 3 + 2, full))
+        self.to_half = nn.Sequential(*_conv(full, half, stride=2))
+        self.at_half = nn.Sequential(*_conv(half + widths[0], half))
+        self.to_quarter = nn.Sequential(*_conv(half, quarter, stride=2))
+        self.at_quarter = nn.Sequential(*_conv(quarter + widths[1], quarter), *_conv(quarter, quarter))
+        self.back_at_half = nn.Sequential(*_conv(quarter + half, half))
+        self.shrink = nn.Conv2d(half, full, 1)
+        self.back_at_full = nn.Sequential(*_conv(full + full, full))
+        self.choose = nn.Conv2d(full, 5 + 3, 3, padding=1)
+        with torch.no_grad():
+            self.choose.weight.mul_(0.1)
+
+    def forward(
+        self,
+        start: Tensor,
+        end: Tensor,
+        present: Tensor,
+        prediction: Tensor,
+        flow: Tensor,
+        share: Tensor,
+        at_half: Tensor,
+        at_quarter: Tensor,
+        *,
+        top: int,
+    ) -> Tensor:
+        """Frames float32 [N, 3, H, W], for rows from `top` on; flow, share and features are those of coarser levels."""
+        flow, share = _doubled(flow) * 2, _doubled(share)
+        warped = [warp(start, flow[:, :2], top), warp(end, flow[:, 2:], top)]
+        rows = slice(top, top + flow.shape[-2])
+        inputs = [*warped, prediction, (warped[0] - warped[1]).abs(), share, present.expand_as(share)]
+        full = self.at_full(torch.cat([part.to(start.dtype) for part in inputs], 1))
+        half = self.at_half(torch.cat([self.to_half(full), at_half], 1))
+        quarter = self.at_quarter(torch.cat([self.to_quarter(half), at_quarter], 1))
+        half = self.back_at_half(torch.cat([_doubled(quarter), half], 1))
+        out = self.choose(self.back_at_full(torch.cat([_doubled(self.shrink(half)), full], 1))).float()
+        absent = (1 - present.float()).expand_as(share) * _ABSENT
+        bias = torch.cat([share / 2, -share / 2, torch.zeros_like(flow[:, :2]), absent], 1)
+        weights = (out[:, :5] + bias).softmax(1).unsqueeze(2)
+        candidates = torch.stack([*warped, start[..., rows, :], end[..., rows, :], prediction], 1)
+        return (weights * candidates).sum(1) + out[:, 5:]
+
+
+def _prediction(inputs: RefinerInputs, times: Tensor) -> tuple[Tensor, Tensor]:
+    """The prediction [B·N, 3, H, W], zero where it is absent, and whether it is there [B·N, 1, 1, 1]."""
+    if inputs.prediction is None:
+        shape = (len(times), *inputs.keys.shape[2:])
+        return inputs.keys.new_zeros(shape), torch.zeros_like(times)
+    prediction = inputs.prediction.flatten(0, 1)
+    if inputs.has_prediction is None:
+        return prediction, torch.ones_like(times)
+    present = inputs.has_prediction.flatten().view(-1, 1, 1, 1).to(prediction.dtype)
+    return prediction * present, present
+
+
+def _conv(channels: int, width: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(channels, width, 3, stride, 1), nn.LeakyReLU(0.1, inplace=True)
+
+
+def _doubled(pictures: Tensor) -> Tensor:
+    return F.interpolate(pictures, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def _repeated(features: Tensor, number: int) -> Tensor:
+    """[B, ...] -> [B·number, ...]."""
+    return features if number == 1 else features.repeat_interleave(number, 0)
+
+
+def warp(pictures: Tensor, flow: Tensor, top: int = 0) -> Tensor:
+    """Sample pictures at every pixel moved by its flow; borders are replicated.
+
+    Coordinates are float32 whatever the pictures are: in half precision they would be off by parts of a pixel.
+
+    Args:
+        pictures: [N, C, H, W].
+        flow: [N, 2, h, W] in pixels, of the rows from `top` on.
+        top: the first row.
+    """
+    return _sampled(pictures, _pixel_grid(flow, top) + flow.permute(0, 2, 3, 1))
+
+
+def _in_bands(
+    run: Callable[..., tuple[Tensor, ...]], parts: list[tuple[Tensor, int]], bands: int, halo: int
+) -> tuple[Tensor, ...]:
+    """Compute something band by band.
+
+    Args:
+        run: takes the first row, in pixels of its result, and the parts' rows of a band; its results have one height.
+        parts: tensors [N, C, h, w] with the share of the result's rows that theirs are, as 4 (all), 2 (half), 1 (quarter), or 1
+            for all of them where the result is as coarse.
+        bands: how many.
+        halo: rows of the coarsest part that a result depends on beyond its own.
+    """
+    finest, unit = max(scale for _, scale in parts), min(scale for _, scale in parts)
+    rows = parts[0][0].shape[-2] * unit // parts[0][1]  # of the coarsest part
+    edges = [round(rows * band / bands) for band in range(bands + 1)]
+    made = []
+    for start, stop in pairwise(edges):
+        first, last = max(0, start - halo), min(rows, stop + halo)
+        cut = [part[..., first * scale // unit : last * scale // unit, :] for part, scale in parts]
+        scale = finest // unit
+        own = slice((start - first) * scale, (stop - first) * scale)
+        made.append([result[..., own, :] for result in run(first * scale, *cut)])
+    return tuple(results[0] if bands == 1 else torch.cat(results, -2) for results in zip(*made, strict=True))
+
+
+def _pixel_grid(like: Tensor, top: int = 0) -> Tensor:
+    """Pixel coordinates (x, y), float32 [H, W, 2], of rows from `top` on."""
+    height, width = like.shape[-2:]
+    rows = torch.arange(top, top + height, device=like.device, dtype=torch.float32)
+    columns = torch.arange(width, device=like.device, dtype=torch.float32)
+    return torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], -1)
+
+
+def _sampled(pictures: Tensor, places: Tensor) -> Tensor:
+    """Pictures [N, C, H, W] at places [N, h, w, 2] in pixels, bilinearly."""
+    height, width = pictures.shape[-2:]
+    scale = torch.tensor([2 / width, 2 / height], device=places.device)
+    grid = (places + 0.5) * scale - 1
+    if pictures.dtype != torch.float32:
+        return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False).to(pictures.dtype)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Features [N, C, h, w] of mean square 1 over channels, so that their mean products are correlations."""
+    return features * torch.rsqrt(features.float().square().mean(1, keepdim=True) + 1e-4).to(features.dtype)
+
+
+def _offsets(radius: int, like: Tensor) -> Tensor:
+    """Displacements (x, y) of a square neighbourhood, float32 [(2r + 1)^2, 2]."""
+    steps = torch.arange(-radius, radius + 1, device=like.device, dtype=torch.float32)
+    return torch.stack([steps.repeat(2 * radius + 1), steps.repeat_interleave(2 * radius + 1)], -1)
+
+
+def _costs(target: Tensor, warped: Tensor, radius: int) -> Tensor:
+    """How well the target [N, C, h, w] matches a warped key frame [N, C, h, w] at and around each pixel: [N, (2r + 1)^2, h, w]."""
+    side = 2 * radius + 1
+    around = F.unfold(warped, side, padding=radius).view(*warped.shape[:2], side * side, *warped.shape[-2:])
+    return (around * target.unsqueeze(2)).mean(1)
+
+
+def _path_costs(start: Tensor, end: Tensor, flow: Tensor, times: Tensor, radius: int) -> Tensor:
+    """How well both key frames match along straight paths that cross each output pixel at its time: [N, (2r + 1)^2, h, w].
+
+    A displacement v from start to end, added to the flows so far, moves the start's place by -t·v and the end's by (1 - t)·v.
+    """
+    grid = _pixel_grid(flow)
+    steps = _offsets(radius, flow).view(1, -1, 1, 1, 2) * 2  # along a path both ends share the displacement
+    time = times.float().view(-1, 1, 1, 1, 1)
+    from_start = (grid + flow[:, :2].permute(0, 2, 3, 1)).unsqueeze(1) - time * steps
+    from_end = (grid + flow[:, 2:].permute(0, 2, 3, 1)).unsqueeze(1) + (1 - time) * steps
+    return (_sampled_each(start, from_start) * _sampled_each(end, from_end)).mean(1)
+
+
+def _sampled_each(features: Tensor, places: Tensor) -> Tensor:
+    """Features [N, C, h, w] at places [N, D, h, w, 2]: [N, C, D, h, w]."""
+    return _sampled(features, places.flatten(1, 2)).unflatten(2, places.shape[1:3])

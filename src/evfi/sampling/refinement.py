@@ -1,0 +1,139 @@
+"""Refining a window: its events as the refiner sees them, its key frames and the model's frames in, frames out.
+
+Frames are refined in the order of time, a few at once, so that event images of a few frames exist at a time. What is computed
+for a frame does not depend on which others are computed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice, pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evfi.events.stacks import event_columns, interval_stacks
+from evfi.events.stream import EventStream
+from evfi.events.sums import compressed_counts, event_counts
+from evfi.models.refiner import EVENT_STACK, Refiner, RefinerInputs
+from evfi.recordings.recording import Window
+
+
+class FrameEvents(NamedTuple):
+    """The events of one output frame.
+
+    Attributes:
+        stacks: forward and backward stack, float32 [12, H, W].
+        sums: since the start and until the end, float32 [4, H, W].
+    """
+
+    stacks: Tensor
+    sums: Tensor
+
+
+class WindowEvents:
+    """A window's events as images of the frame's size, made one output time after the other."""
+
+    def __init__(self, events: EventStream, times_us: np.ndarray, size: tuple[int, int], device: torch.device) -> None:
+        """Take a window's events.
+
+        Args:
+            events: time-ordered; their grid covers the frame.
+            times_us: output times [F]; first and last are the key frames'.
+            size: (height, width) of the images.
+            device: where the images are made.
+        """
+        self._events, self._size, self._device = events, size, device
+        edges = np.searchsorted(events.t, times_us, side="left").tolist()
+        self._intervals = list(pairwise(edges))
+
+    def key_stacks(self) -> Tensor:
+        """The events right after the start and right before the end key frame, float32 [2, 6, H, W]."""
+        return torch.stack([self._stacks(0)[1], self._stacks(len(self._intervals) - 1)[0]])
+
+    def frames(self) -> Iterator[FrameEvents]:
+        """The events of each inserted frame."""
+        total = self._counts(self._intervals[0][0], self._intervals[-1][1])
+        since = torch.zeros_like(total)
+        before = self._stacks(0)
+        for number in range(1, len(self._intervals)):
+            since = since + self._counts(*self._intervals[number - 1])
+            after = self._stacks(number)
+            sums = self._fitted(compressed_counts(torch.cat([since, total - since])))
+            yield FrameEvents(torch.cat([before[0], after[1]]), sums)
+            before = after
+
+    def _stacks(self, number: int) -> tuple[Tensor, Tensor]:
+        """Forward and backward stack of an interval."""
+        forward, backward = interval_stacks(self._events, *self._intervals[number], EVENT_STACK, self._device)
+        return self._fitted(forward), self._fitted(backward)
+
+    def _counts(self, start: int, stop: int) -> Tensor:
+        columns = (column.to(self._device) for column in event_columns(self._events, start, stop))
+        return event_counts(*columns, self._events.sensor_size)
+
+    def _fitted(self, images: Tensor) -> Tensor:
+        """Images [C, h, w] at the frame's size, where the events' grid is another."""
+        if tuple(images.shape[-2:]) == self._size:
+            return images
+        return F.interpolate(images[None], self._size, mode="bilinear", align_corners=False, antialias=True)[0]
+
+
+def refine_window(
+    refiner: Refiner, window: Window, prediction: Tensor | None, *, frames_at_once: int = 1, bands: int = 1
+) -> Tensor:
+    """Make the inserted frames of a window.
+
+    Args:
+        refiner: the network, in the dtype and on the device it shall run in and on.
+        window: key frames, events and output times.
+        prediction: the model's frames [F, 3, H, W] in 0..255, the key frames among them; None to do without.
+        frames_at_once: frames per network call.
+        bands: horizontal bands in which the finest levels are computed; more need less memory.
+
+    Returns:
+        float32 [F - 2, 3, H, W] in 0..255, on the refiner's device.
+    """
+    height, width = window.start_image.shape[:2]
+    device, dtype = refiner.device, refiner.dtype
+    times = window.spec.times_us
+    shares = ((times - times[0]) / (times[-1] - times[0])).tolist()
+    events = WindowEvents(window.events, times, (height, width), device)
+    keys = torch.from_numpy(np.stack([window.start_image, window.end_image])).to(device).permute(0, 3, 1, 2)
+    fit = _Padding(height, width, refiner.multiple)
+    keys = fit.padded(_levels(keys, dtype)).unsqueeze(0)
+    key_stacks = fit.padded(events.key_stacks().to(dtype), empty=True).unsqueeze(0)
+    features = [level.unflatten(0, (1, 2)) for level in refiner.key_features(keys, key_stacks)]
+    made = []
+    numbered = enumerate(events.frames(), 1)
+    while chunk := list(islice(numbered, frames_at_once)):
+        numbers = [number for number, _ in chunk]
+        stacks = fit.padded(torch.stack([item.stacks for _, item in chunk]).to(dtype), empty=True)
+        sums = fit.padded(torch.stack([item.sums for _, item in chunk]).to(dtype), empty=True)
+        own = None if prediction is None else fit.padded(_levels(prediction[numbers].to(device), dtype)).unsqueeze(0)
+        share = torch.tensor([[shares[number] for number in numbers]], device=device)
+        inputs = RefinerInputs(keys, key_stacks, own, stacks.unsqueeze(0), sums.unsqueeze(0), share)
+        frames = refiner.refine(inputs, features, bands=bands).frames
+        made.append(frames[..., :height, :width].float().mul_(127.5).add_(127.5))
+    return torch.cat(made)
+
+
+class _Padding:
+    """Frames padded below and on the right to multiples of the network's coarsest pixel."""
+
+    def __init__(self, height: int, width: int, multiple: int) -> None:
+        self._amount = (0, -width % multiple, 0, -height % multiple)
+
+    def padded(self, pictures: Tensor, *, empty: bool = False) -> Tensor:
+        """Pictures [N, C, H, W] with their last row and column repeated, or with zeros."""
+        if not any(self._amount):
+            return pictures
+        return F.pad(pictures, self._amount) if empty else F.pad(pictures, self._amount, mode="replicate")
+
+
+def _levels(pictures: Tensor, dtype: torch.dtype) -> Tensor:
+    """Levels 0..255 as numbers in [-1, 1]."""
+    return (pictures.to(torch.float32) / 127.5 - 1).to(dtype)

@@ -1,0 +1,84 @@
+"""The stage that trains the refiner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from evfi.models.bundle import load_refiner
+from evfi.models.refiner import Refined
+from evfi.training.batches import Batch
+from evfi.training.config import RefinerTraining
+from evfi.training.networks import new_refiner
+from evfi.training.refiner_batches import RefinerMaker, refiner_inputs
+from evfi.training.refiner_loss import refiner_loss
+from evfi.training.stage import Stage
+from evfi.training.textures import TextureLibrary
+from evfi.training.validation import check_recordings, psnr, validate_recordings
+
+
+class RefinerStage(Stage):
+    """Key frames are warped to where a frozen model's prediction and the events say that things are."""
+
+    def __init__(self, config: RefinerTraining, library: TextureLibrary) -> None:
+        maker = RefinerMaker(config, library)
+        super().__init__(config, maker)
+        self.settings = config
+        self.windows = maker
+        check_recordings(config.validation, config.validation_skip)
+        folder = Path(str(config.init)) / "refiner"
+        known = (
+            load_refiner(folder, dtype=torch.float32, device=library.device)
+            if folder.is_dir()
+            else new_refiner(config.network)
+        )
+        self.refiner = known.to(library.device, memory_format=torch.channels_last).requires_grad_(True).train()
+        self._held_out: Batch | None = None
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The loss of a batch."""
+        return refiner_loss(self.refiner(refiner_inputs(batch)), batch["keys"], batch["truth"], self.settings)
+
+    def fixed_batch(self) -> Batch:
+        """Whole windows that are not trained on."""
+        if self._held_out is None:
+            self._held_out = self.windows.held_out()
+        return self._held_out
+
+    @torch.no_grad()
+    def sample_pictures(self) -> Tensor:
+        """Rows of: start, end, prediction, what the refiner makes of it and without it, true frame."""
+        batch = self.fixed_batch()
+        columns = [batch["keys"][:, 0], batch["keys"][:, 1], batch["prediction"]]
+        columns += [self._refined(batch, present).frames for present in (1.0, 0.0)]
+        return torch.stack([*columns, batch["truth"]], 1)[:8].clamp(-1, 1)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """PSNR of prediction and refined frames on fixed windows, and of frames left out of recordings, if any are named."""
+        batch = self.fixed_batch()
+        pictures = {"of_prediction": batch["prediction"]}
+        pictures |= {
+            "refined": self._refined(batch, 1.0).frames,
+            "without_prediction": self._refined(batch, 0.0).frames,
+        }
+        figures = {
+            f"psnr_{name}": float(psnr(frames.clamp(-1, 1), batch["truth"]).mean()) for name, frames in pictures.items()
+        }
+        config = self.settings
+        if config.validation:
+            bundle = replace(self.windows.bundle, refiner=self.refiner)
+            figures |= validate_recordings(bundle, config.validation, config.validation_skip, config.validation_windows)
+        return figures
+
+    def _refined(self, batch: Batch, present: float) -> Refined:
+        given = {**batch, "has_prediction": torch.full_like(batch["has_prediction"], present)}
+        refined: Refined = self.refiner(refiner_inputs(given))
+        return refined
+
+    def export(self, folder: Path, *, dtype: torch.dtype | None) -> None:
+        """Write the model with its refiner."""
+        replace(self.windows.bundle, refiner=self.refiner).save(folder, dtype=dtype)
