@@ -6,13 +6,9 @@ python scripts/profile_training.py TEXTURES INIT [--stages refiner controlnet] [
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import queue
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ import torch
 from evfi.training.batches import BatchSource, StepKey
 from evfi.training.checkpoint import trained
 from evfi.training.config import ControlNetTraining, RefinerTraining, TrainConfig
+from evfi.training.graphs import GraphedLoss
 from evfi.training.stages import build_stage
 from evfi.training.textures import load_textures
 
@@ -35,40 +32,6 @@ def timed(action: Callable[[int], Any], repeats: int, warm_up: int = 3) -> float
         action(number)
     torch.cuda.synchronize()
     return (time.perf_counter() - began) * 1000 / repeats
-
-
-class Threaded:
-    """Batches made ahead by a thread on a stream of its own."""
-
-    def __init__(self, maker: Any, seed: int, first: int = 0) -> None:
-        self.queue: queue.Queue[Any] = queue.Queue(2)
-        self.stop = False
-
-        def work() -> None:
-            stream, step = torch.cuda.Stream(), first
-            with torch.cuda.stream(stream):
-                while not self.stop:
-                    batch = maker.make(StepKey(seed, step))
-                    event = torch.cuda.Event()
-                    event.record(stream)
-                    self.queue.put((batch, event))
-                    step += 1
-
-        self.thread = threading.Thread(target=work, daemon=True)
-        self.thread.start()
-
-    def take(self, step: int) -> Any:
-        batch, event = self.queue.get()
-        torch.cuda.current_stream().wait_event(event)
-        for value in batch.values():
-            value.record_stream(torch.cuda.current_stream())
-        return batch
-
-    def close(self) -> None:
-        self.stop = True
-        while self.thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self.queue.get(timeout=0.1)
 
 
 def kernels(action: Callable[[], Any]) -> str:
@@ -114,14 +77,17 @@ def profile(config: TrainConfig, repeats: int) -> dict[str, float]:
     report("peak_gib", torch.cuda.max_memory_allocated() / 2**30)
     print(kernels(lambda: step(fixed)), flush=True)
     report("both in turn", timed(lambda n: step(stage.maker.make(StepKey(0, n % 20))), repeats))
-    thread = Threaded(stage.maker, 1, 200)
-    report("thread", timed(lambda n: step(thread.take(n)), 3 * repeats, 8))
-    thread.close()
-    if not is_refiner:
-        for workers in (1, 2):
-            source = BatchSource(replace(config, data_workers=workers), stage.maker, 0, 0)
-            report(f"{workers} processes", timed(lambda n, source=source: step(source.take(n)), repeats, 8))
-            source.close()
+    source = BatchSource(config, stage.maker, 0, 200)
+    parameters = list(trained(stage).values())
+    recorded = GraphedLoss(torch.autocast("cuda", torch.bfloat16)(stage), parameters, source.paused)
+
+    def replay(number: int) -> None:
+        recorded(source.take(200 + number))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    report("recorded, made ahead", timed(replay, 3 * repeats, 8))
+    source.close()
     return figures
 
 

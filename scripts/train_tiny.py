@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import time
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
         network = AutoencoderNetwork(latent_channels=4, encoder_blocks=(1, 2, 2, 2), decoder_blocks=(2, 2, 2, 1))
         config = AutoencoderTraining(textures, runs / stage, max_minutes=minutes, network=network)
     elif stage == "refiner":
-        lossy = runs / "lossy" / "model"
+        lossy = arguments.lossy or runs / "lossy" / "model"
         config = RefinerTraining(
             textures,
             runs / stage,
@@ -50,7 +51,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
             textures, runs / "controlnet", init=runs / "base" / "model", max_minutes=minutes, train_base=True
         )
     changes = {"steps": arguments.steps, "batch_size": arguments.batch_size, "cooldown_steps": arguments.cooldown}
-    changes |= {"init": arguments.init, "data_workers": arguments.workers}
+    changes |= {"init": arguments.init}
     changes |= {"checkpoint_every": 4000, "validate_every": 4000}
     changes |= {"validation": tuple(arguments.validation) or None}
     return dataclasses.replace(config, **{key: value for key, value in changes.items() if value is not None})
@@ -58,7 +59,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
 
 def report(step: int, steps: int, loss: float) -> None:
     """Print a line now and then."""
-    if step % 200 == 0:
+    if step % 500 == 0:
         print(f"{time.strftime('%H:%M:%S')} step {step}/{steps} loss {loss:.4f}", flush=True)
 
 
@@ -72,9 +73,10 @@ def main() -> None:
     parser.add_argument("--cooldown", type=int)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--init", type=Path, help="start from the networks in this folder")
-    parser.add_argument("--workers", type=int, default=2, help="processes that make batches")
+    parser.add_argument("--lossy", type=Path, help="model folder of the autoencoder that spoils predictions")
     parser.add_argument("--validation", type=Path, nargs="*", default=())
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True

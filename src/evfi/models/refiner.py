@@ -377,7 +377,9 @@ def _pixel_grid(like: Tensor, top: int = 0) -> Tensor:
 def _sampled(pictures: Tensor, places: Tensor) -> Tensor:
     """Pictures [N, C, H, W] at places [N, h, w, 2] in pixels, bilinearly."""
     height, width = pictures.shape[-2:]
-    scale = torch.tensor([2 / width, 2 / height], device=places.device)
+    scale = torch.stack(
+        [torch.full((), 2 / side, device=places.device) for side in (width, height)]
+    )  # no copy to the GPU
     grid = (places + 0.5) * scale - 1
     if pictures.dtype != torch.float32:
         return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False).to(pictures.dtype)
@@ -396,10 +398,11 @@ def _offsets(radius: int, like: Tensor) -> Tensor:
 
 
 def _costs(target: Tensor, warped: Tensor, radius: int) -> Tensor:
-    """How well the target [N, C, h, w] matches a warped key frame [N, C, h, w] at and around each pixel: [N, (2r + 1)^2, h, w]."""
+    """How well the target matches a warped key frame, both [N, C, h, w], at and around each pixel: [N, (2r + 1)^2, h, w]."""
     side = 2 * radius + 1
-    around = F.unfold(warped, side, padding=radius).view(*warped.shape[:2], side * side, *warped.shape[-2:])
-    return (around * target.unsqueeze(2)).mean(1)
+    around = F.pad(warped, (radius,) * 4).unfold(2, side, 1).unfold(3, side, 1)  # [N, C, h, w, 2r + 1, 2r + 1]
+    costs = (around * target[..., None, None]).mean(1)
+    return costs.permute(0, 3, 4, 1, 2).flatten(1, 2)
 
 
 def _path_costs(start: Tensor, end: Tensor, flow: Tensor, times: Tensor, radius: int) -> Tensor:

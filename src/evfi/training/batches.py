@@ -1,25 +1,24 @@
-"""Making the batches of a training run: from the seed and the step alone, on the device, in processes of their own.
+"""Making the batches of a training run: from the seed and the step alone, on the device, ahead of the steps.
 
-Rendering scenes issues thousands of small operations; made in the training process they would hold up its own. A
-`BatchSource` therefore makes batches in worker processes on the same device and hands them over without a copy.
+Rendering scenes issues thousands of small operations, which would hold up the training step's own. A `BatchSource` therefore
+makes batches ahead, in a thread.
 """
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import queue
-import signal
-import sys
-import traceback
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import torch
-import torch.multiprocessing
 from torch import Tensor
 
-from evfi.errors import ConfigError, EvfiError, ModelError, ResourceError
+from evfi.errors import ConfigError, ModelError
 from evfi.events.stacks import StackConfig
 from evfi.models.bundle import autoencoder_factor, encode_pixels, load_feature_extractor, load_image_encoder, load_vae
 from evfi.models.weights import read_json
@@ -28,15 +27,15 @@ from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTr
 from evfi.training.materials import crop_pictures
 from evfi.training.motion import Draw
 from evfi.training.synthetic import TrainingWindows, WindowConfig, make_batch
-from evfi.training.textures import TextureLibrary, load_textures
+from evfi.training.textures import TextureLibrary
 
 Batch = dict[str, Tensor]
 
 _ADDED_IDS = (6.0, 127.0)
 """fps - 1 and motion bucket, as at sampling."""
 
-_QUEUED_PER_WORKER = 2
-_POLL_S = 5.0
+_QUEUED = 2
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -200,75 +199,76 @@ class WindowMaker(BatchMaker):
 
 
 class BatchSource:
-    """Hands out the batches of consecutive steps, made ahead by worker processes where the config asks for them."""
+    """Hands out the batches of consecutive steps, made ahead by a thread where the config asks for it.
+
+    On a GPU the thread has a stream of its own, so that rendering fills the gaps of the training step. (Other processes
+    cannot do that: a GPU serves one process at a time, and a step then takes as long as both together, or longer.)
+    """
 
     def __init__(self, config: TrainConfig, maker: BatchMaker, rank: int, first_step: int) -> None:
         self._config, self._maker, self._rank = config, maker, rank
-        context = torch.multiprocessing.get_context("spawn")
-        self._queues: list[Any] = [context.Queue(_QUEUED_PER_WORKER) for _ in range(config.data_workers)]
-        self._workers = [
-            context.Process(
-                target=_work, args=(config, str(maker.device), rank, first_step + index, queue), daemon=True
-            )
-            for index, queue in enumerate(self._queues)
-        ]
-        self._first_step = first_step
-        for worker in self._workers:
-            worker.start()
+        self._ready: queue.Queue[_Made | Exception] = queue.Queue(_QUEUED)
+        self._making, self._closed = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        if config.prefetch:
+            self._thread = threading.Thread(target=self._work, args=(first_step,), name="batches", daemon=True)
+            self._thread.start()
 
     def take(self, step: int) -> Batch:
         """The batch of a step (from 0); steps must be taken in order.
 
         Raises:
-            EvfiError: what went wrong in a worker.
+            EvfiError: what went wrong in the thread.
         """
-        if not self._workers:
-            return self._maker.make(StepKey(self._config.seed, step, self._rank))
-        index = (step - self._first_step) % len(self._workers)
-        while True:
-            try:
-                made = self._queues[index].get(timeout=_POLL_S)
-            except queue.Empty:
-                if not self._workers[index].is_alive():
-                    raise ResourceError("a process that makes batches died; is there enough memory?") from None
-                continue
-            if isinstance(made, EvfiError):
-                raise made
-            return cast(Batch, made)
+        if self._thread is None:
+            return self._make(step)
+        made = self._ready.get()
+        if isinstance(made, Exception):
+            raise made
+        if made.event is not None:
+            stream = torch.cuda.current_stream(self._maker.device)
+            stream.wait_event(made.event)
+            for value in made.batch.values():
+                value.record_stream(stream)
+        return made.batch
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """No batch is being made meanwhile; what is recorded on the GPU must not see another thread's allocations."""
+        with self._making:
+            yield
 
     def close(self) -> None:
-        """End the workers; may be called twice."""
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            worker.join()
+        """End the thread; may be called twice."""
+        self._closed.set()
+        while self._thread is not None and self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._ready.get(timeout=_POLL_S)
 
+    def _make(self, step: int) -> Batch:
+        return self._maker.make(StepKey(self._config.seed, step, self._rank))
 
-def _work(config: TrainConfig, device: str, rank: int, step: int, made: Any) -> None:
-    """A worker: make the batches of every n-th step until it is ended, or the process that takes them is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that trains ends this one
-    try:
-        maker = batch_maker(config, load_textures(config.textures).to(device))
-        while True:
-            _hand_over(maker.make(StepKey(config.seed, step, rank)), made)
-            step += config.data_workers
-    except EvfiError as error:
-        made.put(error)
-    except Exception:
-        made.put(ResourceError(f"making batches failed: {traceback.format_exc().strip().splitlines()[-1]}"))
-
-
-def _hand_over(batch: Batch, made: Any) -> None:
-    """Put a batch into the queue when there is room; leave when nobody is there to take it."""
-    trainer = torch.multiprocessing.parent_process()
-    while True:
+    def _work(self, step: int) -> None:
+        device = self._maker.device
+        on_gpu = device.type == "cuda"
+        stream = torch.cuda.Stream(device) if on_gpu else None
         try:
-            made.put(batch, timeout=_POLL_S)
-            return
-        except queue.Full:
-            if trainer is not None and not trainer.is_alive():
-                made.cancel_join_thread()
-                sys.exit()
+            with torch.cuda.stream(stream):
+                while not self._closed.is_set():
+                    with self._making:
+                        batch = self._make(step)
+                    event = None if stream is None else stream.record_event()
+                    self._ready.put(_Made(batch, event))
+                    step += 1
+        except Exception as error:
+            self._ready.put(error)
+
+
+class _Made(NamedTuple):
+    """A batch, and when it is ready; None on a CPU."""
+
+    batch: Batch
+    event: torch.cuda.Event | None
 
 
 def init_of(config: TrainConfig) -> Any:

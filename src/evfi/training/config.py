@@ -103,7 +103,7 @@ class TrainConfig:
         validation: recordings whose left-out frames are the truth.
         validation_skip: frames left out between two key frames of them.
         validation_windows: windows of each of them that are interpolated.
-        data_workers: processes that make batches ahead; 0 makes them between the steps. No effect on what is trained.
+        prefetch: make batches ahead in a thread. No effect on what is trained.
         device: auto, cpu or cuda.
     """
 
@@ -131,7 +131,7 @@ class TrainConfig:
     validation: tuple[Path, ...] = ()
     validation_skip: int = 7
     validation_windows: int = 2
-    data_workers: int = 0
+    prefetch: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     stage: ClassVar[str] = ""
@@ -265,19 +265,19 @@ class RefinerTraining(TrainConfig):
     """
 
     stage: ClassVar[str] = "refiner"
-    steps: int = 24_000
+    steps: int = 17_500
     batch_size: int = 40
     size_px: int = 192
-    num_frames: tuple[int, ...] = (3, 5, 9, 17)
+    num_frames: tuple[int, ...] = (3, 3, 5, 5, 9, 9, 17)
     learning_rate: float = 6e-4
-    cooldown_steps: int = 16_000
+    cooldown_steps: int = 12_000
     weight_decay: float = 1e-4
     network: RefinerNetwork = RefinerNetwork()
     window_px: int = 224
     window_batch: int = 32
-    pool_batches: int = 240
+    pool_batches: int = 128
     pool_start: int = 24
-    renew_every: int = 25
+    renew_every: int = 16
     targets: int = 4
     groups: int = 5
     without_prediction: float = 0.25

@@ -38,6 +38,7 @@ from evfi.training.batches import Batch, BatchSource, init_of
 from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
 from evfi.training.config import DenoiserTraining, RefinerTraining, TrainConfig
 from evfi.training.curves import Curves
+from evfi.training.graphs import GraphedLoss
 from evfi.training.stage import Stage
 from evfi.training.stages import build_stage
 from evfi.training.textures import load_textures
@@ -128,11 +129,14 @@ class _Run:
     wrapped: Any
     optimizer: Any
     average: MovingAverage
+    graphs: GraphedLoss | None = None
 
     def go(self, done: int, on_step: OnStep | None) -> TrainSummary:
         """Make the steps that are left, within the time that is given; then judge and export the networks."""
         curves = Curves(self.config.output) if self.accelerator.is_main_process else None
         batches = BatchSource(self.config, self.stage.maker, self.accelerator.process_index, done)
+        if self._can_record():
+            self.graphs = GraphedLoss(self.wrapped, list(trained(self.stage).values()), batches.paused)
         try:
             with interrupts_deferred() as interrupts:
                 step, figures, stop = self._make_steps(done, batches, curves, interrupts, on_step)
@@ -187,13 +191,23 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        loss: Tensor = self.wrapped(batch)
-        accelerator.backward(loss)
+        if self.graphs is not None:
+            loss = self.graphs(batch)
+        else:
+            loss = self.wrapped(batch)
+            accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained(self.stage).values(), config.max_grad_norm)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.graphs is None:
+            self.optimizer.zero_grad(set_to_none=True)
         self.average.update(self.stage, step)
         return loss.detach()
+
+    def _can_record(self) -> bool:
+        """Whether the step can be a CUDA graph: on one GPU, with nothing in it that asks the processor."""
+        precise = self.config.precision != "fp16"  # whose loss scaling does
+        single = self.accelerator.num_processes == 1 and self.accelerator.device.type == "cuda"
+        return single and precise and not self.config.gradient_checkpointing
 
     def _save(self, step: int) -> None:
         if self.accelerator.is_main_process:
@@ -234,7 +248,7 @@ def _accelerator(config: TrainConfig) -> Any:
 
 
 _RESUMABLE_CHANGES = {
-    *("steps", "max_minutes", "cooldown_steps", "device", "data_workers", "output", "textures", "init"),
+    *("steps", "max_minutes", "cooldown_steps", "device", "prefetch", "output", "textures", "init"),
     *("checkpoint_every", "keep_checkpoints", "log_every", "validate_every"),
     *("validation", "validation_skip", "validation_windows"),
 }

@@ -79,7 +79,9 @@ class Predictor:
         weights = torch.stack([fusion_weights(row) for row in times_us.cpu()]).to(keys.device)[..., None, None, None]
         schedule = karras_schedule(bundle.scheduler, self._config.num_inference_steps)
         latents = noise * schedule.initial_scale
-        for sigma, timestep, following in zip(schedule.sigmas[:-1], schedule.timesteps, schedule.sigmas[1:], strict=True):
+        for sigma, timestep, following in zip(
+            schedule.sigmas[:-1], schedule.timesteps, schedule.sigmas[1:], strict=True
+        ):
             both = torch.cat([latents, latents.flip(1)]) / math.sqrt(sigma**2 + 1)
             passes = self._velocity(torch.cat([both.to(images.dtype), images], 2), events, timestep)
             velocity = torch.lerp(passes[batch:].flip(1), passes[:batch], weights)
@@ -93,7 +95,9 @@ class Predictor:
         config, dtype, device = self._config, self.bundle.unet.dtype, sample.device
         ids = torch.tensor([config.fps - 1.0, config.motion_bucket_id, config.noise_aug_strength], device=device)
         steps = self._network.step_vectors(torch.tensor(timestep, device=device), ids.to(dtype))
-        contexts = self._network.context_vectors(torch.zeros(len(sample), self.bundle.context_dim, device=device, dtype=dtype))
+        contexts = self._network.context_vectors(
+            torch.zeros(len(sample), self.bundle.context_dim, device=device, dtype=dtype)
+        )
         control, unet = (Constants(*both) for both in zip(steps, contexts, strict=True))
         activations, conditions = (part.permute(0, 1, 3, 4, 2).contiguous() for part in (sample, events))
         made = self._network(activations, conditions, control, unet, config.controlnet_scale)

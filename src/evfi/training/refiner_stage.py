@@ -36,7 +36,7 @@ class RefinerStage(Stage):
             else new_refiner(config.network)
         )
         self.refiner = known.to(library.device, memory_format=torch.channels_last).requires_grad_(True).train()
-        self._held_out: Batch | None = None
+        self._held_out = maker.held_out()  # now, before batches are made by another thread
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch."""
@@ -44,8 +44,6 @@ class RefinerStage(Stage):
 
     def fixed_batch(self) -> Batch:
         """Whole windows that are not trained on."""
-        if self._held_out is None:
-            self._held_out = self.windows.held_out()
         return self._held_out
 
     @torch.no_grad()
