@@ -137,5 +137,6 @@ def _restore_optimizer(network: nn.Module, optimizer: Optimizer, tensors: Mappin
     optimizer.state.clear()
     for name, value in _below(tensors, "optimizer.").items():
         key, _, parameter = name.partition(".")
-        place = value if key == "step" else value.to(parameters[parameter].device)
-        optimizer.state[parameters[parameter]][key] = place
+        owner = parameters[parameter]
+        # moments must lie in memory as their parameter does, channels last or not
+        optimizer.state[owner][key] = value if key == "step" else torch.empty_like(owner).copy_(value)
