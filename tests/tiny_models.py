@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
 from torch import nn
@@ -10,6 +12,7 @@ from evfi.events.stacks import StackConfig
 from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import ModelInfo
+from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
 
 SCHEDULER = {
@@ -63,6 +66,25 @@ def tiny_bundle(*, factor: int = 4, temporal_vae: bool = False, image_encoder: b
         sampling={"num_inference_steps": 3, "tile_width": 64, "tile_height": 32},
         image_encoder=encoder,
     ).eval()
+
+
+def tiny_refiner(**sizes: Any) -> Refiner:
+    """A refiner of few channels whose weights are random but always the same, and whose flows are pixels long.
+
+    Args:
+        **sizes: of the network, where they shall be others.
+    """
+    refiner = Refiner(**{"widths": (8,) * 5, "fusion_widths": (8, 8, 8), "matching_radius": 1, **sizes})
+    generator = torch.Generator().manual_seed(0)
+    for layer in refiner.modules():
+        if isinstance(layer, nn.Conv2d):
+            reserved = layer.weight == 0
+            nn.init.kaiming_normal_(layer.weight, 0.1, generator=generator)
+            layer.weight.data.masked_fill_(reserved, 0)
+            nn.init.normal_(layer.bias, std=0.05, generator=generator)
+    for layer in [refiner.fusion.choose, *(decoder.correct for decoder in refiner.decoders)]:
+        nn.init.normal_(layer.weight, std=0.05, generator=generator)
+    return refiner.eval().requires_grad_(False)
 
 
 def _image_vae(factor: int) -> AutoencoderTiny:
