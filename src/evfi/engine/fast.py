@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder
@@ -28,6 +28,7 @@ from evfi.engine.memory import Costs, MemoryPlan, Phase, Work, free_budget, lowe
 from evfi.engine.network import SteeredUNet
 from evfi.engine.operators import Operators, TorchOperators
 from evfi.engine.placement import Placement
+from evfi.engine.refining import RefiningPlan, refining_plan
 from evfi.engine.runner import Runner
 from evfi.errors import ConfigError
 from evfi.models.bundle import ModelBundle
@@ -37,6 +38,9 @@ from evfi.sampling.config import ENCODED_AT_ONCE, SamplingConfig
 from evfi.sampling.noise import NoiseSource
 from evfi.sampling.refinement import refine_window
 from evfi.sampling.two_sided import OnStep, sample_window
+
+_SHARED_PIXELS: Final = 2**20
+"""Frames of more pixels are refined one after the other on a CPU, all threads at one, so that memory holds one only."""
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -132,9 +136,29 @@ class FastEngine:
 
     def refine(self, window: Window, prediction: Tensor | None) -> Tensor:
         """See `Engine.refine`."""
-        assert self._bundle.refiner is not None
-        with torch.inference_mode():
-            return refine_window(self._bundle.refiner, window, prediction)
+        refiner = self._bundle.refiner
+        assert refiner is not None
+        height, width = window.start_image.shape[:2]
+        with torch.inference_mode(), on_device(self._device), capped_memory(self._device, self._max_memory):
+            if self._max_memory is not None and self._device.type == "cuda":
+                torch.cuda.empty_cache()  # what other phases hold unused counts against the limit
+            budget = free_budget(self._device, limit=self._max_memory)
+            plan = refining_plan(height, width, refiner.dtype, budget)
+            lanes = 1 if self._cpu is None or height * width > _SHARED_PIXELS else torch.get_num_threads()
+
+            def attempt(plan: RefiningPlan) -> Tensor:
+                return refine_window(
+                    refiner,
+                    window,
+                    prediction,
+                    frames_at_once=plan.frames_at_once,
+                    bands=plan.bands,
+                    each=None if self._cpu is None else self._cpu.each,
+                    lanes=lanes,
+                )
+
+            made, _ = run_with_backoff(attempt, plan, RefiningPlan.lowered)
+        return made
 
     def restore(self) -> None:
         """See `Engine.restore`; recorded calls are void then."""

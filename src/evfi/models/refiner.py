@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ RESERVED_CHANNELS: Final = 2
 _DECODER_HALO: Final = 3  # three convolutions
 _FUSION_HALO: Final = 8  # in pixels of 1/4 of the resolution
 _MATCHED_CHANNELS: Final = 16
+_SLOPE: Final = 0.1
 _ABSENT: Final = -1e4  # the logit of a candidate that is not there
 
 
@@ -85,7 +86,7 @@ class Refined(NamedTuple):
     flows: list[tuple[int, Tensor, Tensor]]
 
 
-class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Refiner(ModelMixin, ConfigMixin):
     """The network; see the module's docstring."""
 
     @register_to_config
@@ -117,8 +118,9 @@ class Refiner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.fusion = _Fusion(tuple(widths), tuple(fusion_widths))
         for pyramid in (self.key_pyramid, self.target_pyramid):
+            finest: Any = pyramid.levels[0]
             with torch.no_grad():
-                pyramid.levels[0][0].weight[:, -RESERVED_CHANNELS:] = 0
+                finest[0].weight[:, -RESERVED_CHANNELS:] = 0
 
     @property
     def multiple(self) -> int:
@@ -203,7 +205,7 @@ class _Pyramid(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList()
         for width in widths:
-            self.levels.append(nn.Sequential(*_conv(channels, width, stride=2), *_conv(width, width)))
+            self.levels.append(_convolutions(channels, width, width, stride=2))
             channels = width
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
@@ -223,10 +225,10 @@ class _FlowDecoder(nn.Module):
         self.radius = radius
         costs = 3 * (2 * radius + 1) ** 2 if radius else 0
         middle = max(width, min(2 * width, 128)) if radius else width + width // 2
-        self.project = nn.Conv2d(width, _MATCHED_CHANNELS, 1) if radius else None
-        self.project_target = nn.Conv2d(width, _MATCHED_CHANNELS, 1) if radius else None
-        self.merge = nn.Sequential(*_conv(3 * width + coarser + 5 + costs, middle), *_conv(middle, width))
-        self.correct = nn.Conv2d(width, 5, 3, padding=1)
+        self.project = _Convolution(width, _MATCHED_CHANNELS, 1) if radius else None
+        self.project_target = _Convolution(width, _MATCHED_CHANNELS, 1) if radius else None
+        self.merge = _convolutions(3 * width + coarser + 5 + costs, middle, width)
+        self.correct = _Convolution(width, 5)
         with torch.no_grad():
             self.correct.weight.mul_(0.1)
 
@@ -246,7 +248,7 @@ class _FlowDecoder(nn.Module):
         parts += [] if hidden is None else [hidden]
         parts += [(flow / 8).to(target.dtype), share.to(target.dtype)]
         if self.project is not None and self.project_target is not None:
-            matched = [_unit(self.project(features)) for features in (start, end)]
+            matched = _unit(self.project(start)), _unit(self.project(end))
             own = _unit(self.project_target(target))
             moved = [warp(matched[0], flow[:, :2], top), warp(matched[1], flow[:, 2:], top)]
             parts += [_costs(own, features, self.radius) for features in moved]
@@ -261,15 +263,15 @@ class _Fusion(nn.Module):
     def __init__(self, widths: tuple[int, ...], fused: tuple[int, ...]) -> None:
         super().__init__()
         full, half, quarter = fused
-        self.at_full = nn.Sequential(*_conv(3 * 3 + 3 + 2, full))
-        self.to_half = nn.Sequential(*_conv(full, half, stride=2))
-        self.at_half = nn.Sequential(*_conv(half + widths[0], half))
-        self.to_quarter = nn.Sequential(*_conv(half, quarter, stride=2))
-        self.at_quarter = nn.Sequential(*_conv(quarter + widths[1], quarter), *_conv(quarter, quarter))
-        self.back_at_half = nn.Sequential(*_conv(quarter + half, half))
-        self.shrink = nn.Conv2d(half, full, 1)
-        self.back_at_full = nn.Sequential(*_conv(full + full, full))
-        self.choose = nn.Conv2d(full, 5 + 3, 3, padding=1)
+        self.at_full = _convolutions(3 * 3 + 3 + 2, full)
+        self.to_half = _convolutions(full, half, stride=2)
+        self.at_half = _convolutions(half + widths[0], half)
+        self.to_quarter = _convolutions(half, quarter, stride=2)
+        self.at_quarter = _convolutions(quarter + widths[1], quarter, quarter)
+        self.back_at_half = _convolutions(quarter + half, half)
+        self.shrink = _Convolution(half, full, 1)
+        self.back_at_full = _convolutions(full + full, full)
+        self.choose = _Convolution(full, 5 + 3)
         with torch.no_grad():
             self.choose.weight.mul_(0.1)
 
@@ -315,8 +317,36 @@ def _prediction(inputs: RefinerInputs, times: Tensor) -> tuple[Tensor, Tensor]:
     return prediction * present, present
 
 
-def _conv(channels: int, width: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(channels, width, 3, stride, 1), nn.LeakyReLU(0.1, inplace=True)
+class _Convolution(nn.Conv2d):
+    """A convolution, and a leaky rectifier after it where one is wanted.
+
+    On a CPU, where nothing has to be remembered for gradients, both are one operation; and the same one whatever the number of
+    threads, which plain convolutions of small pictures are not: their results would differ in the last digits.
+    """
+
+    def __init__(self, channels: int, width: int, side: int = 3, *, stride: int = 1, rectified: bool = False) -> None:
+        super().__init__(channels, width, side, stride, side // 2)
+        self._rectified = rectified
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features [N, width, h, w]."""
+        if pictures.device.type != "cpu" or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+            made = super().forward(pictures)
+            return F.leaky_relu_(made, _SLOPE) if self._rectified else made
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        steps = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
+        after = ("leaky_relu", [_SLOPE], "") if self._rectified else ("none", [], "")
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(pictures, self.weight, self.bias, *steps, *after)
+        return fused
+
+
+def _convolutions(channels: int, *widths: int, stride: int = 1) -> nn.Sequential:
+    """3×3 convolutions, each with a rectifier; the first may halve the resolution."""
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers.append(_Convolution(channels, width, stride=stride, rectified=True))
+        channels, stride = width, 1
+    return nn.Sequential(*layers)
 
 
 def _doubled(pictures: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ for a frame does not depend on which others are computed with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -72,8 +72,8 @@ class WindowEvents:
         return self._fitted(forward), self._fitted(backward)
 
     def _counts(self, start: int, stop: int) -> Tensor:
-        columns = (column.to(self._device) for column in event_columns(self._events, start, stop))
-        return event_counts(*columns, self._events.sensor_size)
+        x, y, p = (column.to(self._device) for column in event_columns(self._events, start, stop))
+        return event_counts(x, y, p, self._events.sensor_size)
 
     def _fitted(self, images: Tensor) -> Tensor:
         """Images [C, h, w] at the frame's size, where the events' grid is another."""
@@ -82,8 +82,20 @@ class WindowEvents:
         return F.interpolate(images[None], self._size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
+_Chunk: TypeAlias = list[tuple[int, FrameEvents]]
+Each: TypeAlias = Callable[[Callable[[_Chunk], Tensor], list[_Chunk]], list[Tensor]]
+"""Calls a function for each item of a list and gives the results in the list's order."""
+
+
 def refine_window(
-    refiner: Refiner, window: Window, prediction: Tensor | None, *, frames_at_once: int = 1, bands: int = 1
+    refiner: Refiner,
+    window: Window,
+    prediction: Tensor | None,
+    *,
+    frames_at_once: int = 1,
+    bands: int = 1,
+    each: Each | None = None,
+    lanes: int = 1,
 ) -> Tensor:
     """Make the inserted frames of a window.
 
@@ -93,32 +105,53 @@ def refine_window(
         prediction: the model's frames [F, 3, H, W] in 0..255, the key frames among them; None to do without.
         frames_at_once: frames per network call.
         bands: horizontal bands in which the finest levels are computed; more need less memory.
+        each: makes several network calls, in threads of their own for example; one after the other by default.
+        lanes: how many calls `each` is given at a time.
 
     Returns:
         float32 [F - 2, 3, H, W] in 0..255, on the refiner's device.
     """
-    height, width = window.start_image.shape[:2]
-    device, dtype = refiner.device, refiner.dtype
-    times = window.spec.times_us
-    shares = ((times - times[0]) / (times[-1] - times[0])).tolist()
-    events = WindowEvents(window.events, times, (height, width), device)
-    keys = torch.from_numpy(np.stack([window.start_image, window.end_image])).to(device).permute(0, 3, 1, 2)
-    fit = _Padding(height, width, refiner.multiple)
-    keys = fit.padded(_levels(keys, dtype)).unsqueeze(0)
-    key_stacks = fit.padded(events.key_stacks().to(dtype), empty=True).unsqueeze(0)
-    features = [level.unflatten(0, (1, 2)) for level in refiner.key_features(keys, key_stacks)]
-    made = []
-    numbered = enumerate(events.frames(), 1)
-    while chunk := list(islice(numbered, frames_at_once)):
-        numbers = [number for number, _ in chunk]
-        stacks = fit.padded(torch.stack([item.stacks for _, item in chunk]).to(dtype), empty=True)
-        sums = fit.padded(torch.stack([item.sums for _, item in chunk]).to(dtype), empty=True)
-        own = None if prediction is None else fit.padded(_levels(prediction[numbers].to(device), dtype)).unsqueeze(0)
-        share = torch.tensor([[shares[number] for number in numbers]], device=device)
-        inputs = RefinerInputs(keys, key_stacks, own, stacks.unsqueeze(0), sums.unsqueeze(0), share)
-        frames = refiner.refine(inputs, features, bands=bands).frames
-        made.append(frames[..., :height, :width].float().mul_(127.5).add_(127.5))
+    work = _WindowWork(refiner, window, prediction, bands)
+    each = each or (lambda call, chunks: [call(chunk) for chunk in chunks])
+    numbered = enumerate(work.events.frames(), 1)
+    made: list[Tensor] = []
+    while chunks := [chunk for _ in range(lanes) if (chunk := list(islice(numbered, frames_at_once)))]:
+        made += each(work.refined, chunks)
     return torch.cat(made)
+
+
+class _WindowWork:
+    """What all frames of a window have in common."""
+
+    def __init__(self, refiner: Refiner, window: Window, prediction: Tensor | None, bands: int) -> None:
+        self._refiner, self._prediction, self._bands = refiner, prediction, bands
+        height, width = self._size = window.start_image.shape[:2]
+        times = window.spec.times_us
+        self._shares = ((times - times[0]) / (times[-1] - times[0])).tolist()
+        self.events = WindowEvents(window.events, times, (height, width), refiner.device)
+        self._fit = _Padding(height, width, refiner.multiple)
+        pictures = torch.from_numpy(np.stack([window.start_image, window.end_image])).to(refiner.device)
+        self._keys = self._fit.padded(_levels(pictures.permute(0, 3, 1, 2), refiner.dtype)).unsqueeze(0)
+        self._key_stacks = self._fit.padded(self.events.key_stacks().to(refiner.dtype), empty=True).unsqueeze(0)
+        features = refiner.key_features(self._keys, self._key_stacks)
+        self._features = [level.unsqueeze(0) for level in features]
+
+    def refined(self, chunk: _Chunk) -> Tensor:
+        """Some frames, float32 [N, 3, H, W] in 0..255."""
+        refiner, fit = self._refiner, self._fit
+        numbers = [number for number, _ in chunk]
+        stacks, sums = (
+            fit.padded(torch.stack(images).to(refiner.dtype), empty=True).unsqueeze(0)
+            for images in zip(*(item for _, item in chunk), strict=True)
+        )
+        own = None
+        if self._prediction is not None:
+            own = fit.padded(_levels(self._prediction[numbers].to(refiner.device), refiner.dtype)).unsqueeze(0)
+        share = torch.tensor([[self._shares[number] for number in numbers]]).to(refiner.device)
+        inputs = RefinerInputs(self._keys, self._key_stacks, own, stacks, sums, share)
+        frames = refiner.refine(inputs, self._features, bands=self._bands).frames
+        height, width = self._size
+        return frames[..., :height, :width].float().mul_(127.5).add_(127.5)
 
 
 class _Padding:
