@@ -74,15 +74,6 @@ class BatchMaker(abc.ABC):
         """The batch of one step."""
 
 
-def batch_maker(config: TrainConfig, library: TextureLibrary) -> BatchMaker:
-    """The maker of a stage's batches."""
-    if isinstance(config, AutoencoderTraining):
-        return PictureMaker(config, library)
-    if isinstance(config, DenoiserTraining):
-        return WindowMaker(config, library)
-    raise ConfigError(f"training stage must be autoencoder, base or controlnet, got {type(config).__name__}")
-
-
 class PictureMaker(BatchMaker):
     """Crops of pictures, and of frames of scenes rendered every few steps."""
 

@@ -1,7 +1,7 @@
-"""Settings of the three training stages; every default stands here once, and a run saves all of them.
+"""Settings of the four training stages; every default stands here once, and a run saves all of them.
 
 The stages build on each other: `autoencoder` (images to latents), `base` (image to video), `controlnet` (events steer the
-base). The defaults train `evfi-tiny`.
+base), `refiner` (key frames are warped to where the model's frames say that things are). The defaults train `evfi-tiny`.
 """
 
 from __future__ import annotations
@@ -286,3 +286,22 @@ class RefinerTraining(TrainConfig):
     laplacian_weight: float = 0.25
     census_weight: float = 0.15
     flow_weight: float = 0.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("window_px", "window_batch", "pool_batches", "pool_start", "renew_every", "targets", "groups"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"training {name} must be at least 1, got {getattr(self, name)}")
+        if min(self.num_frames) < 3:
+            raise ConfigError(
+                f"the refiner's num_frames must all be at least 3, got {self.num_frames}; with 2 there is no frame to make"
+            )
+        if self.batch_size % self.groups:
+            raise ConfigError(
+                f"batch_size must be a multiple of groups, got {self.batch_size} and {self.groups}; every group gives as "
+                f"many crops: try a batch_size of {max(1, self.batch_size // self.groups) * self.groups}"
+            )
+        if self.size_px > self.window_px:
+            raise ConfigError(
+                f"size_px must be at most window_px, which crops are taken from, got {self.size_px} and {self.window_px}"
+            )

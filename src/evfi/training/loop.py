@@ -70,7 +70,7 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
     """Train one stage, from its latest state if there is one.
 
     Args:
-        config: one of the three stages' settings.
+        config: one of the four stages' settings.
         on_step: called after each step.
 
     Raises:
@@ -135,9 +135,9 @@ class _Run:
         """Make the steps that are left, within the time that is given; then judge and export the networks."""
         curves = Curves(self.config.output) if self.accelerator.is_main_process else None
         batches = BatchSource(self.config, self.stage.maker, self.accelerator.process_index, done)
-        if self._can_record():
-            self.graphs = GraphedLoss(self.wrapped, list(trained(self.stage).values()), batches.paused)
         try:
+            if self._can_record():
+                self.graphs = GraphedLoss(self.wrapped, list(trained(self.stage).values()), batches.paused)
             with interrupts_deferred() as interrupts:
                 step, figures, stop = self._make_steps(done, batches, curves, interrupts, on_step)
                 if step > done or done == 0:

@@ -63,6 +63,12 @@ def new_refiner(size: RefinerNetwork) -> Refiner:
             "the refiner needs at least 3 widths and matching on at least 1 level but not the finest 2, "
             f"got {size.widths} and {size.matching_levels}"
         )
+    if len(size.fusion_widths) != 3:
+        raise ConfigError(
+            f"the refiner needs 3 fusion_widths, of full, 1/2 and 1/4 resolution, got {size.fusion_widths}"
+        )
+    if min(*size.widths, *size.fusion_widths, size.matching_radius) < 1:
+        raise ConfigError(f"the refiner's widths and matching_radius must be at least 1, got {size}")
     return Refiner(
         widths=size.widths,
         fusion_widths=size.fusion_widths,

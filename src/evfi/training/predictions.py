@@ -26,19 +26,28 @@ from evfi.sampling.two_sided import fusion_weights
 from evfi.training.motion import Draw
 
 _DECODED_AT_ONCE = 64
+PREDICTION_MULTIPLE = 4
+"""Sides of pictures that `degraded_predictions` takes must be multiples of this."""
 
 
 def check_model(bundle: ModelBundle) -> SamplingConfig:
     """The settings that a model samples with by default.
 
     Raises:
-        ConfigError: it needs guidance, which sampling in batches does without.
+        ConfigError: it needs what sampling in batches does without.
     """
     config = SamplingConfig.from_defaults(bundle.sampling)
     if config.is_guided or bundle.image_encoder is not None:
         raise ConfigError(
             f"the refiner is trained on a model that samples without guidance and image encoder, {bundle.info.name} has "
             "them; give a small model such as evfi-tiny as --init"
+        )
+    needed: dict[str, object] = {"solver": "euler", "s_churn": 0.0, "noise_aug_strength": 0.0, "num_reinjections": 0}
+    other = [f"{name} {getattr(config, name)}" for name, value in needed.items() if getattr(config, name) != value]
+    if other:
+        raise ConfigError(
+            f"the refiner is trained on a model that samples with {needed}, {bundle.info.name} has {', '.join(other)}; "
+            "give a small model such as evfi-tiny as --init"
         )
     return config
 

@@ -8,21 +8,21 @@ one would have seen; it makes the windows of the pool again when it begins.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from evfi.errors import ConfigError
 from evfi.events.stacks import batched_event_stacks
 from evfi.events.sums import batched_event_sums
-from evfi.models.bundle import load_bundle, load_vae
+from evfi.models.bundle import autoencoder_factor, load_bundle, load_vae
 from evfi.models.refiner import EVENT_STACK, RefinerInputs
 from evfi.training.batches import Batch, BatchMaker, StepKey, init_of
 from evfi.training.config import RefinerTraining
 from evfi.training.motion import Draw
-from evfi.training.predictions import Predictor, degraded_predictions
+from evfi.training.predictions import PREDICTION_MULTIPLE, Predictor, degraded_predictions
 from evfi.training.synthetic import TrainingWindows, WindowConfig, make_batch
 from evfi.training.textures import TextureLibrary
 
@@ -65,10 +65,14 @@ class RefinerMaker(BatchMaker):
         self.lossy = None
         if config.lossy_autoencoder is not None:
             self.lossy = load_vae(config.lossy_autoencoder / "vae", dtype=half, device=library.device)
-        if config.size_px > config.window_px:
-            raise ConfigError(f"size_px must be at most window_px ({config.window_px}), got {config.size_px}")
         self._pool: deque[Windows] = deque()
         self._next = 0
+
+    @property
+    def window_multiple(self) -> int:
+        """Sides of windows must be multiples of this for the frozen networks."""
+        factors = [self.bundle.vae_factor * self.bundle.latent_multiple, PREDICTION_MULTIPLE]
+        return math.lcm(*factors, 1 if self.lossy is None else autoencoder_factor(self.lossy))
 
     def make(self, key: StepKey) -> Batch:
         """Crops for one step, as `RefinerInputs` and the true frames."""
@@ -212,15 +216,20 @@ def _packed(windows: TrainingWindows, chosen: Tensor, truth: Tensor, prediction:
         truth=_bytes(truth),
         prediction=_bytes(prediction),
         keys=_bytes(windows.key_frames),
-        key_stacks=(key_stacks * _STACK_LEVELS).round().to(torch.int8),
-        stacks=(stacks * _STACK_LEVELS).round().to(torch.int8),
-        sums=(sums * _SUM_LEVELS).round().clamp(-127, 127).to(torch.int8),
+        key_stacks=_signed_bytes(key_stacks, _STACK_LEVELS),
+        stacks=_signed_bytes(stacks, _STACK_LEVELS),
+        sums=_signed_bytes(sums, _SUM_LEVELS),
         times=(times[:, chosen] - times[:, :1]).float() / span,
     )
 
 
 def _bytes(pictures: Tensor) -> Tensor:
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _signed_bytes(images: Tensor, levels: float) -> Tensor:
+    """Images of events as int8; the largest value of a stack is 128/127, which would become a negative number."""
+    return (images * levels).round().clamp(-127, 127).to(torch.int8)
 
 
 def _levels(pictures: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from evfi.models.refiner import Refined, warp
 from evfi.training.config import RefinerTraining
 
 _LEVELS = 5
+LOSS_MULTIPLE = 2 ** (_LEVELS - 1)
+"""Sides of the pictures must be multiples of this."""
 _CENSUS_REACH = 2
 _CENSUS_SCALE, _CENSUS_SOFTNESS = 0.81, 0.1
 

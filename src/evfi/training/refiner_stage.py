@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from evfi.models.bundle import load_refiner
+from evfi.errors import ConfigError
+from evfi.models.bundle import load_bundle, load_refiner
 from evfi.models.refiner import Refined
-from evfi.training.batches import Batch
+from evfi.training.batches import Batch, init_of
 from evfi.training.config import RefinerTraining
 from evfi.training.networks import new_refiner
 from evfi.training.refiner_batches import RefinerMaker, refiner_inputs
-from evfi.training.refiner_loss import refiner_loss
+from evfi.training.refiner_loss import LOSS_MULTIPLE, refiner_loss
 from evfi.training.stage import Stage
 from evfi.training.textures import TextureLibrary
 from evfi.training.validation import check_recordings, psnr, validate_recordings
@@ -36,6 +38,7 @@ class RefinerStage(Stage):
             else new_refiner(config.network)
         )
         self.refiner = known.to(library.device, memory_format=torch.channels_last).requires_grad_(True).train()
+        _check_sides(config, maker, self.refiner.multiple)
         self._held_out = maker.held_out()  # now, before batches are made by another thread
 
     def forward(self, batch: Batch) -> Tensor:
@@ -78,5 +81,22 @@ class RefinerStage(Stage):
         return refined
 
     def export(self, folder: Path, *, dtype: torch.dtype | None) -> None:
-        """Write the model with its refiner."""
-        replace(self.windows.bundle, refiner=self.refiner).save(folder, dtype=dtype)
+        """Write the model with its refiner; its other parts as they are in the model that the run began with."""
+        replace(load_bundle(init_of(self.settings)), refiner=self.refiner).save(folder, dtype=dtype)
+
+
+def _check_sides(config: RefinerTraining, maker: RefinerMaker, multiple: int) -> None:
+    """Refuse sides that do not suit the networks and the loss.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    cropped = math.lcm(multiple, LOSS_MULTIPLE)
+    whole = math.lcm(cropped, maker.window_multiple)
+    for name, factor in (("size_px", cropped), ("window_px", whole)):
+        side = getattr(config, name)
+        if side % factor:
+            raise ConfigError(
+                f"{name} must be a multiple of {factor}, by which networks and loss shrink pictures, got {side}; "
+                f"try {max(factor, side // factor * factor)}"
+            )
