@@ -141,3 +141,25 @@ def test_moving_average_by_hand() -> None:
     with average.applied(network):
         assert network.weight.item() == pytest.approx(1.95)
     assert network.weight.item() == 3.0
+
+
+def test_moments_lie_in_memory_as_their_parameters_do(tmp_path: Path) -> None:
+    """On a GPU, the optimiser refuses moments of other strides than their parameter's."""
+
+    def channels_last(seed: int) -> tuple[nn.Module, MovingAverage, AdamW]:
+        torch.manual_seed(seed)
+        network = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return network, MovingAverage(network, 0.9), AdamW(network.parameters(), lr=1e-2)
+
+    run, other = channels_last(0), channels_last(1)
+    run[0](torch.randn(1, 3, 5, 5)).square().sum().backward()
+    run[2].step()
+    load_state(save_state(tmp_path, 1, *run, keep=1), *other)
+    assert_same(everything(*run), everything(*other))
+    weight = other[0].weight
+    assert not weight.is_contiguous()
+    for name in ("exp_avg", "exp_avg_sq"):
+        moment = other[2].state[weight][name]
+        assert moment.any()
+        assert moment.stride() == weight.stride()
+    assert other[1].values["weight"].stride() == weight.stride()

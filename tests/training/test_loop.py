@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import queue
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,15 @@ from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
 from evfi.models.bundle import load_bundle
 from evfi.recordings.datasets.plain_writer import write_plain_recording
-from evfi.training import batches
+from evfi.training.batches import PictureMaker
 from evfi.training.config import (
     AutoencoderNetwork,
     AutoencoderTraining,
     BaseTraining,
     ControlNetTraining,
     DenoiserNetwork,
+    RefinerNetwork,
+    RefinerTraining,
     TrainConfig,
 )
 from evfi.training.curves import draw_series, read_series
@@ -47,6 +49,7 @@ TINY: dict[str, Any] = {
 }
 AUTOENCODER = AutoencoderNetwork(width=32, encoder_blocks=(1, 1), decoder_blocks=(1, 1), latent_channels=4)
 DENOISER = DenoiserNetwork(widths=(32, 32), attention=(False, True), head_dim=16, context_dim=16, time_dim=8)
+REFINER = RefinerNetwork(widths=(8, 8, 8, 8, 8), fusion_widths=(8, 8, 8), matching_levels=1, matching_radius=1)
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +68,8 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(textures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run folder per stage, each trained two steps on the one before."""
     folder = tmp_path_factory.mktemp("runs")
-    for config in (autoencoder(textures, folder), base(textures, folder), controlnet(textures, folder)):
-        assert train(config).finished
+    for make in (autoencoder, base, controlnet, refiner):
+        assert train(make(textures, folder)).finished
     return folder
 
 
@@ -85,6 +88,29 @@ def controlnet(textures: Path, runs: Path, **changes: Any) -> ControlNetTraining
     init = runs / "base" / "model"
     config = ControlNetTraining(textures, runs / "controlnet", init=init, steps=2, event_widths=(8, 16), **TINY)
     return replace(config, train_base=True, **changes)
+
+
+def refiner(textures: Path, runs: Path, **changes: Any) -> RefinerTraining:
+    init = runs / "controlnet" / "model"
+    config = RefinerTraining(
+        textures,
+        runs / "refiner",
+        init=init,
+        steps=2,
+        network=REFINER,
+        window_px=32,
+        window_batch=2,
+        pool_batches=2,
+        pool_start=1,
+        renew_every=1,
+        groups=1,
+        **TINY,
+    )
+    return replace(config, **changes)
+
+
+def no_thread_is_left() -> bool:
+    return not any(thread.name == "batches" for thread in threading.enumerate())
 
 
 def last_state(run: Path) -> dict[str, torch.Tensor]:
@@ -122,8 +148,44 @@ def test_three_stages_make_a_bundle_that_interpolates(runs: Path) -> None:
     assert np.array_equal(first.frames[0], recording.frames.read(0))
 
 
+def test_the_refiner_completes_the_bundle(runs: Path) -> None:
+    before, after = (load_bundle(runs / stage / "model") for stage in ("controlnet", "refiner"))
+    assert before.refiner is None
+    assert after.refiner is not None
+    assert after.refiner.config.widths == list(REFINER.widths)
+    for part in ("vae", "unet", "controlnet"):  # as they came
+        weights = after.networks()[part].state_dict()
+        assert all(torch.equal(value, weights[name]) for name, value in before.networks()[part].state_dict().items())
+    recording = memory_recording(2)
+    plain, refined = (next(Interpolator(bundle).interpolate(recording, insert=2)).frames for bundle in (before, after))
+    assert refined.shape == plain.shape
+    assert np.array_equal(refined[0], plain[0])
+    assert not np.array_equal(refined[1:-1], plain[1:-1])
+
+
+def test_other_parts_keep_their_precision(textures: Path, runs: Path, tmp_path: Path) -> None:
+    load_bundle(runs / "controlnet" / "model").save(tmp_path / "half", dtype=torch.float16)
+    lossy = runs / "autoencoder" / "model"
+    spoilt = {"degraded_share": 1.0, "lossy_autoencoder": lossy, "steps": 1}
+    config = refiner(textures, runs, init=tmp_path / "half", output=tmp_path / "run", **spoilt)
+    bundle = load_bundle(train(config).model)
+    assert bundle.unet.dtype == bundle.vae.dtype == torch.float16
+    assert bundle.refiner is not None
+    assert bundle.refiner.dtype == torch.float32
+
+
+def test_a_known_refiner_is_trained_further(textures: Path, runs: Path, tmp_path: Path) -> None:
+    init = runs / "refiner" / "model"
+    config = refiner(textures, runs, init=init, output=tmp_path / "run", learning_rate=0.0, weight_decay=0.0, steps=1)
+    before, after = load_bundle(init).refiner, load_bundle(train(config).model).refiner
+    assert before is not None
+    assert after is not None
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_what_a_run_folder_holds(runs: Path) -> None:
-    for stage in ("autoencoder", "base", "controlnet"):
+    for stage in ("autoencoder", "base", "controlnet", "refiner"):
         run = runs / stage
         assert json.loads((run / "config.json").read_text(encoding="utf-8"))["stage"] == stage
         assert len(losses(run)) == 2
@@ -135,16 +197,18 @@ def test_what_a_run_folder_holds(runs: Path) -> None:
     assert scale != 1.0
 
 
-@pytest.mark.parametrize("make", [autoencoder, base, controlnet])
+@pytest.mark.parametrize("make", [autoencoder, base, controlnet, refiner])
 def test_resume_is_exact(make: Callable[..., TrainConfig], textures: Path, runs: Path, tmp_path: Path) -> None:
     whole = make(textures, runs, output=tmp_path / "whole", steps=4)
     parts = make(textures, runs, output=tmp_path / "parts", steps=4)
     assert train(whole).finished
     with pytest.raises(KeyboardInterrupt, match="after step 2, which is saved; the same command goes on"):
         train(parts, on_step=interrupt_at(2))
+    assert no_thread_is_left()
     assert train(parts).steps == 4
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert_same_states(tmp_path / "whole", tmp_path / "parts")
+    assert no_thread_is_left()
 
 
 def test_time_up_leaves_a_state_and_a_model(textures: Path, tmp_path: Path) -> None:
@@ -181,23 +245,42 @@ def test_the_second_interrupt_stops_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_batches_made_ahead_are_the_same(textures: Path, runs: Path, tmp_path: Path) -> None:
-    ahead = autoencoder(textures, runs, output=tmp_path / "ahead", data_workers=1)
-    train(ahead)
-    assert losses(tmp_path / "ahead") == losses(runs / "autoencoder")
-    assert_same_states(tmp_path / "ahead", runs / "autoencoder")
+@pytest.mark.parametrize("make", [autoencoder, refiner])
+def test_batches_made_ahead_are_the_same(
+    make: Callable[..., TrainConfig], textures: Path, runs: Path, tmp_path: Path
+) -> None:
+    in_turn = make(textures, runs, output=tmp_path / "in turn", prefetch=False)
+    train(in_turn)
+    ahead = runs / in_turn.stage
+    assert json.loads((ahead / "config.json").read_text(encoding="utf-8"))["prefetch"]
+    assert losses(tmp_path / "in turn") == losses(ahead)
+    assert_same_states(tmp_path / "in turn", ahead)
 
 
-def test_a_worker_tells_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches.signal, "signal", lambda number, handler: None)  # here it is no process of its own
-    made: queue.Queue[Any] = queue.Queue()
-    batches._work(autoencoder(tmp_path / "absent", tmp_path, data_workers=1), "cpu", 0, 0, made)
-    assert "no texture folder" in str(made.get())
-    monkeypatch.setattr(batches, "load_textures", lambda path: 1 / 0)
-    batches._work(autoencoder(tmp_path, tmp_path, data_workers=1), "cpu", 0, 0, made)
-    error = made.get()
-    assert isinstance(error, ResourceError)
-    assert "ZeroDivisionError" in str(error)
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [(torch.OutOfMemoryError("8 GiB"), ResourceError), (ZeroDivisionError("odd"), ZeroDivisionError)],
+)
+def test_what_goes_wrong_in_the_thread_ends_the_run(
+    textures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, told: type[Exception]
+) -> None:
+    original = PictureMaker.make
+
+    def failing(self: PictureMaker, key: Any) -> Any:
+        if key.step == 1:
+            raise raised
+        return original(self, key)
+
+    monkeypatch.setattr(PictureMaker, "make", failing)
+    with pytest.raises(told) as caught:
+        train(autoencoder(textures, tmp_path))
+    assert raised in (caught.value, caught.value.__cause__)
+    assert no_thread_is_left()
+
+
+def guided_model(runs: Path, folder: Path) -> Path:
+    replace(load_bundle(runs / "controlnet" / "model"), sampling={}).save(folder / "guided")
+    return folder / "guided"
 
 
 def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Path) -> None:
@@ -213,6 +296,26 @@ def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Pat
             ConfigError,
             "set the event stack's options",
             controlnet(textures, runs, init=runs / "controlnet" / "model", event_stack=StackConfig(), **new),
+        ),
+        (ConfigError, "give its model folder as --init", refiner(textures, runs, init=None, **new)),
+        (ConfigError, "without guidance", refiner(textures, runs, init=guided_model(runs, tmp_path), **new)),
+        (ConfigError, "at least 3 widths", refiner(textures, runs, network=replace(REFINER, widths=(8, 8)), **new)),
+        (
+            ConfigError,
+            "matching on at least 1",
+            refiner(textures, runs, network=replace(REFINER, matching_levels=4), **new),
+        ),
+        (
+            ConfigError,
+            "3 fusion_widths",
+            refiner(textures, runs, network=replace(REFINER, fusion_widths=(8, 8)), **new),
+        ),
+        (ConfigError, "size_px .* multiple of 32, .* got 16; try 32", refiner(textures, runs, size_px=16, **new)),
+        (ConfigError, "window_px .* multiple of 32, .* got 72; try 64", refiner(textures, runs, window_px=72, **new)),
+        (
+            ConfigError,
+            "size_px .* multiple of 16, .* got 24; try 16",  # of the loss, where the refiner has few levels
+            refiner(textures, runs, network=replace(REFINER, widths=(8, 8, 8)), size_px=24, **new),
         ),
         (ConfigError, "widths must be", base(textures, runs, network=replace(DENOISER, widths=(32, 40)), **new)),
     ]
@@ -236,10 +339,12 @@ def test_validation_on_a_recording(textures: Path, runs: Path, tmp_path: Path) -
     columns = generator.integers(0, 34, 500), generator.integers(0, 22, 500), times, generator.choice([-1, 1], 500)
     events = EventStream.from_arrays(*columns, (34, 22))
     write_plain_recording(tmp_path / "short", key_frames(number), STEP_US * np.arange(number), events)
+    given = {"steps": 1, "validation_windows": 1, "validation": (tmp_path / "short",), "validation_skip": 1}
     init = runs / "controlnet" / "model"
-    config = controlnet(textures, runs, init=init, output=tmp_path / "run", steps=1, validation_windows=1)
-    summary = train(replace(config, validation=(tmp_path / "short",), validation_skip=1))
-    assert 0 < summary.figures["psnr_short"] < 100
+    config = controlnet(textures, runs, init=init, output=tmp_path / "events", **given)
+    for with_events in (config, refiner(textures, runs, output=tmp_path / "refiner", **given)):
+        summary = train(with_events)
+        assert 0 < summary.figures["psnr_short"] < 100
     with pytest.raises(RecordingError, match="short cannot validate with --validation-skip 7"):
         train(replace(config, validation=(tmp_path / "short",), validation_skip=7))
 
