@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from safetensors.torch import save_file
 
 from evfi.errors import ModelError, ResourceError
 from evfi.events.stacks import StackConfig
-from evfi.models import archives
+from evfi.fingerprints import weights_fingerprint
+from evfi.models import archives, facts, registry
 from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import ModelInfo
@@ -69,6 +72,12 @@ def tiny_bundle() -> ModelBundle:
         info=ModelInfo(name="test-model", licence="Apache-2.0", source="random numbers", num_frames=3),
         sampling={"num_inference_steps": 2},
     )
+
+
+def packaged_refiner() -> Path:
+    source = resolve_model("evfi-tiny")
+    assert isinstance(source, BundleFolder)
+    return source.path / "refiner"
 
 
 def write_controlnet(folder: Path, *, weights: str = "diffusion_pytorch_model.safetensors", value: float = 0.0) -> Path:
@@ -150,6 +159,7 @@ class TestNames:
         assert source.base == base
         assert source.info.num_frames == 13
         assert archive.stem in source.controlnet.name
+        assert source.refiner == packaged_refiner()
 
     def test_only_what_is_missing_is_named(self, tmp_path: Path) -> None:
         write_controlnet(models_folder() / "vdm-evfi")
@@ -181,6 +191,9 @@ class TestFolders:
         loaded = load_model(str(folder))
         assert loaded.info.name == "parts"
         assert loaded.event_stack == StackConfig()
+        assert loaded.refiner is None
+        shutil.copytree(packaged_refiner(), folder / "refiner")
+        assert load_model(str(folder)).refiner is not None
 
     def test_bundle_from_the_hub_cache(self, tiny_bundle: ModelBundle, tmp_path: Path) -> None:
         tiny_bundle.save(tmp_path / "bundle")
@@ -190,6 +203,45 @@ class TestFolders:
     def test_a_controlnet_alone_goes_onto_svd(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="stable-video-diffusion-img2vid"):
             resolve_model(write_controlnet(tmp_path / "mine"))
+
+    def test_on_svd_it_gets_the_refiner_of_the_package(
+        self, tiny_bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        base = models_folder() / "stable-video-diffusion-img2vid"
+        tiny_bundle.save(base)
+        write_controlnet(base / "image_encoder", weights="model.safetensors")
+        shutil.copytree(base / "controlnet", tmp_path / "mine")
+        source = resolve_model(tmp_path / "mine")
+        assert isinstance(source, Parts)
+        assert source.refiner == packaged_refiner()
+        assert "refiner: Apache-2.0" in source.info.licence
+        (base / "image_encoder" / "config.json").unlink()  # what was needed to pass for SVD's base is no encoder
+        with monkeypatch.context() as patched:
+            patched.setattr(registry, "resolve_model", lambda _: source)
+            loaded = load_model("mine", dtype=torch.bfloat16)
+        assert loaded.refiner is not None
+        assert loaded.refiner.dtype == torch.bfloat16
+        expected = load_model("evfi-tiny", dtype=torch.bfloat16).refiner
+        assert expected is not None
+        assert weights_fingerprint({"refiner": loaded.refiner}) == weights_fingerprint({"refiner": expected})
+
+    def test_the_fingerprint_of_parts_sees_the_refiner(
+        self, tiny_bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tiny_bundle.save(tmp_path / "base")
+        parts = Parts(tmp_path / "base", tmp_path / "base" / "controlnet", None, tiny_bundle.info, StackConfig(), {})
+        refiner = tmp_path / "refiner"
+        shutil.copytree(packaged_refiner(), refiner)
+
+        def fingerprint(source: Parts) -> str:
+            monkeypatch.setattr(facts, "resolve_model", lambda _: source)
+            return facts.model_facts("any").fingerprint
+
+        prints = [fingerprint(parts), fingerprint(replace(parts, refiner=refiner))]
+        config = json.loads((refiner / "config.json").read_text(encoding="utf-8"))
+        (refiner / "config.json").write_text(json.dumps({**config, "matching_radius": 2}), encoding="utf-8")
+        prints.append(fingerprint(replace(parts, refiner=refiner)))
+        assert len(set(prints)) == 3
 
     def test_hub_id_that_is_not_there(self) -> None:
         with pytest.raises(ModelError, match=rf"{HUB_ID} could not be fetched .*HF_HUB_OFFLINE is set"):

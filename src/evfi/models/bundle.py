@@ -28,7 +28,7 @@ from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import BUNDLE_FORMAT, ModelInfo, read_bundle_facts
-from evfi.models.layouts import BUNDLE_FILE
+from evfi.models.layouts import BUNDLE_FILE, REFINER_FOLDER
 from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
 from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_json, tensor_shape, weight_files
@@ -231,7 +231,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
         ModelError: a file is missing, damaged or does not fit.
     """
     info, event_stack, sampling = read_bundle_facts(folder)
-    refiner = folder / "refiner"
+    refiner = folder / REFINER_FOLDER
     return assemble(
         folder,
         folder / "controlnet",

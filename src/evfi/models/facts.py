@@ -43,5 +43,5 @@ def model_facts(name_or_path: str | Path) -> ModelFacts:
     if isinstance(source, BundleFolder):
         info, _, sampling = read_bundle_facts(source.path)
         return ModelFacts(info.name, info.num_frames, sampling, fingerprint_of_files([source.path]))
-    fingerprint = fingerprint_of_files([source.base, source.controlnet])
+    fingerprint = fingerprint_of_files(source.folders)
     return ModelFacts(source.info.name, source.info.num_frames, source.sampling, fingerprint)

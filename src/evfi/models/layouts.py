@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from evfi.errors import ModelError
 
 BUNDLE_FILE = "evfi.json"
+REFINER_FOLDER = "refiner"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 

@@ -5,6 +5,8 @@
     vdm-evfi     stabilityai/stable-video-diffusion-img2vid      jxAIbot/VDM_EVFI (5 frames)
     vdm-evfi-13  the same                                        jxAIbot/VDM_EVFI_VIDEO (13 frames)
 
+Those on Stable Video Diffusion get evfi-tiny's refiner.
+
 `resolve_model` turns a name, a folder, a zip archive or a hub id into local folders (a `ModelSource`); `load_model` loads
 them. Files are looked for, in this order: in the package, in the folder for files fetched by hand (`sources.models_folder`),
 in the hub's cache, on the hub.
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
 from evfi.models.info import ModelInfo
-from evfi.models.layouts import controlnet_folder, holds_controlnet, is_base, is_bundle
+from evfi.models.layouts import REFINER_FOLDER, controlnet_folder, holds_controlnet, is_base, is_bundle
 from evfi.models.sources import CONTROLNET_PATTERNS, fetch_from_hub, is_hub_id, models_folder, resolve_controlnet
 
 if TYPE_CHECKING:
@@ -99,13 +101,19 @@ class BundleFolder:
 
 @dataclass(frozen=True)
 class Parts:
-    """Local folders of a base model and of a ControlNet, with what their files do not say."""
+    """Local folders of a base model, of a ControlNet and of a refiner (None: none), with what their files do not say."""
 
     base: Path
     controlnet: Path
+    refiner: Path | None
     info: ModelInfo
     event_stack: StackConfig
     sampling: Mapping[str, Any]
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders that the model's frames depend on."""
+        return (self.base, self.controlnet, *(() if self.refiner is None else (self.refiner,)))
 
 
 ModelSource: TypeAlias = BundleFolder | Parts
@@ -136,7 +144,11 @@ def _released_controlnet(hub_id: str, name: str, archive: str) -> Download:
     )
 
 
-_RELEASED_LICENCE = "base: Stability AI Community License; event ControlNet: none stated by its authors"
+_TINY = ("weights", "evfi-tiny")
+_REFINER_LICENCE = "refiner: Apache-2.0"
+_RELEASED_LICENCE = (
+    f"base: Stability AI Community License; event ControlNet: none stated by its authors; {_REFINER_LICENCE}"
+)
 
 MODELS: Mapping[str, RegisteredModel] = MappingProxyType(
     {
@@ -148,7 +160,7 @@ MODELS: Mapping[str, RegisteredModel] = MappingProxyType(
                 summary="small model of the same architecture, in the package; runs on a CPU",
                 licence="Apache-2.0",
                 source="trained by the evfi project from rendered scenes; see its model card",
-                packaged=("weights", "evfi-tiny"),
+                packaged=_TINY,
             ),
             RegisteredModel(
                 name="vdm-evfi",
@@ -198,6 +210,7 @@ def load_model(
         bundle = assemble(
             source.base,
             source.controlnet,
+            source.refiner,
             info=source.info,
             event_stack=source.event_stack,
             sampling=dict(source.sampling),
@@ -254,7 +267,15 @@ def _resolve_registered(model: RegisteredModel) -> ModelSource:
         partial(_find_controlnet, model.controlnet),
     )
     base, controlnet = _all_found(model.name, finders)
-    return Parts(base, controlnet, _info(model), model.event_stack, model.sampling)
+    return Parts(base, controlnet, _packaged_refiner(), _info(model), model.event_stack, model.sampling)
+
+
+def _packaged_refiner() -> Path:
+    """The refiner of evfi-tiny, which full-size models get too: it works on pictures, whatever network made them."""
+    folder = Path(str(files("evfi").joinpath(*_TINY, REFINER_FOLDER)))
+    if not folder.is_dir():
+        raise ModelError(f"the refiner is missing from this installation ({folder}); reinstall evfi")
+    return folder
 
 
 def _all_found(name: str, finders: Sequence[Callable[[], Path]]) -> list[Path]:
@@ -311,15 +332,18 @@ def _resolve_folder(folder: Path, name: str, source: str) -> ModelSource:
     controlnet, closest = controlnet_folder(folder), _closest(name)
     if is_base(folder):
         info = ModelInfo(name, "not stated", source, closest.num_frames)
-        return Parts(folder, controlnet, info, closest.event_stack, closest.sampling)
+        own = folder / REFINER_FOLDER
+        refiner = own if own.is_dir() else None
+        return Parts(folder, controlnet, refiner, info, closest.event_stack, closest.sampling)
     return _on_svd(controlnet, closest, name, source)
 
 
 def _on_svd(controlnet: Path, closest: RegisteredModel, name: str, source: str) -> Parts:
     """A ControlNet alone, put onto Stable Video Diffusion."""
     (base,) = _all_found(name, [partial(_find_base, _SVD)])
-    info = ModelInfo(name, f"base: {_SVD.licence}; event ControlNet: not stated", source, closest.num_frames)
-    return Parts(base, controlnet, info, closest.event_stack, closest.sampling)
+    licence = f"base: {_SVD.licence}; event ControlNet: not stated; {_REFINER_LICENCE}"
+    info = ModelInfo(name, licence, source, closest.num_frames)
+    return Parts(base, controlnet, _packaged_refiner(), info, closest.event_stack, closest.sampling)
 
 
 def _closest(name: str) -> RegisteredModel:
