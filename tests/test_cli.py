@@ -165,21 +165,39 @@ class TestOptions:
     def test_every_sampling_setting_is_an_option(self):
         names = {field.name for field in fields(make_sampling_options())}
         renamed = {options._SHORT_NAMES.get(field.name, field.name) for field in fields(SamplingConfig)}
-        on_by_default = {"detail_restoration", "texture_restoration", "two_sided"}
+        on_by_default = {"two_sided", "refinement", "diffusion"}
         assert names == (renamed - on_by_default) | {f"no_{name}" for name in on_by_default}
 
     def test_nothing_given_overrides_nothing(self):
         assert sampling_overrides(SamplingOptions()) == {}
 
     def test_what_is_given(self):
-        arguments = ["r", "--steps", "5", "--conditioning-fps", "9", "--fps", "30", "--no-detail-restoration"]
+        arguments = ["r", "--steps", "5", "--conditioning-fps", "9", "--fps", "30", "--no-refinement"]
         command = parse(InterpolateCommand, "interpolate", arguments)
         assert sampling_overrides(command.sampling) == {
             "num_inference_steps": 5,
             "fps": 9,
-            "detail_restoration": False,
+            "refinement": False,
         }
         assert command.film.fps == 30
+
+    @pytest.mark.parametrize(
+        ("word", "name"),
+        [
+            ("--no-detail-restoration", "detail_restoration"),
+            ("--no_texture_restoration", "texture_restoration"),
+            ("--texture-restoration=True", "texture_restoration"),
+        ],
+    )
+    def test_a_retired_option_says_what_replaces_it(self, word, name):
+        message = rf"^sampling setting {name} was retired in version 0\.1\.0; leave it out: .*\(--no-refinement\)"
+        with pytest.raises(ConfigError, match=message):
+            parse(InterpolateCommand, "interpolate", ["r", "--steps", "5", word])
+
+    def test_both_makers_of_frames_off(self):
+        command = parse(InterpolateCommand, "interpolate", ["r", "--no-refinement", "--no-diffusion"])
+        with pytest.raises(ConfigError, match="nothing would make frames"):
+            sampling_overrides(command.sampling)
 
     def test_out_of_range(self):
         with pytest.raises(ConfigError, match="num_inference_steps"):
@@ -263,9 +281,9 @@ class TestInterpolate:
         recording = write_recording(tmp_path / "r")
         arguments = ("--model", "m", "--device", "cpu", "--dtype", "bfloat16", "--steps", 4, "--batch-size", 2)
         arguments += ("--preset", "fast", "--max-memory", "8GiB")
-        part = ("--start", 0.04, "--end", 0.08, "--slowdown", 2, "--fps", 50, "--no-detail-restoration")
+        part = ("--start", 0.04, "--end", 0.08, "--slowdown", 2, "--fps", 50, "--no-diffusion")
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", *arguments, *part) == 0
-        sampling = {"num_inference_steps": 4, "batch_size": 2, "detail_restoration": False}
+        sampling = {"num_inference_steps": 4, "batch_size": 2, "diffusion": False}
         assert model.loaded == ("m", "cpu", "bfloat16", sampling)
         assert model.preset == "fast"
         assert model.max_memory == 8 * 2**30

@@ -15,6 +15,7 @@ from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator, memory_errors_told
 from evfi.models.bundle import ModelBundle
+from evfi.models.refiner import Refiner
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording
 from evfi.sampling.conditioning import WindowInputs
@@ -167,34 +168,49 @@ def test_a_window_without_events_is_an_error_that_names_it(interpolator: Interpo
         next(results)
 
 
-def test_detail_restoration_is_a_setting(bundle: ModelBundle, interpolator: Interpolator) -> None:
-    """The events fall into the upper left quarter only, so the rest stands still and is the key frames' blend."""
-    events = EventStream.from_arrays([5, 6, 7], [5, 5, 5], [1, 2, 3], [1, 1, 1], (WIDTH, HEIGHT))
-    still = np.repeat(_frames(1), 2, axis=0)
-    recording = recording_from_memory(still, [0, 40_000], events)
-    assert bundle.sampling.get("detail_restoration", True)
-    restored = next(interpolator.interpolate(recording, insert=1)).frames
-    assert (restored[1, 20:, 20:] == still[0, 20:, 20:]).all()
-    plain = Interpolator(bundle, replace(interpolator.config, detail_restoration=False))
-    assert (next(plain.interpolate(recording, insert=1)).frames[1, 20:, 20:] != still[0, 20:, 20:]).any()
+@pytest.fixture(scope="module")
+def refined_bundle(bundle: ModelBundle) -> ModelBundle:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8))).eval()
 
 
-def test_texture_restoration_is_a_setting_beside_detail(bundle: ModelBundle, interpolator: Interpolator) -> None:
+def _made(bundle: ModelBundle, *, seed: int = 0, **settings: Any) -> NDArray[np.uint8]:
     window = _recording().load_window(_recording().plan_windows(3)[0])
+    config = SamplingConfig.from_defaults(bundle.sampling, **FAST, **settings)
+    return Interpolator(bundle, config).interpolate_window(window, seed=seed)
 
-    def made(**settings: bool) -> NDArray[np.uint8]:
-        return Interpolator(bundle, replace(interpolator.config, **settings)).interpolate_window(window)
 
-    both, neither = made(), made(detail_restoration=False)
-    assert (both != made(texture_restoration=False))[1:-1].any()
-    np.testing.assert_array_equal(neither, made(detail_restoration=False, texture_restoration=False))
-    np.testing.assert_array_equal(both[[0, -1]], [window.start_image, window.end_image])
+def test_the_refiner_is_a_setting(bundle: ModelBundle, refined_bundle: ModelBundle) -> None:
+    refined, plain = _made(refined_bundle), _made(refined_bundle, refinement=False)
+    assert (refined != plain)[1:-1].any()
+    np.testing.assert_array_equal(plain, _made(bundle))
+    np.testing.assert_array_equal(plain, _made(bundle, refinement=False))
+    np.testing.assert_array_equal(refined[[0, -1]], plain[[0, -1]])
+
+
+def test_without_diffusion_no_noise_matters(refined_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (_made(refined_bundle, seed=0) != _made(refined_bundle, seed=1)).any()
+    monkeypatch.setattr("evfi.engine.fast.sample_window", None)
+    warped = _made(refined_bundle, seed=0, diffusion=False)
+    assert warped.shape == (5, HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(warped, _made(refined_bundle, seed=1, diffusion=False))
+    np.testing.assert_array_equal(warped[[0, -1]], _frames()[:2])
+
+
+def test_without_diffusion_a_model_needs_a_refiner(bundle: ModelBundle, interpolator: Interpolator) -> None:
+    message = r"^model test model has no refiner, .*--no-diffusion, --preset warp.* such as evfi-tiny$"
+    with pytest.raises(ConfigError, match=message):
+        Interpolator(bundle, replace(interpolator.config, diffusion=False))
+    interpolator.config = replace(interpolator.config, diffusion=False)
+    with pytest.raises(ConfigError, match=message):
+        next(interpolator.interpolate(_recording(), insert=1))
 
 
 def test_one_sided_sampling_does_not_look_at_the_end_image(bundle: ModelBundle) -> None:
     window = _recording().load_window(_recording().plan_windows(2)[0])
     other = replace(window, end_image=255 - window.end_image)
-    config = SamplingConfig.from_defaults(bundle.sampling, **FAST, two_sided=False, detail_restoration=False)
+    config = SamplingConfig.from_defaults(bundle.sampling, **FAST, two_sided=False)
     one_sided = Interpolator(bundle, config)
     made = one_sided.interpolate_window(window)[1:-1]
     np.testing.assert_array_equal(made, one_sided.interpolate_window(other)[1:-1])
@@ -223,6 +239,8 @@ def test_from_pretrained_takes_the_models_settings_and_the_users(
     assert (made.config.num_inference_steps, made.config.fps) == (3, 9)
     with pytest.raises(ConfigError, match="unknown sampling setting stepz"):
         Interpolator.from_pretrained("any", stepz=3)
+    with pytest.raises(ConfigError, match="setting detail_restoration was retired in version"):
+        Interpolator.from_pretrained("any", detail_restoration=False)
 
 
 def test_a_preset_goes_before_the_models_settings_and_after_the_users(

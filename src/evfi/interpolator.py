@@ -1,6 +1,6 @@
 """The one object that interpolates: everything else, command line or evaluation, goes through it.
 
-    recording -> window -> key images and event stacks -> latents -> pictures -> detail restored -> frames
+    recording -> window -> key images and event stacks -> latents -> pictures -> refined -> frames
 
 Conventions: frames are uint8 [H, W, 3] RGB of the recording's size. Key frames come back untouched, as first and last of
 their window's frames; a window whose key frames are grey gives grey frames.
@@ -26,7 +26,7 @@ from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.engine.fast import FastEngine
 from evfi.engine.memory import GIB, free_budget
 from evfi.engine.threads import few_threads
-from evfi.errors import RecordingError, ResourceError
+from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
 from evfi.models.bundle import ModelBundle
 from evfi.models.registry import load_model
@@ -34,7 +34,6 @@ from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording, Window
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
-from evfi.sampling.detail import restore_detail, restore_texture
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.presets import PresetName, with_preset
 from evfi.sampling.two_sided import OnStep, fusion_weights
@@ -91,11 +90,14 @@ class Interpolator:
             engine: what runs the networks; all compute the same. The fast one by default.
             max_memory: bytes of GPU memory that the fast engine may take; by default what is free.
             device: where the model shall run; by default where it lies.
+
+        Raises:
+            ConfigError: the settings do not suit the model.
         """
         self.bundle = bundle
         self.config = config or SamplingConfig.from_defaults(bundle.sampling)
+        self._check_refiner()
         self.engine = make_engine(engine, bundle, max_memory, device)
-        self._max_memory = max_memory
         self._runs_on = device or bundle.unet.device
 
     @classmethod
@@ -232,6 +234,7 @@ class Interpolator:
                 f"window {window.spec.index} ({window.spec.times_us[0]} to {window.spec.times_us[-1]} µs) has no events; "
                 "interpolate a part of the recording that has, or check the clocks of frames and events"
             )
+        self._check_refiner()
         size, number = frame_size(keys[0]), len(window.spec.times_us)
         need = (
             f"for a window of {number} frames of {size[0]}x{size[1]} px on {self.bundle.unet.device}; insert fewer "
@@ -239,9 +242,7 @@ class Interpolator:
         )
         with memory_errors_told(need), torch.inference_mode(), few_threads(self._runs_on):
             frames = self._predicted(window, seed, on_step, prepared) if self.config.diffusion else None
-            if frames is not None and self.config.detail_restoration:
-                frames = self._with_detail(frames, window)
-            if self.config.refinement and self.bundle.refiner is not None:
+            if frames is None or (self.config.refinement and self.bundle.refiner is not None):
                 frames = self._refined(frames, window)
         if all(is_grey_frame(key) for key in keys):
             frames = np.repeat(np.rint(frames.mean(-1, keepdims=True)).astype(np.uint8), 3, axis=-1)
@@ -271,16 +272,13 @@ class Interpolator:
         latents = self.engine.sample(inputs, self.config, noise, weights=weights, on_step=on_step)
         return to_pictures(self.engine.decode(latents, self.config).mul_(127.5).add_(127.5))
 
-    def _with_detail(self, frames: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
-        place = self.bundle.unet.device if self._max_memory is None else torch.device("cpu")  # no part of the plan
-        prediction, keys = (
-            torch.from_numpy(pictures).to(place).permute(0, 3, 1, 2)
-            for pictures in (frames, np.stack([window.start_image, window.end_image]))
-        )
-        times_us = window.spec.times_us
-        if self.config.texture_restoration:
-            prediction = restore_texture(prediction, keys[0], keys[1], times_us)
-        return to_pictures(restore_detail(prediction, keys[0], keys[1], window.events, times_us))
+    def _check_refiner(self) -> None:
+        """Make sure that something makes frames; the settings may be replaced at any time."""
+        if not self.config.diffusion and self.bundle.refiner is None:
+            raise ConfigError(
+                f"model {self.bundle.info.name} has no refiner, which diffusion = false (--no-diffusion, --preset warp) "
+                "leaves all work to; leave that out, or choose a model with a refiner, such as evfi-tiny"
+            )
 
 
 def make_engine(
@@ -322,8 +320,9 @@ def from_picture(picture: Frame) -> Tensor:
 
 def to_pictures(levels: Tensor) -> NDArray[np.uint8]:
     """Levels [F, 3, H, W] in 0..255 (others are clamped) as pictures uint8 [F, H, W, 3]."""
-    pictures: NDArray[np.uint8] = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return np.ascontiguousarray(pictures)
+    pixels = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # a GPU turns them faster
+    pictures: NDArray[np.uint8] = pixels.cpu().numpy()
+    return pictures
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from evfi.evaluation.protocol import (
 )
 from evfi.events.stream import EventStream
 from evfi.recordings.opening import RECORDING_FORMATS
+from evfi.sampling import config as config_module
 from evfi.sampling.config import SamplingConfig
 
 NAMES = ("raw", "vdm-evfi", "cbmnet", "continuitycam", "refid", "timelens-xl")
@@ -48,7 +49,7 @@ def test_the_published_evaluation_of_vdm_evfi() -> None:
     assert protocol.drop == DropRule(empty=True, one_polarity=True, max_ratio=10.0, min_ratio=0.2)
     assert (protocol.truths, protocol.size, protocol.crop) == (("vae", "raw"), "floor8", None)
     assert protocol.metrics == ("psnr_rgb", "ssim_y_pyiqa", "lpips_alex")
-    assert protocol.sampling == {"size_mode": "resize", "detail_restoration": False}
+    assert protocol.sampling == {"size_mode": "resize", "refinement": False}
 
 
 def test_what_the_protocol_leaves_to_the_model_is_the_published_sampling() -> None:
@@ -113,6 +114,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     without_suffix = tmp_path / "mine"
     shutil.copy(tmp_path / "mine.json", without_suffix)
     assert load_protocol(without_suffix) == protocol
+
+
+def test_retired_settings_of_a_file_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config_module._warn_of_retired.cache_clear()
+    protocol = load_protocol(own(tmp_path, sampling={"fps": 9, "detail_restoration": False}))
+    assert protocol.sampling == {"fps": 9}
+    assert "detail_restoration, read from a file, has no effect since version" in caplog.text
 
 
 def test_a_known_name_keeps_its_rules(tmp_path: Path) -> None:

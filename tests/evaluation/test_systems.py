@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from evfi.evaluation.systems import SizeRule, System, SystemRequest, load_system
 from evfi.fingerprints import weights_fingerprint
 from evfi.interpolator import Interpolator, to_pictures, window_inputs
 from evfi.models.bundle import ModelBundle
-from evfi.sampling.config import SamplingConfig
+from evfi.models.refiner import Refiner
+from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.presets import PRESETS
 from evfi.sampling.two_sided import fusion_weights, sample_window
@@ -120,7 +122,7 @@ def test_floored_frames_come_from_the_model_size_by_one_resampling(
 ) -> None:
     """The published way, step by step: floor, upscale, sample, decode, Lanczos to the floored size."""
     task = window_task()
-    config = SamplingConfig.from_defaults(bundle.sampling, upscale=upscale, detail_restoration=False, **FAST)
+    config = SamplingConfig.from_defaults(bundle.sampling, upscale=upscale, **FAST)
     geometry = FrameGeometry((WIDTH, HEIGHT), 8, "resize", upscale)
     with torch.inference_mode():
         latents = sample_window(
@@ -132,7 +134,7 @@ def test_floored_frames_come_from_the_model_size_by_one_resampling(
         )
         pictures = to_pictures(bundle.decode(latents, config.decode_chunk_size).float() * 127.5 + 127.5)
     expected = np.stack([geometry.to_fitted(picture) for picture in pictures])
-    frames = _model("floor8", upscale=upscale, size_mode=size_mode, detail_restoration=False).make(task)
+    frames = _model("floor8", upscale=upscale, size_mode=size_mode).make(task)
     assert frames.shape == (5, *FLOORED, 3)
     difference = np.abs(frames[1:-1].astype(int) - expected[1:-1].astype(int))
     assert difference.max() <= 1  # the engine equals the step-by-step computation to rounding
@@ -140,14 +142,30 @@ def test_floored_frames_come_from_the_model_size_by_one_resampling(
     assert (frames[0] == geometry.fit(task.window.start_image)).all()
 
 
+def test_the_refiner_works_at_the_floored_size_and_is_part_of_the_fingerprint(
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    refined = replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8))).eval()
+    monkeypatch.setattr(
+        model_system.Interpolator, "from_pretrained", classmethod(lambda cls, *_: Interpolator(refined))
+    )
+    with_refiner, without = (_model("floor8", refinement=on) for on in (True, False))
+    frames, plain = with_refiner.make(window_task()), without.make(window_task())
+    assert frames.shape == (5, *FLOORED, 3)
+    assert (frames != plain)[1:-1].any()
+    before = with_refiner.info.fingerprint
+    assert before != without.info.fingerprint
+    next(refined.refiner.parameters()).data.view(-1)[0] += 1  # type: ignore[union-attr]
+    assert _model("floor8").info.fingerprint != before
+
+
 @pytest.mark.usefixtures("tiny")
-def test_detail_is_restored_at_the_floored_size() -> None:
-    task = window_task(events=3)
-    task.window.end_image[...] = task.window.start_image
-    restored, plain = (_model("floor8", detail_restoration=on).make(task) for on in (True, False))
-    key = scored_size_frame(task.window.start_image, "floor8")
-    difference, plain_difference = (np.abs(frames[2].astype(int) - key).mean() for frames in (restored, plain))
-    assert difference < plain_difference / 2
+def test_frames_of_another_version_of_pixels_have_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = _model().info
+    assert info.settings["pixels_version"] == PIXELS_VERSION
+    monkeypatch.setattr(model_system, "PIXELS_VERSION", PIXELS_VERSION + 1)
+    assert _model().info.fingerprint != info.fingerprint
 
 
 @pytest.mark.usefixtures("tiny")
@@ -193,6 +211,8 @@ def test_an_unknown_setting_is_an_error() -> None:
         _model(stepz=3)
     with pytest.raises(ConfigError, match=r"^unknown sampling setting device; known are "):
         _model(device="cpu")
+    with pytest.raises(ConfigError, match=r"^sampling setting detail_restoration was retired in version "):
+        _model(detail_restoration=False)
 
 
 def test_the_weights_fingerprint_sees_every_value_but_not_the_layout() -> None:

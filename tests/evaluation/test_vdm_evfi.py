@@ -67,7 +67,7 @@ def test_values_are_those_of_the_definition(results: EvaluationResults, sequence
     small = np.stack([resized(frame, floored, Image.Resampling.LANCZOS) for frame in frames[start : start + SKIP + 2]])
 
     model = evfi.Interpolator.from_pretrained(
-        "evfi-tiny", "cpu", upscale=UPSCALE, decode_chunk_size=CHUNK, size_mode="resize", detail_restoration=False
+        "evfi-tiny", "cpu", upscale=UPSCALE, decode_chunk_size=CHUNK, size_mode="resize", refinement=False
     )
     with evfi.open_recording(path) as recording:
         times = recording.frames.times_us[start : start + SKIP + 2]

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
 from evfi.errors import ConfigError
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling import config as module
+from evfi.sampling.config import RETIRED_SETTINGS, SamplingConfig, without_retired
 
 
 def test_defaults_are_the_published_settings() -> None:
@@ -46,7 +49,11 @@ def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
         ({"s_churn": "0.5"}, "s_churn must be a number"),
         ({"size_mode": "stretch"}, "size_mode must be one of pad, resize, got 'stretch'"),
         ({"min_guidance_scale": 4.0}, r"max_guidance_scale must be at least min_guidance_scale \(4.0\), got 3.0"),
-        ({"detail_restoration": 1}, "detail_restoration must be true or false"),
+        ({"refinement": 1}, "refinement must be true or false"),
+        (
+            {"refinement": False, "diffusion": False},
+            "refinement and diffusion are both off, so that nothing would make frames; leave one of them on",
+        ),
         ({"solver": "heun"}, "solver must be one of euler, dpmpp_2m, adams_bashforth, got 'heun'"),
         ({"solver": "dpmpp_2m"}, "solver dpmpp_2m needs s_churn 0, got 0.5; set s_churn 0 or solver euler"),
         ({"guidance_start": 0.5, "guidance_end": 0.4}, r"must be in order in \[0, 1\], got 0.5 and 0.4"),
@@ -67,3 +74,50 @@ def test_guidance_of_one_needs_no_unconditional_half() -> None:
     assert not SamplingConfig(max_guidance_scale=1.0).is_guided
     assert SamplingConfig().is_guided
     assert SamplingConfig(min_guidance_scale=0.5, max_guidance_scale=0.5).is_guided
+
+
+class TestRetiredSettings:
+    """Files keep them for good; nobody else may give them."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_told_yet(self) -> None:
+        module._warn_of_retired.cache_clear()
+
+    def test_none_of_them_is_a_setting(self) -> None:
+        assert not RETIRED_SETTINGS.keys() & {field.name for field in fields(SamplingConfig)}
+
+    @pytest.mark.parametrize("name", RETIRED_SETTINGS)
+    def test_in_a_models_defaults_it_is_left_out_with_one_warning(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(3):
+            assert SamplingConfig.from_defaults({name: False, "fps": 9}, upscale=2) == SamplingConfig(fps=9, upscale=2)
+        (record,) = caplog.records
+        assert record.levelname == "WARNING"
+        assert (
+            f"setting {name}, read from a file, has no effect since version 0.1.0: the refiner" in record.getMessage()
+        )
+
+    def test_what_there_is_stays(self, caplog: pytest.LogCaptureFixture) -> None:
+        given = {"fps": 9, "unknown": 1}
+        assert without_retired(given) == given
+        assert not caplog.records
+
+    @pytest.mark.parametrize("name", RETIRED_SETTINGS)
+    def test_given_it_is_an_error_that_says_what_to_use(self, name: str) -> None:
+        message = rf"^sampling setting {name} was retired in version 0\.1\.0; leave it out: .*refinement = false"
+        for value in (True, False, None):
+            with pytest.raises(ConfigError, match=message):
+                SamplingConfig.from_defaults({}, **{name: value})
+        with pytest.raises(ConfigError, match=message):
+            SamplingConfig(**{name: False})
+        with pytest.raises(ConfigError, match=message):
+            replace(SamplingConfig(), **{name: False})
+
+    def test_an_unknown_keyword_is_still_a_mistake_of_the_program(self) -> None:
+        with pytest.raises(TypeError, match="stepz"):
+            SamplingConfig(stepz=3)  # type: ignore[call-arg]
+
+    def test_configs_can_be_copied_and_sent(self) -> None:
+        config = SamplingConfig(fps=9)
+        assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config

@@ -24,12 +24,27 @@ def test_every_name_is_a_preset_with_valid_settings_that_costs_less_than_the_one
     assert calls[0] == 50
     assert calls[1] <= calls[0] / 1.4
     assert calls[2] <= calls[0] / 2
+    assert not SamplingConfig.from_defaults(with_preset({}, "warp")).diffusion  # no calls at all
 
 
-@pytest.mark.parametrize("preset", get_args(PresetName))
+@pytest.mark.parametrize("preset", ["exact", "balanced", "fast"])
 def test_a_model_of_few_steps_is_left_as_it_is(preset: PresetName) -> None:
     defaults = {"num_inference_steps": 3, "s_churn": 0.5}
     assert with_preset(defaults, preset) == defaults
+
+
+@pytest.mark.parametrize("steps", [1, 3, 25])
+def test_warp_applies_however_few_the_steps(steps: int) -> None:
+    defaults = {"num_inference_steps": steps, "fps": 9}
+    assert with_preset(defaults, "warp") == {**defaults, "diffusion": False}
+    with pytest.raises(ConfigError, match="refinement and diffusion are both off"):
+        SamplingConfig.from_defaults(with_preset(defaults, "warp"), refinement=False)
+
+
+def test_retired_settings_of_a_model_do_no_harm() -> None:
+    assert SamplingConfig.from_defaults(with_preset({"detail_restoration": True}, "warp")) == SamplingConfig(
+        diffusion=False
+    )
 
 
 def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> None:
@@ -40,7 +55,7 @@ def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> No
 
 
 def test_unknown_presets_are_refused() -> None:
-    with pytest.raises(ConfigError, match="preset must be one of exact, balanced, fast, got 'quick'"):
+    with pytest.raises(ConfigError, match="preset must be one of exact, balanced, fast, warp, got 'quick'"):
         with_preset({}, "quick")  # type: ignore[arg-type]
 
 

@@ -28,7 +28,7 @@ from evfi.benchmark.results import Row, write_results
 from evfi.engine.base import Engine, EngineName, PlainEngine
 from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.engine.memory import GIB, parse_memory
-from evfi.errors import ResourceError
+from evfi.errors import ConfigError, ResourceError
 from evfi.evaluation.environment import processor_name
 from evfi.files import check_writable
 from evfi.interpolator import Interpolator, memory_errors_told
@@ -38,7 +38,7 @@ from evfi.models.registry import load_model
 from evfi.sampling.conditioning import WindowInputs, window_grid
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.denoiser import step_modes
-from evfi.sampling.presets import PresetName, with_preset
+from evfi.sampling.presets import PRESETS, PresetName, with_preset
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class Benchmark:
             ResourceError: there is no such device.
             OutputError: the results cannot be written.
         """
+        _check_presets(request.presets)
         self._cases = find_cases(request.cases)
         self._device = resolve_device(request.device)
         self._dtype = resolve_dtype(request.dtype, self._device)
@@ -295,6 +296,17 @@ class Benchmark:
             errors=errors,
             errors_at_steps=window.compared.num_inference_steps if errors else None,
         )
+
+
+def _check_presets(presets: tuple[PresetName, ...]) -> None:
+    """Refuse presets without the diffusion model: its sampling and decoding are all that is measured."""
+    for preset in presets:
+        if not PRESETS.get(preset, {}).get("diffusion", True):
+            measured = [name for name in PRESETS if PRESETS[name].get("diffusion", True)]
+            raise ConfigError(
+                f"the benchmark measures the diffusion model, which preset {preset} does without; "
+                f"choose among {', '.join(measured)}"
+            )
 
 
 def _plan(engine: Engine) -> str:

@@ -24,7 +24,7 @@ class BenchmarkCommand:
             `evfi interpolate`.
         case: one-tile-5, one-tile-13, hqf-x3, bsergb-x2, clear-motion-x2, all, or WIDTHxHEIGHTxFRAMES[xUPSCALE]; one or
             several, measured from the smallest to the largest.
-        preset: exact, balanced, fast; one or several.
+        preset: exact, balanced, fast; one or several. (warp does without the diffusion model, which is what is measured here.)
         engine: plain, fast; one or both, side by side. Errors are told against plain if it is named.
         device: as in `evfi interpolate`.
         dtype: as in `evfi interpolate`.

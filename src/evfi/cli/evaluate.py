@@ -60,7 +60,7 @@ class EvaluateCommand:
         systems: with --compare: which system of the first and which of the second; by default those of the same name.
         device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
-        preset: of models: exact, balanced or fast; a protocol's own settings and yours win over it.
+        preset: of models: exact, balanced, fast or warp; a protocol's own settings and yours win over it.
         open: show the report in the browser when all is done.
         config: what is evaluated and how.
         opening: what the files leave open.

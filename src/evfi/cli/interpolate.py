@@ -66,8 +66,9 @@ class InterpolateCommand:
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
         max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
             host's memory where that is needed.
-        preset: exact samples as the model says; balanced and fast take fewer computations and come close to it. Options for
-            single settings win over it.
+        preset: exact samples as the model says; balanced and fast take fewer computations and come close to it; warp leaves out
+            the diffusion model: events and key frames alone steer the refiner, far faster. Options for single settings win
+            over it.
         job: the folder that keeps the frames of finished windows; by default a hidden one beside the output.
         fresh: throw away what the job's folder holds.
         shard: as 2/5: do only the second fifth of the windows; runs of all shards with one --job share the work.

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 import tyro
 
 from evfi.errors import ConfigError
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import RETIRED_SETTINGS, SamplingConfig, refuse_retired
 
 Command = TypeVar("Command")
 
@@ -45,7 +45,14 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
             raise refusal from None
         if ended.code == 0:  # --help
             raise
+        refuse_retired(_retired_among(arguments))
         raise ConfigError(f"{_first_complaint(complaints.getvalue())}; see `evfi {name} --help`") from None
+
+
+def _retired_among(arguments: Sequence[str]) -> list[str]:
+    """The settings that no longer exist whose options stand there, on or off."""
+    words = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    return [name for name in RETIRED_SETTINGS for prefix in ("--", "--no-") if prefix + name.replace("_", "-") in words]
 
 
 def _first_complaint(text: str) -> str:
@@ -82,7 +89,7 @@ def described_attributes(kind: type) -> dict[str, str]:
 def make_sampling_options() -> type:
     """A dataclass with one option per field of `SamplingConfig`; each is None unless given, which leaves the model's own.
 
-    What is on by default becomes a flag that turns it off: `detail_restoration` is `--no-detail-restoration`.
+    What is on by default becomes a flag that turns it off: `refinement` is `--no-refinement`.
     """
     texts, types = described_attributes(SamplingConfig), get_type_hints(SamplingConfig)
     options: list[tuple[str, Any, Any]] = []

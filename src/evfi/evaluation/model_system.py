@@ -18,7 +18,7 @@ from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.interpolator import Interpolator
 from evfi.pipeline.blending import blend_linearly
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
 from evfi.sampling.presets import with_preset
 
 _log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ def _info(request: SystemRequest, interpolator: Interpolator) -> SystemInfo:
         **asdict(interpolator.config),
         "dtype": str(bundle.unet.dtype).removeprefix("torch."),
         "event_stack": asdict(bundle.event_stack),
+        "pixels_version": PIXELS_VERSION,
     }
     fingerprint = fingerprint_of([weights_fingerprint(bundle.networks()), bundle.scheduler, settings])
     device = device_name(torch.device(bundle.unet.device))

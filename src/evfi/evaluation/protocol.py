@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from evfi.errors import ConfigError, RecordingError
 from evfi.evaluation.systems import SizeRule
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import SamplingConfig, without_retired
 from evfi.strict_json import Keys, parse_json, read_text
 
 FORMAT: Final = "evfi-protocol"
@@ -314,12 +314,12 @@ def _read_crop(keys: Keys) -> Crop | None:
 
 
 def _read_sampling(keys: Keys) -> dict[str, Any]:
-    settings = keys.table("sampling", "sampling settings")
+    settings = without_retired(keys.table("sampling", "sampling settings"))
     try:
         SamplingConfig.from_defaults(settings)
     except ConfigError as error:
         raise ConfigError(f"{keys.place('sampling')}: {error}") from error
-    return dict(settings)
+    return settings
 
 
 def _read_remarks(keys: Keys, key: str) -> Iterable[Remark]:

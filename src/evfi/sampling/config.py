@@ -1,11 +1,18 @@
-"""The settings of sampling: every default is written here, once."""
+"""The settings of sampling: every default is written here, once.
+
+Settings that no longer exist are still read from files, where they stand for good (`without_retired`); whoever gives one is
+told what replaces it.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_args
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from evfi.errors import ConfigError
 from evfi.video.geometry import SizeMode
@@ -16,6 +23,73 @@ SolverName = Literal["euler", "dpmpp_2m", "adams_bashforth"]
 
 ENCODED_AT_ONCE: Final = 4
 """Tiles per call of the autoencoder: a tile of 512x320 px takes about 0.5 GiB in float32, and more at once is not faster."""
+
+PIXELS_VERSION: Final = 2
+"""Raised whenever the same model, settings and input give other pixels by more than rounding.
+
+It is part of what jobs and evaluations know their frames by, so that frames of two versions never mix.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class RetiredSetting(NamedTuple):
+    """A setting that no longer exists.
+
+    Attributes:
+        since: the version without it.
+        instead: what replaces it, in words.
+    """
+
+    since: str
+    instead: str
+
+
+_REFINER_INSTEAD: Final = "the refiner does its work, and refinement = false (--no-refinement) switches that off"
+RETIRED_SETTINGS: Final[Mapping[str, RetiredSetting]] = MappingProxyType(
+    {
+        "detail_restoration": RetiredSetting("0.1.0", _REFINER_INSTEAD),
+        "texture_restoration": RetiredSetting("0.1.0", _REFINER_INSTEAD),
+    }
+)
+"""Settings of earlier versions: without effect in files, refused from whoever gives them."""
+
+
+def without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings read from a file without those that no longer exist; of these a warning tells, once per process.
+
+    Args:
+        settings: by name.
+    """
+    if found := tuple(sorted(RETIRED_SETTINGS.keys() & settings.keys())):
+        _warn_of_retired(found)
+    return {name: value for name, value in settings.items() if name not in RETIRED_SETTINGS}
+
+
+@cache
+def _warn_of_retired(names: tuple[str, ...]) -> None:
+    for name in names:
+        retired = RETIRED_SETTINGS[name]
+        _log.warning(
+            "sampling setting %s, read from a file, has no effect since version %s: %s",
+            name,
+            retired.since,
+            retired.instead,
+        )
+
+
+def refuse_retired(names: Iterable[str]) -> None:
+    """Say of settings that were given and no longer exist what replaces them.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name in names:
+        if name in RETIRED_SETTINGS:
+            retired = RETIRED_SETTINGS[name]
+            raise ConfigError(
+                f"sampling setting {name} was retired in version {retired.since}; leave it out: {retired.instead}"
+            )
 
 
 @dataclass(frozen=True)
@@ -44,11 +118,10 @@ class SamplingConfig:
         decode_chunk_size: frames that are decoded at once; a temporal decoder sees no further than its chunk.
         size_mode: what is done about sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
         batch_size: most tiles × directions × guidance halves in one network call; of no effect on the result.
-        detail_restoration: give back the key frames' own detail where nothing moved.
-        texture_restoration: add the key frames' lost texture where a frame still looks like them; needs detail_restoration.
         two_sided: sample from both key frames at once; otherwise from the first alone, for comparison.
-        refinement: warp the key frames to where the model's frames say that things are; of no effect without a refiner.
-        diffusion: sample the diffusion model; otherwise the refiner works from key frames and events alone, far faster.
+        refinement: run the refiner, which warps key frames to where the diffusion model's frames and the events say that
+            things are; of no effect for a model that has none.
+        diffusion: run the diffusion model, without which the refiner works from key frames and events alone, far faster.
     """
 
     num_inference_steps: int = 25
@@ -72,11 +145,18 @@ class SamplingConfig:
     decode_chunk_size: int = 2
     size_mode: SizeMode = "pad"
     batch_size: int = 8
-    detail_restoration: bool = True
-    texture_restoration: bool = True
     two_sided: bool = True
     refinement: bool = True
     diffusion: bool = True
+
+    def __new__(cls, *_: Any, **given: Any) -> SamplingConfig:
+        """Make one that the generated `__init__` fills; it would not say of a retired setting what replaces it.
+
+        Raises:
+            ConfigError: a setting no longer exists.
+        """
+        refuse_retired(given)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -109,19 +189,24 @@ class SamplingConfig:
             raise ConfigError(
                 f"solver {self.solver} needs s_churn 0, got {self.s_churn}; set s_churn 0 or solver euler"
             )
+        if not (self.refinement or self.diffusion):
+            raise ConfigError(
+                "refinement and diffusion are both off, so that nothing would make frames; leave one of them on"
+            )
 
     @classmethod
     def from_defaults(cls, defaults: Mapping[str, Any], **overrides: Any) -> SamplingConfig:
         """Combine a model's own defaults with what the user asked for.
 
         Args:
-            defaults: settings that a model brings (`ModelBundle.sampling`).
+            defaults: settings that a model brings (`ModelBundle.sampling`); retired ones are left out with a warning.
             **overrides: settings that take precedence; None leaves the default.
 
         Raises:
-            ConfigError: a key is unknown or a value is out of range.
+            ConfigError: a key is unknown or a value is out of range; an override is retired.
         """
-        given = {**defaults, **{name: value for name, value in overrides.items() if value is not None}}
+        refuse_retired(overrides)
+        given = {**without_retired(defaults), **{name: value for name, value in overrides.items() if value is not None}}
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(given) - set(known))
         if unknown:
