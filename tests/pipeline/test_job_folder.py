@@ -71,6 +71,7 @@ class TestClaim:
                 "sampling tile width was 512, is not set",
             ),
             ({"precision": "float16"}, "precision was not set, is float16"),
+            ({"version of pixels": 2}, "version of pixels was not set, is 2"),  # begun before there were any
         ],
     )
     def test_another_setting_is_named(self, tmp_path, other, message):

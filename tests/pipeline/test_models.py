@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 
 from evfi.errors import ConfigError, ModelError, ResourceError
 from evfi.models.facts import ModelFacts, model_facts
+from evfi.pipeline import models
 from evfi.pipeline.models import ModelRequest, parse_devices
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
 from tiny_models import tiny_bundle
 
 
@@ -84,6 +86,19 @@ class TestMadeOf:
     )
     def test_what_changes_frames_changes_it(self, request_, device):
         assert request_.made_of(FACTS, device) != ModelRequest().made_of(FACTS, "cpu")
+
+    def test_another_version_of_pixels_changes_it(self, monkeypatch):
+        before = ModelRequest().made_of(FACTS, "cpu")
+        monkeypatch.setattr(models, "PIXELS_VERSION", PIXELS_VERSION + 1)
+        assert ModelRequest().made_of(FACTS, "cpu") != before
+
+    def test_retired_settings_of_the_models_files_change_nothing(self):
+        old = replace(FACTS, sampling={**FACTS.sampling, "detail_restoration": True})
+        assert ModelRequest().made_of(old, "cpu") == ModelRequest().made_of(FACTS, "cpu")
+
+    def test_retired_settings_that_are_given_are_refused(self):
+        with pytest.raises(ConfigError, match="texture_restoration was retired"):
+            ModelRequest(settings={"texture_restoration": False}).made_of(FACTS, "cpu")
 
     def test_what_changes_no_frame_does_not(self):
         before = ModelRequest().made_of(FACTS, "cuda:0")

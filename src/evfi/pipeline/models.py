@@ -12,7 +12,7 @@ from evfi import __version__
 from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.errors import ConfigError
 from evfi.models.facts import ModelFacts, model_facts
-from evfi.sampling.config import SamplingConfig
+from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
 from evfi.sampling.presets import PresetName, with_preset
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class ModelRequest:
         place = torch.device(device)
         return {
             "evfi version": __version__,
+            "version of pixels": PIXELS_VERSION,
             "model": facts.name,
             "model files": facts.fingerprint,
             "sampling": asdict(config),
