@@ -3,7 +3,7 @@
 python scripts/draw_left_out.py RECORDING OUT.png --window 14 --crop 75 185 115 65 [--keep-every 2] [--model evfi-tiny]
 
 Above: first key frame, events on it, the frame made between; below: the crop of the first key frame, of linear blending, of
-the frame made, of the truth. `--detail` instead compares the frame made with and without detail restoration.
+the frame made, of the truth. `--refiner` instead compares the frame made with and without the refiner.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--model", default="evfi-tiny")
     parser.add_argument("--width", type=int, default=1040)
     parser.add_argument("--gain", type=float, default=1.0, help="brighten what is shown, for dark recordings")
-    parser.add_argument("--detail", action="store_true")
+    parser.add_argument("--refiner", action="store_true")
     arguments = parser.parse_args()
     interpolator = evfi.Interpolator.from_pretrained(arguments.model)
     with evfi.open_recording(arguments.recording) as recording:
@@ -69,10 +69,10 @@ def main() -> None:
     ours = interpolator.interpolate_window(window)[middle]
     x, y, w, h = arguments.crop
     name = interpolator.bundle.info.name
-    if arguments.detail:
-        plain = evfi.Interpolator.from_pretrained(arguments.model, detail_restoration=False)
+    if arguments.refiner:
+        plain = evfi.Interpolator.from_pretrained(arguments.model, refinement=False)
         off = plain.interpolate_window(window)[middle]
-        whole = [("as the model makes it", off), ("with detail restored", ours), ("truth", truth)]
+        whole = [("the diffusion model alone", off), ("with the refiner", ours), ("truth", truth)]
         crops = [(label, picture[y : y + h, x : x + w]) for label, picture in whole]
     else:
         start = (window.start_image * arguments.gain).clip(0, 255).astype(np.uint8)

@@ -1,10 +1,10 @@
-"""Measure how much a film flickers at its key frames, and what of it a correction of their colour would take away.
+"""Measure how much a film flickers at its key frames, and what the refiner takes away of it.
 
     evfi simulate VIDEO -o FOLDER --keep-every 1 --height 240 --max-frames 121
     python scripts/measure_flicker.py FOLDER --skip 8
     python scripts/measure_flicker.py RECORDING --skip 2 [--first 10] [--windows 8]
 
-In the film, key frames (untouched) alternate with frames that went through the autoencoder. Windows that follow each other
+In the film, key frames (untouched) alternate with frames that were made. Windows that follow each other
 are made and joined, and each frame is compared with the mean of its two neighbours: at key frames ("key"), and where neither
 the frame nor a neighbour is one ("else"), which shows what motion alone does. Levels are of luma, of 255:
 
@@ -14,9 +14,7 @@ the frame nor a neighbour is one ("else"), which shows what motion alone does. L
 - sharpness: mean gradient beside the key frame, of the key frame's own, where it moves;
 - PSNR of the inserted frames whose truth was left out (`--skip`), over all and over moving pixels.
 
-Rows: what the model makes; with detail restored; with texture restored too, as by default; and with detail alone restored
-after what the model's own first and last frames lack of the key frames in colour (blurred by so many px, or as a mean of the
-frame) was added, mixed by time.
+Rows: what the model makes; the diffusion model alone; the refiner alone.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -34,51 +32,19 @@ from numpy.typing import NDArray
 
 import evfi
 from evfi.evaluation.metrics.regions import moving_pixels
-from evfi.interpolator import to_pictures
 from evfi.pipeline.film_statistics import STILL_LEVELS
 from evfi.recordings.planning import WindowSpec
-from evfi.recordings.recording import Recording, Window
-from evfi.sampling.two_sided import fusion_weights
+from evfi.recordings.recording import Recording
 from evfi.video.geometry import LUMA
 
 Frames = NDArray[np.uint8]
 COARSE_PX: Final = 8.0
-WHOLE: Final = 0.0
-"""In place of a blur: the mean over the frame."""
-ROWS: Final[dict[str, tuple[bool, bool, float | None]]] = {
-    "as made": (False, False, None),
-    "detail restored": (True, False, None),
-    "detail and texture": (True, True, None),
-    **{f"detail and colour, {blur:g} px": (True, False, blur) for blur in (8.0, 16.0, 32.0, 64.0)},
-    "detail and colour, whole frame": (True, False, WHOLE),
+ROWS: Final[dict[str, dict[str, bool]]] = {
+    "as made": {},
+    "without refiner": {"refinement": False},
+    "without diffusion": {"diffusion": False},
 }
-"""Per row: whether detail is restored; whether texture is; the blur through which colour is corrected before."""
-
-
-class Measured(evfi.Interpolator):
-    """An interpolator that makes each window once and finishes it in several ways; `blur_px` corrects the colour."""
-
-    blur_px: float | None = None
-
-    def _sampled(self, window: Window, *others: Any) -> Frames:
-        made: dict[int, Frames] = self.__dict__.setdefault("made", {})
-        if window.spec.index not in made:
-            made[window.spec.index] = super()._sampled(window, *others)
-        return made[window.spec.index].copy()
-
-    def _with_detail(self, frames: Frames, window: Window) -> Frames:
-        if self.blur_px is not None:
-            frames = corrected(frames, window, self.blur_px)
-        return super()._with_detail(frames, window)
-
-
-def corrected(frames: Frames, window: Window, blur_px: float) -> Frames:
-    """Frames [F, H, W, 3] with the key frames' colour: what the first and the last lack of it, mixed by time."""
-    made = tensor(frames)
-    lacking = tensor(np.stack([window.start_image, window.end_image])) - made[[0, -1]]
-    lacking = lacking.mean((-1, -2), keepdim=True) if blur_px == WHOLE else blurred(lacking, blur_px)
-    weights = fusion_weights(torch.from_numpy(window.spec.times_us)).view(-1, 1, 1, 1)
-    return to_pictures(made + weights * lacking[0] + (1 - weights) * lacking[1])
+"""The settings that each row changes."""
 
 
 def tensor(frames: Frames) -> torch.Tensor:
@@ -173,8 +139,7 @@ def main() -> None:
     parser.add_argument("--model", default="evfi-tiny")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    interpolator = Measured.from_pretrained(arguments.model, arguments.device)
-    assert isinstance(interpolator, Measured)
+    interpolator = evfi.Interpolator.from_pretrained(arguments.model, arguments.device)
     print("| | still key / else | moving key / else | shift key / else | sharpness | PSNR all / moving |")
     print("|---|---|---|---|---|---|")
     with evfi.open_recording(arguments.recording) as recording:
@@ -182,8 +147,9 @@ def main() -> None:
         specs = specs[arguments.first : arguments.first + arguments.windows]
         if len(specs) < 2:
             parser.error(f"needs two windows that share a key frame, the recording has {len(specs)} from --first on")
-        for name, (detail, texture, interpolator.blur_px) in ROWS.items():
-            interpolator.config = replace(interpolator.config, detail_restoration=detail, texture_restoration=texture)
+        own = interpolator.config
+        for name, changes in ROWS.items():
+            interpolator.config = replace(own, **changes)
             windows = [interpolator.interpolate_window(recording.load_window(spec)) for spec in specs]
             levels = flicker(film_of(windows), arguments.insert + 1)
             print(f"| {name} | {' | '.join(cells_of(levels, psnr(recording, specs, windows)))} |", flush=True)

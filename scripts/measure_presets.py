@@ -7,7 +7,7 @@ prepare: windows of videos (events simulated as in `evfi evaluate`) and of recor
 needs neither videos nor their decoder; the weights of ST-LPIPS are put beside them where their package is installed.
 measure: every row samples the windows with evfi-tiny. Frames are compared with those of the first row, "exact" at 25 steps,
 and with the truth. OUT/presets.json grows row by row, and the same call goes on there; OUT/presets.md is the table.
-Detail is not restored: it would hide differences where nothing moves.
+The refiner is left out: it would hide differences, and what it makes alone (preset warp) is no way of sampling.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def table_rows(own: dict[str, Any]) -> dict[str, Row]:
         rows[f"reuse {interval}"] = Row({"reuse_interval": interval})
     rows["dpmpp_2m, 16 steps, reuse 2"] = Row({**DPMPP, "num_inference_steps": 16, "reuse_interval": 2})
     for name in PRESETS:
-        if name != EXACT:
+        if name != EXACT and PRESETS[name].get("diffusion", True):
             rows[f"preset {name}"] = Row(_preset_changes(own, name))
     rows["own steps"] = Row({"num_inference_steps": 3})
     rows["guided"] = Row(dict(GUIDED))
@@ -198,7 +198,7 @@ def measure(arguments: argparse.Namespace) -> None:
     os.environ["EVFI_CACHE"] = str((arguments.data / "cache").absolute())
     windows = read_windows(arguments.data, arguments.windows)
     interpolator = Interpolator.from_pretrained("evfi-tiny", arguments.device, arguments.dtype, engine=arguments.engine)
-    own = {**interpolator.bundle.sampling, "num_inference_steps": arguments.steps, "detail_restoration": False}
+    own = {**interpolator.bundle.sampling, "num_inference_steps": arguments.steps, "refinement": False}
     scores = load_scores(interpolator.bundle.unet.device)
     arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / "presets.json"

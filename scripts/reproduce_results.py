@@ -32,9 +32,9 @@ VIDEO = VideoOptions(height=360, max_frames=97)
 
 ABLATIONS: dict[str, dict[str, object]] = {
     MODEL: {},
-    "without events": {"controlnet_scale": 0.0, "detail_restoration": False},
-    "without detail": {"detail_restoration": False},
-    "without texture": {"texture_restoration": False},
+    "without refiner": {"refinement": False},
+    "without diffusion": {"diffusion": False},
+    "no events in the diffusion model": {"controlnet_scale": 0.0},  # the refiner still sees them
     "one-sided": {"two_sided": False},
     "tiles of 192": {"tile_width": 192, "tile_height": 192},
     "guidance 1 to 3": {"max_guidance_scale": 3.0},
