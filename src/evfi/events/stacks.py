@@ -136,8 +136,8 @@ def interval_stacks(
     Returns:
         forward, backward: float32 [K, height, width] in [-1, 1].
     """
-    columns = [column.to(device) for column in event_columns(events, start, stop)]
-    counts = _counts(torch.tensor([stop - start], device=device), *columns, events.sensor_size, config.num_channels)
+    x, y, p = (column.to(device) for column in event_columns(events, start, stop))
+    counts = _counts(torch.tensor([stop - start], device=device), x, y, p, events.sensor_size, config.num_channels)
     forward, backward = _normalised(counts[0], config)
     return forward, backward
 
