@@ -2,8 +2,8 @@
 
 python scripts/draw_left_out.py RECORDING OUT.png --window 14 --crop 75 185 115 65 [--keep-every 2] [--model evfi-tiny]
 
-Above: first key frame, events on it, the frame made between; below: the crop of the first key frame, of linear blending, of
-the frame made, of the truth. `--refiner` instead compares the frame made with and without the refiner.
+Above: first key frame, events on it, the interpolated frame; below, enlarged: the first key frame, RIFE where its package is
+installed, the diffusion model alone, the interpolated frame, and the ground truth.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import evfi
+from evfi.errors import ModelError
+from evfi.evaluation.systems import SystemRequest, WindowTask, load_system
 from evfi.events.render import render_events
-from evfi.pipeline.blending import blend_linearly
+from evfi.recordings.recording import Window
 from evfi.training.validation import left_out_windows
 
 Picture = NDArray[np.uint8]
@@ -48,6 +50,15 @@ def row(pictures: list[tuple[str, Picture]], width: int) -> Image.Image:
     return sheet
 
 
+def rife_frame(window: Window, number: int) -> list[tuple[str, Picture]]:
+    """What RIFE makes of the key frames, if it is installed."""
+    try:
+        rife = load_system(SystemRequest("rife", "baseline", "rife"), "original", "cpu")
+    except ModelError:
+        return []
+    return [("RIFE (no events)", rife.make(WindowTask("", 1, window))[number])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recording", type=Path)
@@ -58,7 +69,6 @@ def main() -> None:
     parser.add_argument("--model", default="evfi-tiny")
     parser.add_argument("--width", type=int, default=1040)
     parser.add_argument("--gain", type=float, default=1.0, help="brighten what is shown, for dark recordings")
-    parser.add_argument("--refiner", action="store_true")
     arguments = parser.parse_args()
     interpolator = evfi.Interpolator.from_pretrained(arguments.model)
     with evfi.open_recording(arguments.recording) as recording:
@@ -67,27 +77,22 @@ def main() -> None:
         middle = len(spec.times_us) // 2
         truth = recording.frames.read(spec.start_frame + middle)
     ours = interpolator.interpolate_window(window)[middle]
+    alone = evfi.Interpolator.from_pretrained(arguments.model, refinement=False).interpolate_window(window)[middle]
     x, y, w, h = arguments.crop
     name = interpolator.bundle.info.name
-    if arguments.refiner:
-        plain = evfi.Interpolator.from_pretrained(arguments.model, refinement=False)
-        off = plain.interpolate_window(window)[middle]
-        whole = [("the diffusion model alone", off), ("with the refiner", ours), ("truth", truth)]
-        crops = [(label, picture[y : y + h, x : x + w]) for label, picture in whole]
-    else:
-        start = (window.start_image * arguments.gain).clip(0, 255).astype(np.uint8)
-        blend = blend_linearly(window.start_image, window.end_image, spec.times_us)[middle]
-        events = render_events(window.events, over=start, saturation=2)
-        shown = [("key frame", window.start_image), (f"frame between ({name})", ours)]
-        first, between = brightened(shown, arguments.gain)
-        whole = [first, ("events until the next", events), between]
-        named = [
-            ("key frame", window.start_image),
-            ("linear blending", blend),
-            (name, ours),
-            ("truth (left out)", truth),
-        ]
-        crops = [(label, picture[y : y + h, x : x + w]) for label, picture in named]
+    start = (window.start_image * arguments.gain).clip(0, 255).astype(np.uint8)
+    events = render_events(window.events, over=start, saturation=2)
+    shown = [("key frame", window.start_image), (f"interpolated frame ({name})", ours)]
+    first, between = brightened(shown, arguments.gain)
+    whole = [first, ("events until the next key frame", events), between]
+    named = [
+        ("key frame", window.start_image),
+        *rife_frame(window, middle),
+        ("without refiner", alone),
+        (name, ours),
+        ("ground truth", truth),
+    ]
+    crops = [(label, picture[y : y + h, x : x + w]) for label, picture in named]
     rows = [row(whole, arguments.width), row(brightened(crops, arguments.gain), arguments.width)]
     sheet = Image.new("RGB", (arguments.width, sum(part.height for part in rows) + GAP_PX), "white")
     sheet.paste(rows[0], (0, 0))

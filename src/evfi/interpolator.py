@@ -188,15 +188,21 @@ class Interpolator:
             frames = self.interpolate_window(recording.load_window(spec), seed=seed, on_step=on_step)
             yield WindowResult(spec, frames, time.perf_counter() - began)
 
-    def prepare(self, window: Window) -> PreparedWindow:
+    def prepare(self, window: Window) -> PreparedWindow | None:
         """Do what a window needs of the CPU before its networks run; another thread may do it while they run for another.
 
         Args:
             window: key frames and the events between them.
 
+        Returns:
+            What the diffusion model takes, or None where it is left out.
+
         Raises:
             ConfigError: a setting does not suit the model.
         """
+        return self._prepared(window) if self.config.diffusion else None
+
+    def _prepared(self, window: Window) -> PreparedWindow:
         size = frame_size(window.start_image)
         geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
         with torch.inference_mode(), few_threads(self._runs_on):
@@ -253,7 +259,7 @@ class Interpolator:
         self, window: Window, seed: int, on_step: OnStep | None, prepared: PreparedWindow | None
     ) -> NDArray[np.uint8]:
         """All frames of a window as the diffusion model makes them, uint8 [F, H, W, 3]."""
-        prepared = prepared or self.prepare(window)
+        prepared = prepared or self._prepared(window)
         pictures = self._sampled(window, prepared.inputs, seed, on_step)
         return np.stack([prepared.geometry.to_original(picture) for picture in pictures])
 
