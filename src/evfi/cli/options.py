@@ -50,7 +50,7 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
 
 
 def _retired_among(arguments: Sequence[str]) -> list[str]:
-    """The settings that no longer exist whose options stand there, on or off."""
+    """The retired settings whose options were given, on or off."""
     words = [word.partition("=")[0].replace("_", "-") for word in arguments]
     return [name for name in RETIRED_SETTINGS for prefix in ("--", "--no-") if prefix + name.replace("_", "-") in words]
 
