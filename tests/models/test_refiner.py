@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from evfi.models.bundle import load_bundle
+from evfi.errors import ModelError
+from evfi.models.bundle import load_bundle, load_refiner, save_network
 from evfi.models.refiner import RESERVED_CHANNELS, Refined, Refiner, RefinerInputs, warp
 from tiny_models import tiny_bundle, tiny_refiner
 
@@ -164,3 +167,40 @@ def test_a_bundle_keeps_its_refiner(tmp_path: Path) -> None:
     kept = load_bundle(tmp_path).refiner
     assert kept is not None
     assert kept.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"widths": [10**9] * 5}, "widths must be 3 to 7 whole numbers from 1 to 1024"),
+        ({"widths": ["a", "b", "c"]}, "widths must be"),
+        ({"widths": [8, -8, 8, 8, 8]}, "widths must be"),
+        ({"fusion_widths": [8, 8]}, "fusion_widths must be 3 whole numbers"),
+        ({"matching_radius": 1000}, "matching_radius must be a whole number from 1 to 8"),
+        ({"matching_levels": 2.5}, "matching_levels must be a whole number"),
+    ],
+)
+def test_absurd_sizes_are_refused_before_memory_is_taken(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    save_network(tiny_refiner(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(ModelError, match=message):
+        load_refiner(tmp_path, dtype=None, device=torch.device("cpu"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    refiner = tiny_refiner()
+    with torch.no_grad():
+        next(refiner.parameters()).fill_(float("nan"))
+    save_network(refiner, tmp_path)
+    with pytest.raises(ModelError, match="not finite"):
+        load_refiner(tmp_path, dtype=None, device=torch.device("cpu"))
+
+
+def test_a_listed_refiner_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    replace(tiny_bundle(), refiner=tiny_refiner()).save(tmp_path)
+    shutil.rmtree(tmp_path / "refiner")
+    with pytest.raises(ModelError, match=r"lists a refiner, but .* is missing"):
+        load_bundle(tmp_path)

@@ -52,7 +52,7 @@ def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
         ({"refinement": 1}, "refinement must be true or false"),
         (
             {"refinement": False, "diffusion": False},
-            "refinement and diffusion are both off, so that nothing would make frames; leave one of them on",
+            "refinement and diffusion are both off",
         ),
         ({"solver": "heun"}, "solver must be one of euler, dpmpp_2m, adams_bashforth, got 'heun'"),
         ({"solver": "dpmpp_2m"}, "solver dpmpp_2m needs s_churn 0, got 0.5; set s_churn 0 or solver euler"),

@@ -299,15 +299,19 @@ def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Pat
         ),
         (ConfigError, "give its model folder as --init", refiner(textures, runs, init=None, **new)),
         (ConfigError, "without guidance", refiner(textures, runs, init=guided_model(runs, tmp_path), **new)),
-        (ConfigError, "at least 3 widths", refiner(textures, runs, network=replace(REFINER, widths=(8, 8)), **new)),
         (
             ConfigError,
-            "matching on at least 1",
+            "widths must be 3 to 7 whole numbers",
+            refiner(textures, runs, network=replace(REFINER, widths=(8, 8)), **new),
+        ),
+        (
+            ConfigError,
+            "matching_levels must be a whole number from 1 to 3",
             refiner(textures, runs, network=replace(REFINER, matching_levels=4), **new),
         ),
         (
             ConfigError,
-            "3 fusion_widths",
+            "fusion_widths must be 3 whole numbers",
             refiner(textures, runs, network=replace(REFINER, fusion_widths=(8, 8)), **new),
         ),
         (ConfigError, "size_px .* multiple of 32, .* got 16; try 32", refiner(textures, runs, size_px=16, **new)),

@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "simulate": "make a recording from an ordinary video, by simulating an event camera",
     "evaluate": "measure how close interpolated frames come to true ones, and compare systems",
     "benchmark": "measure how fast, in how much memory and how closely frames are made on this machine",
-    "train": "train one of a model's three parts",
+    "train": "train one of a model's four parts",
 }
 """Each command and what it does; its code is `run(arguments)` in `evfi.cli.<command>`."""
 

@@ -67,7 +67,7 @@ class InterpolateCommand:
         max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
             host's memory where that is needed.
         preset: exact samples as the model says; balanced and fast take fewer computations and come close to it; warp leaves out
-            the diffusion model: events and key frames alone steer the refiner, far faster. Options for single settings win
+            the diffusion model: the refiner works from events and key frames alone, far faster. Options for single settings win
             over it.
         job: the folder that keeps the frames of finished windows; by default a hidden one beside the output.
         fresh: throw away what the job's folder holds.

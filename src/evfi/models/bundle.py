@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
@@ -36,6 +36,7 @@ from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_j
 Autoencoder: TypeAlias = Any
 """One of diffusers' image autoencoders (its classes are untyped): `AutoencoderKLTemporalDecoder` or `AutoencoderTiny`."""
 
+INDEX_NAME: Final = "model_index.json"
 _EVENT_INPUT = "controlnet_cond_embedding.conv_in.weight"
 _AUTOENCODERS = {"AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder, "AutoencoderTiny": AutoencoderTiny}
 
@@ -168,7 +169,7 @@ class ModelBundle:
             _write_json(folder / "feature_extractor" / "preprocessor_config.json", self.feature_extractor)
         index = {name: ["evfi" if name in ("unet", "controlnet", "refiner") else "diffusers", type(network).__name__]
                  for name, network in self.networks().items()}  # fmt: skip
-        _write_json(folder / "model_index.json", {"_class_name": "EvfiBundle", **index})
+        _write_json(folder / INDEX_NAME, {"_class_name": "EvfiBundle", **index})
         meta = {
             "format": BUNDLE_FORMAT,
             **asdict(self.info),
@@ -231,17 +232,30 @@ def load_bundle(folder: Path, *, dtype: torch.dtype | None = None, device: torch
         ModelError: a file is missing, damaged or does not fit.
     """
     info, event_stack, sampling = read_bundle_facts(folder)
-    refiner = folder / REFINER_FOLDER
     return assemble(
         folder,
         folder / "controlnet",
-        refiner if refiner.is_dir() else None,
+        _refiner_folder(folder),
         info=info,
         event_stack=event_stack,
         sampling=sampling,
         dtype=dtype,
         device=device,
     )
+
+
+def _refiner_folder(folder: Path) -> Path | None:
+    """Where a bundle's refiner lies, or None where it has none.
+
+    Raises:
+        ModelError: the bundle's index lists one that is not there: without it frames would silently be others.
+    """
+    refiner, index = folder / REFINER_FOLDER, folder / INDEX_NAME
+    if refiner.is_dir():
+        return refiner
+    if index.is_file() and REFINER_FOLDER in read_json(index):
+        raise ModelError(f"{index} lists a refiner, but {refiner} is missing; fetch the model again")
+    return None
 
 
 def assemble(
@@ -323,8 +337,15 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
 
 
 def load_refiner(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> Refiner:
-    """Read a refiner."""
+    """Read a refiner.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights are not all finite: frames would be black.
+    """
     network: Refiner = load_network(Refiner, folder, dtype=dtype, device=device)
+    for name, weight in network.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ModelError(f"the refiner in {folder} has weights that are not finite ({name}); fetch it again")
     return network
 
 
@@ -335,7 +356,7 @@ def load_network(kind: Any, folder: Path, *, dtype: torch.dtype | None, device: 
     with torch.device("meta"):
         try:
             network = kind.from_config(config)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
             raise ModelError(f"{folder / CONFIG_NAME} describes no network that can be built ({error})") from error
     load_weights(network, weight_files(folder), dtype=dtype, device=device)
     return channels_last(network).eval()

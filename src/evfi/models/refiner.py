@@ -47,6 +47,8 @@ _DECODER_HALO: Final = 3  # three convolutions
 _FUSION_HALO: Final = 8  # in pixels of 1/4 of the resolution
 _MATCHED_CHANNELS: Final = 16
 _SLOPE: Final = 0.1
+_WIDEST: Final = 1024
+_MOST_REACH: Final = 8
 _ABSENT: Final = -1e4  # the logit of a candidate that is not there
 
 
@@ -104,8 +106,12 @@ class Refiner(ModelMixin, ConfigMixin):
             fusion_widths: channels of the fusion at full, 1/2 and 1/4 resolution.
             matching_levels: so many of the coarsest levels compute matching costs.
             matching_radius: positions tried around the flow so far, in each direction, in pixels of the level.
+
+        Raises:
+            ValueError: a size is out of range.
         """
         super().__init__()
+        _check_sizes(widths, fusion_widths, matching_levels, matching_radius)
         key_inputs = 3 + EVENT_STACK.num_channels + 1 + RESERVED_CHANNELS
         target_inputs = 3 + 1 + SUM_CHANNELS + 2 * EVENT_STACK.num_channels + 1 + RESERVED_CHANNELS
         self.key_pyramid = _Pyramid(key_inputs, tuple(widths))
@@ -196,6 +202,20 @@ class Refiner(ModelMixin, ConfigMixin):
             flows.append((2 ** (level + 1), flow, share))
             features.append(hidden)
         return flows, [features[-1], features[-2]]
+
+
+def _check_sizes(widths: Any, fusion_widths: Any, matching_levels: Any, matching_radius: Any) -> None:
+    """Refuse sizes that make no network, or one that no memory holds; they may come from a stranger's file."""
+    for name, values, fewest, most in (("widths", widths, 3, 7), ("fusion_widths", fusion_widths, 3, 3)):
+        whole = isinstance(values, list | tuple) and all(
+            type(value) is int and 1 <= value <= _WIDEST for value in values
+        )
+        if not whole or not fewest <= len(values) <= most:
+            number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+            raise ValueError(f"the refiner's {name} must be {number} whole numbers from 1 to {_WIDEST}, got {values!r}")
+    for name, value, most in (("levels", matching_levels, len(widths) - 2), ("radius", matching_radius, _MOST_REACH)):
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"the refiner's matching_{name} must be a whole number from 1 to {most}, got {value!r}")
 
 
 class _Pyramid(nn.Module):

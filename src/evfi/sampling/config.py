@@ -119,9 +119,9 @@ class SamplingConfig:
         size_mode: what is done about sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
         batch_size: most tiles × directions × guidance halves in one network call; of no effect on the result.
         two_sided: sample from both key frames at once; otherwise from the first alone, for comparison.
-        refinement: run the refiner, which warps key frames to where the diffusion model's frames and the events say that
-            things are; of no effect for a model that has none.
-        diffusion: run the diffusion model, without which the refiner works from key frames and events alone, far faster.
+        refinement: run the refiner, which warps key frames to where the diffusion model's frames and the events place
+            things; of no effect for a model that has none.
+        diffusion: run the diffusion model; otherwise the refiner works from key frames and events alone, far faster.
     """
 
     num_inference_steps: int = 25
@@ -191,7 +191,8 @@ class SamplingConfig:
             )
         if not (self.refinement or self.diffusion):
             raise ConfigError(
-                "refinement and diffusion are both off, so that nothing would make frames; leave one of them on"
+                "refinement and diffusion are both off (preset warp leaves diffusion out), so nothing would make frames; "
+                "leave one of them on"
             )
 
     @classmethod

@@ -34,7 +34,7 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
 )
 """What each preset changes of a model's own settings.
 
-With `warp`, events and key frames alone steer the refiner, far faster.
+With `warp`, the refiner works from events and key frames alone, far faster.
 """
 
 

@@ -64,7 +64,7 @@ class RefinerNetwork:
     Attributes:
         widths: channels of the pyramids from 1/2 of the resolution on, each level half of the one before.
         fusion_widths: channels of the fusion at full, 1/2 and 1/4 resolution.
-        matching_levels: so many of the coarsest levels compute matching costs.
+        matching_levels: number of coarsest levels that compute matching costs.
         matching_radius: positions tried around the flow so far, in each direction, in pixels of the level.
     """
 
@@ -247,11 +247,11 @@ class RefinerTraining(TrainConfig):
     """Train the refiner, which warps key frames to where a frozen model's prediction and the events say that things are.
 
     Attributes:
-        network: its size.
+        network: its size; of no effect where `init` holds a refiner, which is then trained further.
         window_px: side of the rendered windows, of which crops of size_px are trained on.
         window_batch: windows that are rendered and sampled at once.
-        pool_batches: so many batches of windows are kept.
-        pool_start: so many are made before the first step.
+        pool_batches: number of batches of windows that are kept.
+        pool_start: number of batches that are made before the first step.
         renew_every: steps after which a new batch of windows comes and, where the pool is full, the oldest leaves.
         targets: output frames kept of each window.
         groups: batches of windows that the crops of one step are taken from.
@@ -292,6 +292,12 @@ class RefinerTraining(TrainConfig):
         for name in ("window_px", "window_batch", "pool_batches", "pool_start", "renew_every", "targets", "groups"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("without_prediction", "degraded_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"training {name} is a share and must be in [0, 1], got {getattr(self, name)}")
+        for name in ("laplacian_weight", "census_weight", "flow_weight"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"training {name} must not be negative, got {getattr(self, name)}")
         if min(self.num_frames) < 3:
             raise ConfigError(
                 f"the refiner's num_frames must all be at least 3, got {self.num_frames}; with 2 there is no frame to make"

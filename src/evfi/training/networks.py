@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from diffusers import AutoencoderTiny
@@ -57,21 +58,12 @@ def new_unet(size: DenoiserNetwork, latent_channels: int, num_frames: int) -> Ev
 
 
 def new_refiner(size: RefinerNetwork) -> Refiner:
-    """A refiner with random weights."""
-    if len(size.widths) < 3 or not 1 <= size.matching_levels <= len(size.widths) - 2:
-        raise ConfigError(
-            "the refiner needs at least 3 widths and matching on at least 1 level but not the finest 2, "
-            f"got {size.widths} and {size.matching_levels}"
-        )
-    if len(size.fusion_widths) != 3:
-        raise ConfigError(
-            f"the refiner needs 3 fusion_widths, of full, 1/2 and 1/4 resolution, got {size.fusion_widths}"
-        )
-    if min(*size.widths, *size.fusion_widths, size.matching_radius) < 1:
-        raise ConfigError(f"the refiner's widths and matching_radius must be at least 1, got {size}")
-    return Refiner(
-        widths=size.widths,
-        fusion_widths=size.fusion_widths,
-        matching_levels=size.matching_levels,
-        matching_radius=size.matching_radius,
-    )
+    """A refiner with random weights.
+
+    Raises:
+        ConfigError: a size is out of range.
+    """
+    try:
+        return Refiner(**dataclasses.asdict(size))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

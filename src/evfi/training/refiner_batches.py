@@ -15,9 +15,11 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from evfi.errors import ConfigError
 from evfi.events.stacks import batched_event_stacks
 from evfi.events.sums import batched_event_sums
 from evfi.models.bundle import autoencoder_factor, load_bundle, load_vae
+from evfi.models.layouts import is_bundle
 from evfi.models.refiner import EVENT_STACK, RefinerInputs
 from evfi.training.batches import Batch, BatchMaker, StepKey, init_of
 from evfi.training.config import RefinerTraining
@@ -60,7 +62,13 @@ class RefinerMaker(BatchMaker):
         super().__init__(library)
         self.config = config
         half = torch.float16 if library.device.type == "cuda" else torch.float32
-        self.bundle = load_bundle(init_of(config), dtype=half, device=library.device)
+        init = init_of(config)
+        if not is_bundle(init):
+            raise ConfigError(
+                f"the refiner is trained on a whole model's predictions, and {init} holds none; give the folder of one as "
+                "--init, such as the controlnet stage's model/"
+            )
+        self.bundle = load_bundle(init, dtype=half, device=library.device)
         self._predictor = Predictor(self.bundle)
         self.lossy = None
         if config.lossy_autoencoder is not None:
