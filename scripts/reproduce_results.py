@@ -50,7 +50,8 @@ def requests_of(part: str) -> tuple[SystemRequest, ...]:
     if part == "ablations":
         return tuple(SystemRequest(name, "model", MODEL, dict(settings)) for name, settings in ABLATIONS.items())
     baselines = (SystemRequest(name, "baseline", name) for name in BASELINES)
-    return (SystemRequest(MODEL, "model", MODEL), *baselines)
+    models = (SystemRequest(MODEL, "model", MODEL), SystemRequest("warp", "model", MODEL, preset="warp"))
+    return (*models, *baselines)
 
 
 def config_of(part: str, arguments: argparse.Namespace) -> EvaluationConfig:
