@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-_WHOLE_BYTES: Final = {2: 520, 4: 700}
+_WHOLE_BYTES: Final = {2: 520, 4: 600}
 _BANDED_BYTES: Final = {2: 200, 4: 500}
 """Bytes per pixel of a frame that a call takes at most, by bytes per number: in any case, and in all bands together; measured
 by scripts/measure_refiner.py and rounded up."""

@@ -43,6 +43,7 @@ SUM_CHANNELS: Final = 4
 RESERVED_CHANNELS: Final = 2
 """Exposure time and row time, both relative to the window's duration; zero until a model is trained with them."""
 
+_PYRAMID_HALO: Final = 4  # two convolutions, the first of which halves the resolution; even
 _DECODER_HALO: Final = 3  # three convolutions
 _FUSION_HALO: Final = 8  # in pixels of 1/4 of the resolution
 _MATCHED_CHANNELS: Final = 16
@@ -159,18 +160,12 @@ class Refiner(ModelMixin, ConfigMixin):
             bands: horizontal bands in which the finest levels, which need most memory, are computed one by one; each overlaps
                 its neighbours by all that its result depends on.
         """
-        batch, number = inputs.times.shape
+        number = inputs.times.shape[1]
         times = inputs.times.flatten().view(-1, 1, 1, 1).to(inputs.keys.dtype)
         prediction, present = _prediction(inputs, times)
-        shape = (batch * number, 1, *inputs.keys.shape[-2:])
-        planes = [
-            present.expand(shape),
-            times.expand(shape),
-            inputs.keys.new_zeros(RESERVED_CHANNELS).view(1, -1, 1, 1),
-        ]
-        planes[2] = planes[2].expand(shape[0], -1, *shape[2:])
-        target = torch.cat([prediction, inputs.sums.flatten(0, 1), inputs.stacks.flatten(0, 1), *planes], 1)
-        pyramid = self.target_pyramid(target)
+        given = [(part, 1) for part in (prediction, inputs.sums.flatten(0, 1), inputs.stacks.flatten(0, 1))]
+        finest = _in_bands(partial(self._finest, present, times), given, bands, halo=_PYRAMID_HALO, shrink=2)[0]
+        pyramid = self.target_pyramid.above(finest)
         starts, ends = ([_repeated(level[:, side], number) for level in key_features] for side in (0, 1))
         flows, hidden = self._flows(starts, ends, pyramid, times, bands)
         start, end = (_repeated(inputs.keys[:, side], number) for side in (0, 1))
@@ -182,6 +177,14 @@ class Refiner(ModelMixin, ConfigMixin):
             halo=_FUSION_HALO,
         )[0]
         return Refined(frames, flows)
+
+    def _finest(self, present: Tensor, times: Tensor, top: int, *parts: Tensor) -> tuple[Tensor]:
+        """The target's finest features of some rows, from prediction, sums and stacks."""
+        del top
+        shape = (len(parts[0]), 1, *parts[0].shape[-2:])
+        reserved = times.new_zeros(1).view(1, 1, 1, 1).expand(shape[0], RESERVED_CHANNELS, *shape[2:])
+        planes = [present.expand(shape), times.expand(shape), reserved]
+        return (self.target_pyramid.levels[0](torch.cat([*parts, *planes], 1)),)
 
     def _flows(
         self, starts: list[Tensor], ends: list[Tensor], targets: list[Tensor], times: Tensor, bands: int
@@ -230,10 +233,13 @@ class _Pyramid(nn.Module):
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """Features per level, fine to coarse."""
-        features = []
-        for level in self.levels:
-            pictures = level(pictures)
-            features.append(pictures)
+        return self.above(self.levels[0](pictures))
+
+    def above(self, finest: Tensor) -> list[Tensor]:
+        """The same, where the finest level's are known."""
+        features = [finest]
+        for level in self.levels[1:]:
+            features.append(level(features[-1]))
         return features
 
 
@@ -392,7 +398,7 @@ def warp(pictures: Tensor, flow: Tensor, top: int = 0) -> Tensor:
 
 
 def _in_bands(
-    run: Callable[..., tuple[Tensor, ...]], parts: list[tuple[Tensor, int]], bands: int, halo: int
+    run: Callable[..., tuple[Tensor, ...]], parts: list[tuple[Tensor, int]], bands: int, halo: int, shrink: int = 1
 ) -> tuple[Tensor, ...]:
     """Compute something band by band.
 
@@ -401,17 +407,18 @@ def _in_bands(
         parts: tensors [N, C, h, w] with the share of the result's rows that theirs are, as 4 (all), 2 (half), 1 (quarter), or 1
             for all of them where the result is as coarse.
         bands: how many.
-        halo: rows of the coarsest part that a result depends on beyond its own.
+        halo: rows of the coarsest part that a result depends on beyond its own; a multiple of `shrink`.
+        shrink: rows of the finest part per row of the result.
     """
     finest, unit = max(scale for _, scale in parts), min(scale for _, scale in parts)
     rows = parts[0][0].shape[-2] * unit // parts[0][1]  # of the coarsest part
-    edges = [round(rows * band / bands) for band in range(bands + 1)]
+    edges = [round(rows * band / (bands * shrink)) * shrink for band in range(bands + 1)]
     made = []
     for start, stop in pairwise(edges):
         first, last = max(0, start - halo), min(rows, stop + halo)
         cut = [part[..., first * scale // unit : last * scale // unit, :] for part, scale in parts]
         scale = finest // unit
-        own = slice((start - first) * scale, (stop - first) * scale)
+        own = slice((start - first) * scale // shrink, (stop - first) * scale // shrink)
         made.append([result[..., own, :] for result in run(first * scale, *cut)])
     return tuple(results[0] if bands == 1 else torch.cat(results, -2) for results in zip(*made, strict=True))
 
