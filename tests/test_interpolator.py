@@ -172,7 +172,7 @@ def test_a_window_without_events_is_an_error_that_names_it(interpolator: Interpo
 def refined_bundle(bundle: ModelBundle) -> ModelBundle:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8))).eval()
+        return replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8), 3, 3)).eval()
 
 
 def _made(bundle: ModelBundle, *, seed: int = 0, **settings: Any) -> NDArray[np.uint8]:

@@ -74,7 +74,9 @@ def tiny_refiner(**sizes: Any) -> Refiner:
     Args:
         **sizes: of the network, where they shall be others.
     """
-    refiner = Refiner(**{"widths": (8,) * 5, "fusion_widths": (8, 8, 8), "matching_radius": 1, **sizes})
+    refiner = Refiner(
+        **{"widths": (8,) * 5, "fusion_widths": (8, 8, 8), "matching_levels": 3, "matching_radius": 1, **sizes}
+    )
     generator = torch.Generator().manual_seed(0)
     for layer in refiner.modules():
         if isinstance(layer, nn.Conv2d):

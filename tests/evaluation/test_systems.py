@@ -146,7 +146,7 @@ def test_the_refiner_works_at_the_floored_size_and_is_part_of_the_fingerprint(
     bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    refined = replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8))).eval()
+    refined = replace(bundle, refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8), 3, 3)).eval()
     monkeypatch.setattr(
         model_system.Interpolator, "from_pretrained", classmethod(lambda cls, *_: Interpolator(refined))
     )

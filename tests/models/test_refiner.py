@@ -140,7 +140,7 @@ def test_sides_are_multiples_of_the_coarsest_pixel(levels: int) -> None:
 
 
 def test_reserved_channels_have_no_effect_and_learn_nothing() -> None:
-    refiner, inputs = Refiner(widths=(8,) * 5, fusion_widths=(8, 8, 8)), some_inputs(number=1)
+    refiner, inputs = Refiner((8,) * 5, (8, 8, 8), 3, 3), some_inputs(number=1)
     refiner(inputs).frames.square().mean().backward()
     for pyramid in (refiner.key_pyramid, refiner.target_pyramid):
         first = pyramid.levels[0][0].weight

@@ -37,10 +37,7 @@ def batched_event_sums(
     interval = (t[:, None] >= times_us[b]).sum(1) - 1
     inside = (interval >= 0) & (interval < num_frames - 1)
     pixel = (((b * (num_frames - 1) + interval) * height + y) * width + x)[inside]
-    signs = p[inside].to(torch.int32)
-    sums = torch.zeros(2, num_windows * (num_frames - 1) * height * width, dtype=torch.int32, device=t.device)
-    sums[0].index_add_(0, pixel, signs)
-    sums[1].index_add_(0, pixel, torch.ones_like(signs))
+    sums = _summed(pixel, p[inside], num_windows * (num_frames - 1) * height * width)
     counts = sums.view(2, num_windows, num_frames - 1, height, width).permute(1, 2, 0, 3, 4)
     since = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1, dtype=torch.int32)], 1)
     return compressed_counts(torch.cat([since, since[:, -1:] - since], 2))
@@ -55,12 +52,16 @@ def event_counts(x: Tensor, y: Tensor, p: Tensor, size: tuple[int, int]) -> Tens
         size: (width, height) of the sensor in px.
     """
     width, height = size
-    pixel = y.to(torch.int64) * width + x
+    return _summed(y.to(torch.int64) * width + x, p, width * height).view(2, height, width)
+
+
+def _summed(pixel: Tensor, p: Tensor, number: int) -> Tensor:
+    """The sum of polarities and the number of events at each of so many places, int32 [2, number]."""
     signs = p.to(torch.int32)
-    counts = torch.zeros(2, width * height, dtype=torch.int32, device=x.device)
+    counts = torch.zeros(2, number, dtype=torch.int32, device=pixel.device)
     counts[0].index_add_(0, pixel, signs)
     counts[1].index_add_(0, pixel, torch.ones_like(signs))
-    return counts.view(2, height, width)
+    return counts
 
 
 def compressed_counts(counts: Tensor) -> Tensor:

@@ -95,17 +95,17 @@ class Refiner(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        widths: tuple[int, ...] = (32, 48, 64, 96, 96),
-        fusion_widths: tuple[int, ...] = (24, 48, 72),
-        matching_levels: int = 3,
-        matching_radius: int = 3,
+        widths: tuple[int, ...],
+        fusion_widths: tuple[int, ...],
+        matching_levels: int,
+        matching_radius: int,
     ) -> None:
         """Build it with random weights.
 
         Args:
-            widths: channels of the pyramids at 1/2, 1/4, 1/8, 1/16 and 1/32 of the resolution.
+            widths: channels of the pyramids from 1/2 of the resolution on, each level half of the one before.
             fusion_widths: channels of the fusion at full, 1/2 and 1/4 resolution.
-            matching_levels: so many of the coarsest levels compute matching costs.
+            matching_levels: number of coarsest levels that compute matching costs.
             matching_radius: positions tried around the flow so far, in each direction, in pixels of the level.
 
         Raises:

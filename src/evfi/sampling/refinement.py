@@ -49,19 +49,20 @@ class WindowEvents:
         self._events, self._size, self._device = events, size, device
         edges = np.searchsorted(events.t, times_us, side="left").tolist()
         self._intervals = list(pairwise(edges))
+        self._first, self._last = self._stacks(0), self._stacks(len(self._intervals) - 1)
 
     def key_stacks(self) -> Tensor:
         """The events right after the start and right before the end key frame, float32 [2, 6, H, W]."""
-        return torch.stack([self._stacks(0)[1], self._stacks(len(self._intervals) - 1)[0]])
+        return torch.stack([self._first[1], self._last[0]])
 
     def frames(self) -> Iterator[FrameEvents]:
         """The events of each inserted frame."""
         total = self._counts(self._intervals[0][0], self._intervals[-1][1])
         since = torch.zeros_like(total)
-        before = self._stacks(0)
-        for number in range(1, len(self._intervals)):
+        before, last = self._first, len(self._intervals) - 1
+        for number in range(1, last + 1):
             since = since + self._counts(*self._intervals[number - 1])
-            after = self._stacks(number)
+            after = self._last if number == last else self._stacks(number)
             sums = self._fitted(compressed_counts(torch.cat([since, total - since])))
             yield FrameEvents(torch.cat([before[0], after[1]]), sums)
             before = after

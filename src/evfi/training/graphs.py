@@ -38,7 +38,7 @@ class GraphedLoss:
             parameters: what is trained; their gradients keep their place in memory from now on.
             paused: a context in which no other thread uses the GPU.
         """
-        self._loss, self._parameters, self._paused = loss, parameters, paused
+        self._loss, self._paused = loss, paused
         self._recorded: dict[Any, _Recorded | None] = {}
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
