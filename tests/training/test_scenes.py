@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -17,21 +16,13 @@ from evfi.training.scenes import (
     _sizes_and_motions,
     render_windows,
 )
-from evfi.training.textures import TextureLibrary, build_library
+from evfi.training.textures import TextureLibrary
 
 SIZE = 24
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def library() -> TextureLibrary:
-    photos = [torch.randint(256, (3, 32, 32), generator=rng(7), dtype=torch.uint8)]
-    cutout = torch.zeros(4, 16, 16, dtype=torch.uint8)
-    cutout[:, 2:14, 4:12] = 200
-    return build_library(photos, photos, [cutout], 2)
 
 
 def bend(span: float) -> tuple[float, Tensor]:

@@ -21,7 +21,7 @@ from evfi.training.synthetic import (
     make_batch,
     motion_span,
 )
-from evfi.training.textures import TextureLibrary, build_library
+from evfi.training.textures import TextureLibrary
 
 STACKS = StackConfig(normalisation="symmetric")
 SIZE = 24
@@ -39,14 +39,6 @@ PLAIN = WindowConfig(
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def library() -> TextureLibrary:
-    photos = [torch.randint(256, (3, 32, 32), generator=rng(7), dtype=torch.uint8)]
-    cutout = torch.zeros(4, 16, 16, dtype=torch.uint8)
-    cutout[:, 2:14, 4:12] = 200
-    return build_library(photos, photos, [cutout], 2)
 
 
 def windows_of(library: TextureLibrary, config: WindowConfig, num_frames: int = 3, batch: int = 4) -> TrainingWindows:
