@@ -23,8 +23,13 @@ PACKAGE = Path(evfi.__file__).parent
 ROOMS = [
     "errors",
     "files",
+    "guard",
+    "limits",
+    "zips",
     "report",
+    "kinds",
     "strict_json",
+    "safe_yaml",
     "fingerprints",
     "events",
     "video",

@@ -1,74 +1,105 @@
-"""Small JSON files that are read strictly: every key is known, is there once, and has its type.
+"""JSON files that may come from strangers: read within limits, every key once, every value of its declared kind.
 
-Errors are `ConfigError`s of one line that name the file, the key, what was expected and what was found.
+Errors are of one line and name the file, the key, what was expected and what was found. They are `ConfigError`s where the
+caller asks for no other class.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from evfi.errors import ConfigError
+from evfi import kinds
+from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
+from evfi.kinds import Kind
+
+MAX_DEPTH: Final = 64
+"""How deep lists and objects may be nested; what reads them further on may recurse."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,63}")
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)  # texts are stepped over as a whole
 
 
-def read_text(path: Path, max_bytes: int, what: str) -> str:
+def read_text(path: Path, max_bytes: int, what: str, error: type[EvfiError] = ConfigError) -> str:
     """Read a small text file.
 
     Args:
         path: the file.
         max_bytes: how large it may be.
         what: what it should be, for errors, e.g. "protocol".
+        error: the class of error.
 
     Raises:
-        ConfigError: it cannot be read, is too large, or is not UTF-8.
+        EvfiError: of class `error`: it cannot be read, is too large, or is not UTF-8.
     """
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read the {what} {path}: {one_line(error)}") from error
+    except OSError as reason:
+        raise error(f"cannot read the {what} {path}: {one_line(reason)}") from reason
     if len(content) > max_bytes:
-        raise ConfigError(f"{path}: expected a {what} of at most {max_bytes // 1024} KiB, found more")
+        raise error(f"{path}: expected a {what} of at most {max_bytes // 1024} KiB, found more")
     try:
         return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected a {what} in UTF-8, but {one_line(error)}") from error
+    except UnicodeDecodeError as reason:
+        raise error(f"{path}: expected a {what} in UTF-8, but {one_line(reason)}") from reason
 
 
-def parse_json(text: str, where: str, what: str) -> Any:
-    """Read JSON in which no key stands twice and every number is one.
+def parse_json(text: str, where: str, what: str, error: type[EvfiError] = ConfigError) -> Any:
+    """Read JSON; see `loads`.
+
+    Args:
+        text: what the file holds.
+        where: what to call the file in errors.
+        what: what it should be, for errors.
+        error: the class of error.
 
     Raises:
-        ConfigError: it is not that.
+        EvfiError: of class `error`: it is not that.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: expected a {what} in JSON, but {one_line(error)}") from error
+        return loads(text)
+    except ValueError as reason:
+        raise error(f"{where}: expected a {what} in JSON, but {one_line(reason)}") from reason
+
+
+def loads(text: str | bytes) -> Any:
+    """Read JSON in which no key stands twice, every number is finite and nothing is nested deeper than `MAX_DEPTH`.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")
+    _check_nesting(text)
+    return json.loads(
+        text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant, parse_float=_finite_number
+    )
 
 
 class Keys:
-    """The keys of one JSON object, taken one by one.
+    """The keys of one object of JSON or YAML, taken one by one.
 
     Args:
         data: what was read.
         where: what to call the file in errors.
         what: what to call the object.
+        error: the class of error.
 
     Raises:
-        ConfigError: it is no object; so do all methods whose key is missing or holds something else.
+        EvfiError: of class `error`: it is no object; so do all methods whose key is missing or holds something else.
     """
 
-    def __init__(self, data: object, where: str, what: str) -> None:
+    def __init__(self, data: object, where: str, what: str, error: type[EvfiError] = ConfigError) -> None:
         if not isinstance(data, dict):
-            raise ConfigError(f"{where}: expected {what} to be a JSON object, found {_shown(data)}")
-        self._data, self._where, self._what = data, where, what
-        self._taken: set[str] = set()
+            raise error(f"{where}: expected {what} to be an object, found {shown(data)}")
+        self._data, self._where, self._what, self._error = data, where, what, error
+        self._known: set[str] = set()
 
     def place(self, key: str) -> str:
         """Where a key stands, for errors."""
@@ -76,27 +107,36 @@ class Keys:
 
     def refuse(self, key: str, expected: str, found: object) -> NoReturn:
         """Say that a key's value is not what it must be."""
-        raise ConfigError(f"{self.place(key)} must be {expected}, found {_shown(found)}")
+        raise self._error(f"{self.place(key)} must be {expected}, found {shown(found)}")
 
     def take(self, key: str) -> Any:
         """A key's value, of any type; from now on the key is known."""
-        self._taken.add(key)
+        self._known.add(key)
         if key not in self._data:
-            raise ConfigError(f'{self._where}: {self._what} lacks "{key}"; add it')
+            raise self._error(f'{self._where}: {self._what} lacks "{key}"; add it')
         return self._data[key]
 
+    def of(self, key: str, kind: Kind, otherwise: str = "") -> Any:
+        """A key's value, of a declared kind; `otherwise` says what else the caller would have taken."""
+        value = self.take(key)
+        if not kind.fits(value):
+            self.refuse(key, otherwise + kind.says, value)
+        return value
+
+    def declared(self, declared: Mapping[str, Kind], required: Collection[str] = ()) -> dict[str, Any]:
+        """The values of all declared keys that are there; those in `required` must be."""
+        self._known |= declared.keys()
+        return {key: self.of(key, kind) for key, kind in declared.items() if key in required or key in self._data}
+
     def finish(self) -> None:
-        """Make sure that there are no other keys than those taken."""
-        if unknown := sorted(set(self._data) - self._taken):
-            known = ", ".join(sorted(self._taken))
-            raise ConfigError(f"{self._where}: unknown key {_shown(unknown[0])} in {self._what}; known are {known}")
+        """Make sure that there are no other keys than the known."""
+        if unknown := sorted(set(self._data) - self._known):
+            known = ", ".join(sorted(self._known))
+            raise self._error(f"{self._where}: unknown key {shown(unknown[0])} in {self._what}; known are {known}")
 
     def text(self, key: str) -> str:
         """A text that is not blank."""
-        value = self.take(key)
-        if not isinstance(value, str) or not value.strip():
-            self.refuse(key, "a text that is not empty", value)
-        return value
+        return str(self.of(key, kinds.text()))
 
     def name(self, key: str) -> str:
         """A name as it is typed on the command line."""
@@ -107,31 +147,19 @@ class Keys:
 
     def flag(self, key: str) -> bool:
         """True or false."""
-        value = self.take(key)
-        if not isinstance(value, bool):
-            self.refuse(key, "true or false", value)
-        return value
+        return bool(self.of(key, kinds.FLAG))
 
     def whole(self, key: str, smallest: int, largest: int, otherwise: str = "") -> int:
-        """A whole number in a range; `otherwise` tells what else the caller would have taken."""
-        value = self.take(key)
-        if type(value) is not int or not smallest <= value <= largest:
-            self.refuse(key, f"{otherwise}a whole number from {smallest} to {largest}", value)
-        return value
+        """A whole number in a range; `otherwise` as for `of`."""
+        return int(self.of(key, kinds.whole(smallest, largest), otherwise))
 
     def number(self, key: str, smallest: float, largest: float, otherwise: str = "") -> float:
-        """A number in a range; `otherwise` as for `whole`."""
-        value = self.take(key)
-        if type(value) not in (int, float) or not smallest <= value <= largest:
-            self.refuse(key, f"{otherwise}a number from {smallest:g} to {largest:g}", value)
-        return float(value)
+        """A number in a range; `otherwise` as for `of`."""
+        return float(self.of(key, kinds.number(smallest, largest), otherwise))
 
     def choice(self, key: str, known: tuple[str, ...]) -> str:
         """One of some words."""
-        value = self.take(key)
-        if value not in known:
-            self.refuse(key, f"one of {', '.join(known)}", value)
-        return str(value)
+        return str(self.of(key, kinds.word(*known)))
 
     def choices(self, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
         """A list of at least one of some words, each once."""
@@ -155,19 +183,20 @@ class Keys:
         return self._unlike(key, values)
 
     def table(self, key: str, of_what: str) -> dict[str, Any]:
-        """A JSON object whose keys the caller checks."""
+        """An object whose keys the caller checks."""
         value = self.take(key)
         if not isinstance(value, dict):
-            self.refuse(key, f"a JSON object of {of_what}", value)
+            self.refuse(key, f"an object of {of_what}", value)
         return value
 
     def inner(self, key: str) -> Keys:
         """The keys of an object in this one."""
-        return Keys(self.take(key), self._where, f'"{key}"')
+        return Keys(self.take(key), self._where, f'"{key}"', self._error)
 
     def inners(self, key: str) -> list[Keys]:
         """The keys of each object of a list in this one."""
-        return [Keys(value, self._where, f'an entry of "{key}"') for value in self._list(key, "of JSON objects")]
+        values, what = self._list(key, "of objects"), f'an entry of "{key}"'
+        return [Keys(value, self._where, what, self._error) for value in values]
 
     def _list(self, key: str, of_what: str) -> list[Any]:
         value = self.take(key)
@@ -181,16 +210,38 @@ class Keys:
         return tuple(values)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as JSON, short, for errors."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _check_nesting(text: str) -> None:
+    """Refuse deep nesting before the library's parser, which recurses, sees it."""
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        first = found[0][0]
+        if first in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"values are nested more than {MAX_DEPTH} deep")
+        elif first in "]}":
+            depth -= 1
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    data: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in data:
+            raise ValueError(f"key {name[:40]!r} is given twice")
+        data[name] = value
     return data
 
 

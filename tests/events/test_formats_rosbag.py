@@ -289,9 +289,12 @@ def test_bad_metadata_are_refused(tmp_path: Path) -> None:
     metadata = folder / "metadata.yaml"
     whole = metadata.read_text()
     for text, problem in (
-        ("rosbag2_bagfile_information: [", "no valid metadata"),
-        ("rosbag2_bagfile_information: 3", "no valid metadata"),
-        ("rosbag2_bagfile_information: {a: !!python/object/apply:os.getcwd []}", "no valid metadata"),
+        ("rosbag2_bagfile_information: [", "expected metadata of a ROS 2 bag in YAML"),
+        ("rosbag2_bagfile_information: " + "[" * 50_000, "nested more than 64 deep"),
+        ("rosbag2_bagfile_information: 3", "expected settings under"),
+        ("[rosbag2_bagfile_information]", "expected settings under"),
+        ("rosbag2_bagfile_information: {a: !!python/object/apply:os.getcwd []}", "names no plain type"),
+        ("rosbag2_bagfile_information: {relative_file_paths: 1:23:45}", "relative_file_paths"),
         ("rosbag2_bagfile_information: {relative_file_paths: []}", "relative_file_paths"),
         (whole.replace("- bag.db3", "- gone.db3"), "missing"),
     ):

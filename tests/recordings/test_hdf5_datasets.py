@@ -155,7 +155,19 @@ def test_dsec_without_calibration_or_exposures_says_so(events: tuple[np.ndarray,
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1, 2]", "a: [", "intrinsics: {camRect0: 1}", CALIBRATION.replace("500.0", "0.0")]
+    "text",
+    [
+        "",
+        "[1, 2]",
+        "a: [",
+        "[" * 50_000,
+        "intrinsics: {camRect0: 1}",
+        CALIBRATION.replace("500.0", "0.0"),
+        CALIBRATION.replace("500.0", "1" + 400 * "0"),
+        CALIBRATION.replace("500.0", "1" + ":59" * 400),
+        CALIBRATION.replace("500.0", ".nan"),
+        CALIBRATION.replace("[90, 68]", "[90, null]"),
+    ],
 )
 def test_dsec_with_a_damaged_calibration_is_refused(text: str, events: tuple[np.ndarray, ...], tmp_path: Path) -> None:
     exposures = np.stack([TIMES, TIMES + 1], 1)

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 from evfi.errors import InputError
 from evfi.events.formats import bag_mcap, bag_ros1, bag_sqlite
 from evfi.events.formats.bag_parts import BagFile, BagMessage, Damage, OnDamage, Topic, shown
+from evfi.safe_yaml import read_yaml
+from evfi.strict_json import shown as shown_value
 
 _METADATA: Final = "metadata.yaml"
 _METADATA_KEY: Final = "rosbag2_bagfile_information"
@@ -172,19 +174,12 @@ def _files_of_folder(folder: Path, notes: list[str]) -> tuple[list[Path], str]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if path.stat().st_size > _MAX_METADATA_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a bag's metadata")
-    try:
-        content = yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        about = content[_METADATA_KEY]
-        if not isinstance(about, dict):
-            raise TypeError(f"'{_METADATA_KEY}' holds no settings")
-        return about
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = shown(str(error), 200)
-        raise InputError(f"{path}: no valid metadata of a ROS 2 bag ({reason}); run `ros2 bag reindex`") from None
+    cure = "run `ros2 bag reindex`"
+    content = read_yaml(path, _MAX_METADATA_BYTES, "metadata of a ROS 2 bag", cure)
+    about = content.get(_METADATA_KEY) if isinstance(content, dict) else None
+    if not isinstance(about, dict):
+        raise InputError(f"{path}: expected settings under '{_METADATA_KEY}', found {shown_value(about)}; {cure}")
+    return about
 
 
 def _file_in_folder(folder: Path, metadata: Path, name: object) -> Path:

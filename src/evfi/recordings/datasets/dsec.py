@@ -23,14 +23,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evfi import kinds
 from evfi.errors import InputError, RecordingError
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
 from evfi.events.formats.hdf5.container import Hdf5File, one_line_errors
-from evfi.recordings.alignment import Matrix, RectificationMap, scale_mapping
+from evfi.events.stream import MAX_SIDE
+from evfi.recordings.alignment import Matrix, RectificationMap, checked_mapping, scale_mapping
 from evfi.recordings.frames import PictureFrames, find_pictures
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording, Times
 from evfi.recordings.timestamps import read_timestamps
+from evfi.safe_yaml import read_yaml
+from evfi.strict_json import Keys
 
 NAME: Final = "dsec"
 DESCRIPTION: Final = (
@@ -58,6 +62,8 @@ _EXPOSURES: Final = (
 _CALIBRATIONS: Final = ("calibration/cam_to_cam.yaml", "*_calibration/cam_to_cam.yaml", "cam_to_cam.yaml")
 _MAX_TEXT_BYTES: Final = 64 * 2**20
 _MAX_YAML_BYTES: Final = 2**17
+_NUMBER: Final = kinds.number(-1e9, 1e9)
+_SIZE: Final = kinds.listed(kinds.whole(1, MAX_SIDE), 2, 2)
 _MAX_MAP_PIXELS: Final = 2**24
 
 
@@ -200,35 +206,33 @@ def _read_map(path: Path, sensor_size: tuple[int, int]) -> RectificationMap:
 
 def _read_homography(path: Path, frame_size: tuple[int, int]) -> Matrix:
     """From rectified event to picture coordinates (pixel i covers [i, i + 1))."""
-    import yaml
-
+    cure = "copy the calibration again"
+    keys = Keys(read_yaml(path, _MAX_YAML_BYTES, "a calibration", cure), str(path), "the calibration", InputError)
+    cameras, extrinsics = keys.inner("intrinsics"), keys.inner("extrinsics")
+    from_camera, to_camera = (_camera_matrix(cameras.inner(name)) for name in ("camRect0", "camRect1"))
+    size = cameras.inner("camRect1").declared({"resolution": _SIZE}).get("resolution", list(frame_size))
+    rect0, rect1 = (_matrix(extrinsics, name, 3) for name in ("R_rect0", "R_rect1"))
+    turn = _matrix(extrinsics, "T_10", 4)[:3, :3]
     try:
-        if path.stat().st_size > _MAX_YAML_BYTES:
-            raise ValueError(f"{path.stat().st_size} bytes are too many")
-        content = yaml.safe_load(path.read_text("utf-8"))
-        cameras, extrinsics = content["intrinsics"], content["extrinsics"]
-        from_camera, to_camera = (_camera_matrix(cameras[name]) for name in ("camRect0", "camRect1"))
-        size = tuple(int(side) for side in cameras["camRect1"].get("resolution", frame_size))
-        rect0, rect1 = (np.array(extrinsics[name], np.float64).reshape(3, 3) for name in ("R_rect0", "R_rect1"))
-        turn = np.array(extrinsics["T_10"], np.float64).reshape(4, 4)[:3, :3]
         homography = to_camera @ rect1 @ turn @ rect0.T @ np.linalg.inv(from_camera)
-        if not np.isfinite(homography).all():
-            raise ValueError("its numbers are not finite")
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
+        half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+        mapping: Matrix = half @ homography @ np.linalg.inv(half)
+        with np.errstate(all="ignore"):
+            mapping = checked_mapping(mapping / mapping[2, 2])
+    except (np.linalg.LinAlgError, InputError):
+        raise InputError(f"{path}: its cameras give no mapping that can be inverted; {cure}") from None
+    if tuple(size) != frame_size:
         raise InputError(
-            f"{path}: expected camRect0, camRect1, R_rect0, R_rect1 and T_10 ({reason}); copy the calibration again"
-        ) from None
-    if size != frame_size:
-        raise InputError(
-            f"{path}: is for pictures of {size}, found {frame_size}; give the rectified pictures of the left camera"
+            f"{path}: is for pictures of {tuple(size)}, found {frame_size}; give the rectified pictures of the left camera"
         )
-    half = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-    mapping: Matrix = half @ homography @ np.linalg.inv(half)
-    mapping /= mapping[2, 2]
     return mapping
 
 
-def _camera_matrix(camera: dict[str, Any]) -> Matrix:
-    fx, fy, cx, cy = (float(value) for value in camera["camera_matrix"])
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+def _camera_matrix(camera: Keys) -> Matrix:
+    fx, fy, cx, cy = camera.of("camera_matrix", kinds.listed(_NUMBER, 4, 4))
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], np.float64)
+
+
+def _matrix(keys: Keys, name: str, side: int) -> Matrix:
+    """A square matrix, given row by row."""
+    return np.array(keys.of(name, kinds.listed(kinds.listed(_NUMBER, side, side), side, side)), np.float64)
