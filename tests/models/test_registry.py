@@ -315,7 +315,7 @@ class TestUntrustedArchives:
 
     def test_bomb(self, tmp_path: Path) -> None:
         folder = write_controlnet(tmp_path / "bomb")
-        (folder / "diffusion_pytorch_model.safetensors").write_bytes(bytes(8 * 2**20))
+        (folder / "diffusion_pytorch_model.safetensors").write_bytes(bytes(65 * 2**20))
         with pytest.raises(ModelError, match="not trusted"):
             resolve_controlnet(write_zip(tmp_path / "bomb.zip", folder))
         assert not list(tmp_path.glob("evfi-cache/controlnets/*"))

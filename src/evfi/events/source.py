@@ -16,6 +16,7 @@ from evfi.events.report import ReadReport
 from evfi.events.stream import EventStream, PolarityConvention, check_sensor_size
 
 _MEMORY_PIECE: Final = 2**22
+_MAX_CACHED_EVENTS: Final = 2**24
 _MAX_HELD_EVENTS: Final = 2**24
 
 
@@ -149,7 +150,7 @@ class ChunkedEvents:
         num_threads: int = 1,
     ):
         self.report = report or ReadReport("chunks")
-        self.sensor_size = sensor_size
+        self.sensor_size = check_sensor_size(sensor_size)
         self.time_range_us = time_range_us
         self._bounds = bounds_us
         self._load = load
@@ -191,9 +192,12 @@ class ChunkedEvents:
             self._cache[index] = self._load(index)
         self._cache.move_to_end(index)
         chunk = self._cache[index]
-        while len(self._cache) > self._num_cached:
+        while len(self._cache) > 1 and (len(self._cache) > self._num_cached or self._num_events() > _MAX_CACHED_EVENTS):
             self._cache.popitem(last=False)
         return chunk
+
+    def _num_events(self) -> int:
+        return sum(len(chunk.stream) for chunk in self._cache.values())
 
 
 def _rest(chunk: EventChunk, start_us: int) -> EventChunk:

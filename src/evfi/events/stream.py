@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evfi.errors import InputError
+from evfi.limits import check_pixels
 
 OnOutside = Literal["raise", "drop"]
 PolarityConvention = Literal["signed", "binary"]
@@ -158,7 +159,7 @@ def check_sensor_size(sensor_size: tuple[int, int]) -> tuple[int, int]:
     """Return (width, height) as plain integers.
 
     Raises:
-        InputError: it is not two positive integers.
+        InputError: it is not two positive integers, or a sensor of that size is too large to be one.
     """
     try:
         width, height = sensor_size
@@ -169,6 +170,7 @@ def check_sensor_size(sensor_size: tuple[int, int]) -> tuple[int, int]:
             raise InputError(
                 f"sensor size must be two positive integers (width, height) of at most {MAX_SIDE}, got {sensor_size!r}"
             )
+    check_pixels("sensor size", int(width), int(height), "a sensor")
     return int(width), int(height)
 
 

@@ -9,32 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import struct
 import tempfile
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from evfi.errors import ModelError, ResourceError
+from evfi.limits import refusal, shown_bytes
 from evfi.models.layouts import find_controlnet, is_weight_file, printable
+from evfi.zips import DAMAGE, content_starts, member_blocks
 
 MAX_UNPACKED_BYTES = 16 * 2**30
 """More than any ControlNet of this kind needs: the published ones hold 682 M parameters, 2.7 GB in float32."""
-MAX_RATIO = 200
-"""Unpacked over packed size of the archive's wanted files; weights hardly compress, a bomb does by a thousand."""
-_COPY_BYTES = 2**20
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    IndexError,
-    ValueError,
-    RuntimeError,
-)
-"""What `zipfile` raises for damaged archives; an encrypted one or an unknown compression is a
-RuntimeError, an empty member name an IndexError."""
 
 
 def unpack_controlnet(archive: Path, cache: Path) -> Path:
@@ -56,15 +41,16 @@ def unpack_controlnet(archive: Path, cache: Path) -> Path:
     if target.is_dir():
         return target
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with archive.open("rb") as file, zipfile.ZipFile(file) as opened:
             members = _wanted_members(opened, archive)
+            content_starts(opened, file, members)
             _check_sizes(members, archive, cache)
             return _extract(opened, members, target)
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot read {archive} as a zip archive ({reason}); fetch it again") from error
     except OSError as error:
         raise ModelError(f"cannot unpack {archive} into {cache} ({error.strerror or error})") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot read {archive} as a zip archive ({reason}); fetch it again") from error
 
 
 def _fingerprint(archive: Path) -> str:
@@ -91,12 +77,14 @@ def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipI
 
 def _check_sizes(members: list[zipfile.ZipInfo], archive: Path, cache: Path) -> None:
     unpacked = sum(entry.file_size for entry in members)
-    packed = max(sum(entry.compress_size for entry in members), 1)
-    if unpacked > MAX_UNPACKED_BYTES or unpacked / packed > MAX_RATIO:
+    packed = sum(entry.compress_size for entry in members)
+    if unpacked > MAX_UNPACKED_BYTES:
         raise ModelError(
-            f"{archive} claims to unpack {packed:,} bytes to {unpacked:,}; a ControlNet takes at most "
-            f"{MAX_UNPACKED_BYTES:,} and hardly compresses, so the archive is not trusted"
+            f"{archive} claims to unpack to {shown_bytes(unpacked)}; a ControlNet takes at most "
+            f"{shown_bytes(MAX_UNPACKED_BYTES)}, so the archive is not trusted"
         )
+    if told := refusal(unpacked, packed, in_memory=False):
+        raise ModelError(f"{archive} is not trusted: its {told}")
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
     if unpacked > free:
@@ -109,8 +97,8 @@ def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Pa
         made = Path(scratch) / "made"
         made.mkdir()
         for entry in members:
-            with opened.open(entry) as source, (made / PurePosixPath(entry.filename).name).open("xb") as sink:
-                shutil.copyfileobj(source, sink, _COPY_BYTES)
+            with (made / PurePosixPath(entry.filename).name).open("xb") as sink:
+                sink.writelines(member_blocks(opened, entry))
         try:
             made.replace(target)
         except OSError:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from evfi.errors import InputError
 from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.hdf5.container import Hdf5File, one_line_errors
+from evfi.limits import check_pixels
 from evfi.recordings.recording import Image, Times
 from evfi.video.io import is_grey_frame
 
-_MAX_SIDE: Final = 2**14
+_MAX_CHANNELS: Final = 4
 _NUM_GREY_PROBES: Final = 5
 
 
@@ -79,17 +80,20 @@ class Hdf5Frames:
         return image
 
 
-def checked_picture(file: Hdf5File, name: str) -> Any:
-    """The dataset of one picture, or of pictures [N, H, W], whose sides are small enough to be read.
+def checked_picture(file: Hdf5File, name: str, *, is_stack: bool = False) -> Any:
+    """The dataset of one picture, or of a stack of pictures [N, H, W], that are small enough to be read.
 
     Raises:
-        InputError: it is missing or no picture.
+        InputError: it is missing or no picture, or pictures are too large.
     """
     dataset = file.required(name)
-    if dataset.ndim not in (2, 3) or max(dataset.shape) == 0 or max(dataset.shape[1:]) > _MAX_SIDE:
+    has_channels = not is_stack and dataset.ndim == 3 and dataset.shape[2] <= _MAX_CHANNELS
+    if not (dataset.ndim == (3 if is_stack else 2) or has_channels) or min(dataset.shape) == 0:
         raise InputError(
             f"{file.path}: dataset '{name}' must hold a picture, found {dataset.dtype} {list(dataset.shape)}"
         )
+    height, width = dataset.shape[1:3] if is_stack else dataset.shape[:2]
+    check_pixels(f"{file.path}: dataset '{name}'", width, height)
     return dataset
 
 

@@ -16,12 +16,12 @@ from PIL import Image as Picture
 
 from evfi.events.formats.bag_parts import BagMessage, Topic, shown
 from evfi.events.formats.ros_messages import Fields
+from evfi.limits import MAX_PIXELS
 from evfi.recordings.recording import Image
 
 IMAGE_TYPES: Final = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 
 _COMPRESSED: Final = "compressed"
-_MAX_PIXELS: Final = 2**27
 _CHANNELS: Final = {  # which stored channels are R, G, B
     "mono8": (1, (0, 0, 0)),
     "8uc1": (1, (0, 0, 0)),
@@ -118,7 +118,7 @@ def _num_channels(encoding: str) -> int:
 
 
 def _checked_size(width: int, height: int) -> tuple[int, int]:
-    if width < 1 or height < 1 or width * height > _MAX_PIXELS:
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise ValueError(f"a picture of {width}×{height} pixels cannot be read")
     return width, height
 
@@ -139,7 +139,7 @@ def _read_compressed(image: ImageMessage) -> Image:
         raise ValueError(f"a damaged picture ({' '.join(str(error).split())[:80]})") from None
     if not deep:
         return pixels
-    grey = ((pixels.astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
+    grey = ((pixels.astype(np.int32) + 128) // 257).clip(0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

@@ -7,11 +7,12 @@ under a temporary name beside their target, so that nothing half-written is ever
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,16 @@ from PIL import Image, ImageOps
 
 from evfi.errors import InputError
 from evfi.files import one_line, written_whole
+from evfi.limits import MAX_PIXELS, check_pixels
 from evfi.video.geometry import Frame, Size, frame_size
 
-MAX_PIXELS = 2**26
-"""Of a picture; more is taken for damage."""
+PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""What pictures are decoded as, whatever their names say; Pillow would start other programs for some others."""
+
+_READABLE: Final = f"frames of at most {MAX_PIXELS // 2**20} megapixels"
+_DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
+_MAX_PIXELS_THREADED: Final = 2**24
+"""Of larger frames one is decoded at a time: each thread holds a frame or more."""
 
 _EXACT_BILINEAR = 0x2 | 0x2000 | 0x40000
 """FFmpeg's swscale flags: bilinear, full chroma interpolation, accurate rounding. Without them reading darkens by 1."""
@@ -34,7 +41,7 @@ def is_grey_frame(frame: Frame) -> bool:
 
 
 def read_image(path: str | Path) -> Frame:
-    """Read a picture of any format that Pillow knows; 16-bit grey is reduced to 8 bits, transparency is dropped.
+    """Read a PNG, JPEG, BMP, TIFF, WebP, PGM or PPM picture; 16-bit grey is reduced to 8 bits, transparency is dropped.
 
     Args:
         path: The file.
@@ -47,15 +54,11 @@ def read_image(path: str | Path) -> Frame:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: expected a picture of at most {MAX_PIXELS // 2**20} megapixels, found "
-                    f"{image.width}×{image.height}; it is damaged, or too large to be a frame"
-                )
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
+            check_pixels(str(path), *image.size)
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
-                upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
             return np.array(upright.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"no such picture: {path}") from None
@@ -112,7 +115,7 @@ class VideoFrames:
             raise InputError(f"no such video file: {self.path}")
         self._damage: tuple[type[BaseException], ...] = (av.error.FFmpegError, ValueError)
         try:
-            self._container: Any = av.open(str(self.path))
+            self._container: Any = av.open(str(self.path), options=_DECODER_OPTIONS)
         except self._damage as error:
             raise InputError(f"cannot read {self.path} as a video: {one_line(error)}") from error
         try:
@@ -125,21 +128,35 @@ class VideoFrames:
         if not self._container.streams.video:
             raise InputError(f"{self.path} holds no video stream")
         self._stream: Any = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
+        self._limit_decoder()
         try:
             self._pts, self._key_pts = self._index()
         except self._damage as error:
             raise InputError(f"{self.path} is damaged: {one_line(error)}") from error
         if not self._pts:
             raise InputError(f"{self.path} holds no frames; it may be truncated")
+        if not self._stream.codec_context.width:
+            raise InputError(
+                f"{self.path}: expected {_READABLE}, found none that can be read; it is damaged, or too large"
+            )
         self._position = {pts: index for index, pts in enumerate(self._pts)}
         ticks_per_us = Fraction(self._stream.time_base) * 1_000_000
         self.times_us: NDArray[np.int64] = np.array([round(pts * ticks_per_us) for pts in self._pts], dtype=np.int64)
         if len(self) > 1 and int(np.diff(self.times_us).min()) <= 0:
             raise InputError(f"{self.path}: two frames have the same presentation time; encode the video again")
         self._decoder: Iterator[Any] | None = None
+        self._decoded_size: Size | None = None
         self._next = 0
         self._last: tuple[int, Frame] | None = None
+
+    def _limit_decoder(self) -> None:
+        """Let the decoder refuse what is too large before it takes memory, and hold few large frames at a time."""
+        context = self._stream.codec_context
+        check_pixels(str(self.path), context.width, context.height, "frames")
+        context.options = {**context.options, **_DECODER_OPTIONS}
+        context.thread_type = "AUTO"
+        if context.width * context.height > _MAX_PIXELS_THREADED:
+            context.thread_count = 1
 
     def _index(self) -> tuple[list[int], list[int]]:
         """Return presentation times (stream ticks) of all frames and of those that can be sought, both ascending."""
@@ -208,7 +225,9 @@ class VideoFrames:
                 self._last = (index, self._decode(index))
             except self._damage as error:
                 self._decoder = None
-                raise InputError(f"{self.path} is damaged at frame {index}: {one_line(error)}") from error
+                is_large = getattr(error, "errno", 0) == errno.EINVAL
+                reason = f"expected {_READABLE}" if is_large else one_line(error)
+                raise InputError(f"{self.path} is damaged at frame {index}: {reason}") from error
         return self._last[1].copy()
 
     def _decode(self, index: int) -> Frame:
@@ -222,9 +241,20 @@ class VideoFrames:
             if picture.pts > wanted:
                 break
             self._next = index + 1
+            self._check_size(index, picture)
             return _upright(picture)
         self._decoder = None
         raise InputError(f"{self.path} is damaged: frame {index} cannot be decoded; it may be truncated")
+
+    def _check_size(self, index: int, picture: Any) -> None:
+        """All frames must have one size."""
+        size = (picture.width, picture.height)
+        self._decoded_size = self._decoded_size or size
+        if size != self._decoded_size:
+            (width, height), expected = size, "{}×{}".format(*self._decoded_size)
+            raise InputError(
+                f"{self.path}: expected {expected} like other frames, found {width}×{height} at frame {index}"
+            )
 
     def _key_picture_between(self, position: int, index: int) -> bool:
         """Tell whether seeking saves decoding: a key picture lies after the next frame, up to the wanted one."""

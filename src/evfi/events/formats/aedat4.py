@@ -32,6 +32,7 @@ from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 from evfi.events.stream import MAX_ABS_TIME_US, EventStream
+from evfi.limits import allowed_bytes
 
 CONVENTION: Final = "time in µs since 1970, polarity 0/1 as -1/+1, origin at the top left, whole pixels"
 _READER: Final = "aedat4 1"
@@ -39,6 +40,7 @@ _CHUNK_EVENTS: Final = 2**17
 _NUM_CACHED_CHUNKS: Final = 16
 _NUM_THREADS: Final = 2
 _GROUP_BYTES: Final = 2**21
+_GROUP_PACKETS: Final = 2**12
 _GAP_BYTES: Final = 2**16
 
 
@@ -283,10 +285,10 @@ def _read_records(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[
     from evfi.events.formats import aedat4_loops
 
     with file.reading():
-        unpacked = [
-            unpack(data, file.compression, start)
-            for data, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True)
-        ]
+        unpacked, left = [], allowed_bytes(int(lengths.sum()))
+        for data, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True):
+            unpacked.append(unpack(data, file.compression, start, left))
+            left -= len(unpacked[-1]) if file.compression != "none" else 0
         padded = [part if len(part) % 8 == 0 else part + bytes(-len(part) % 8) for part in unpacked]
         data = np.frombuffer(b"".join(padded), np.uint8)
         ends = np.cumsum([len(part) for part in padded], dtype=np.int64)
@@ -314,11 +316,11 @@ def _read_packets(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[
 
 
 def _groups(lengths: NDArray[np.int64]) -> Iterator[slice]:
-    """Runs of packets of about `_GROUP_BYTES`."""
+    """Runs of packets of about `_GROUP_BYTES`, and of no more than `_GROUP_PACKETS`."""
     first, total = 0, 0
     for i, length in enumerate(lengths.tolist()):
         total += length
-        if total >= _GROUP_BYTES:
+        if total >= _GROUP_BYTES or i + 1 - first == _GROUP_PACKETS:
             yield slice(first, i + 1)
             first, total = i + 1, 0
     if first < len(lengths):

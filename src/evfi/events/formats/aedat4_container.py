@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from evfi.errors import InputError
 from evfi.events.formats.aedat4_unpacking import Compression, unpack, unpack_beginning
 from evfi.events.formats.flatbuffers import Table, table_numbers
+from evfi.events.stream import MAX_SIDE
 
 LARGE_BYTES: Final = 64 * 2**20  # from here on the file's own table is trusted until packets are read
 MAGIC: Final = b"#!AER-DAT4.0\r\n"
@@ -35,6 +37,8 @@ _MARKS: Final[dict[Compression, tuple[tuple[bytes, ...], int]]] = {
 }
 """What packets hold at a fixed distance from their beginning, to find the next one behind damage."""
 _SEARCH_BYTES: Final = 2**20
+_MAX_HEADER_BYTES: Final = 2**22
+_MIN_PACKET_BYTES: Final = 8  # less holds no table, however it is packed
 _BEGINNING_BYTES: Final = 2**17
 
 
@@ -216,6 +220,8 @@ class Aedat4File:
         (length,) = struct.unpack("<I", self.read(len(MAGIC), 4))
         if length > size - begin:
             raise ValueError("its header is cut off")
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"its header has {length} bytes, more than {_MAX_HEADER_BYTES}")
         header = Table.root(memoryview(self.read(begin, length)), b"IOHE")
         compression = header.number(0, "i")
         if not 0 <= compression < len(_COMPRESSIONS):
@@ -229,6 +235,8 @@ class Aedat4File:
         try:
             table = self.table(Packet(table_start, size - table_start), "FTAB")
             start, count = table.vector_place(0)
+            if count > (table_start - begin) // _PACKET_HEADER.size:
+                raise ValueError(f"its data table lists {count} packets, more than lie before it")
             places = table_numbers(table.buffer, start, count, (0, 1, 2, 3, 4))
         except (ValueError, struct.error, RuntimeError):
             if self.tolerant:
@@ -246,7 +254,7 @@ class Aedat4File:
         return Packets(streams, starts, lengths, places[:, 2:])
 
     def _walk(self, position: int, end: int) -> Packets:
-        found: list[tuple[int, int, int]] = []
+        found = array("q")  # number, start and length of each: as tuples they would take ten times the file's size
         while position < end:
             header = self._packet_header(position, end)
             if header is None and not self.tolerant:
@@ -258,9 +266,9 @@ class Aedat4File:
                 continue
             number, length = header
             start = position + _PACKET_HEADER.size
-            found.append((number, start, length))
+            found.extend((number, start, length))
             position = start + length
-        columns = np.array(found, np.int64).reshape(-1, 3)
+        columns = np.frombuffer(found, np.int64).reshape(-1, 3) if found else np.zeros((0, 3), np.int64)
         return Packets(columns[:, 0], columns[:, 1], columns[:, 2])
 
     def _packet_header(self, position: int, end: int) -> tuple[int, int] | None:
@@ -269,7 +277,7 @@ class Aedat4File:
         if len(header) < _PACKET_HEADER.size:
             return None
         number, length = _PACKET_HEADER.unpack(header)
-        if not 0 <= length <= end - position - _PACKET_HEADER.size:
+        if not _MIN_PACKET_BYTES <= length <= end - position - _PACKET_HEADER.size:
             return None
         if self.tolerant and number not in [stream.number for stream in self.streams]:
             return None
@@ -282,7 +290,7 @@ class Aedat4File:
             block = self.read(position, min(_SEARCH_BYTES + distance + 4, end - position))
             for place in _places(block, marks, distance):
                 header = self._packet_header(position + place, end)
-                if header is not None and header[1] > 0:
+                if header is not None:
                     return position + place
             position += _SEARCH_BYTES
         return end
@@ -308,6 +316,8 @@ def _parse_streams(description: str) -> tuple[Aedat4Stream, ...]:
     for node in root.findall("./node[@name='outInfo']/node"):
         number = int(node.get("name", ""))
         width, height = (int(node.findtext(f"./node[@name='info']/attr[@key='size{axis}']") or 0) for axis in "XY")
+        if max(width, height) > MAX_SIDE:
+            raise ValueError(f"the sensor of its stream {number} is more than {MAX_SIDE} pixels wide or high")
         kind, name = _attribute(node, "typeIdentifier"), _attribute(node, "originalOutputName")
         streams.append(Aedat4Stream(number, kind, name, (width, height)))
     return tuple(streams)

@@ -6,32 +6,34 @@ import io
 from collections.abc import Iterator
 from typing import Final, Literal
 
+from evfi.limits import VARIABLE, allowed_bytes, refusal
+
 Compression = Literal["none", "lz4", "zstd"]
 
-_MAX_UNPACKED_BYTES: Final = 2**30
 _UNPACK_BYTES: Final = 2**22
 _BEGINNING_BYTES: Final = 2**12
 _MAX_LZ4_RATIO: Final = 256
 _LZ4_SAYS_SIZE: Final = 0x08
 _LZ4_FLAGS_AT: Final = 4
-_MAX_TRUSTED_BYTES: Final = 2**26
 
 
-def unpack(data: bytes, compression: Compression, start: int) -> bytes:
+def unpack(data: bytes, compression: Compression, start: int, limit: int | None = None) -> bytes:
     """Unpack a packet.
 
     Args:
         data: its bytes.
         compression: how it is packed.
         start: where it lies in the file, for errors.
+        limit: how many bytes it may give; None: as many as a packet of its size may.
 
     Raises:
-        ValueError, RuntimeError: it is damaged, or larger than 1 GiB.
+        ValueError, RuntimeError: it is damaged, or unpacks to more.
     """
     if compression == "none":
         return data
+    limit = allowed_bytes(len(data)) if limit is None else limit
     if compression == "lz4":
-        is_bounded = len(data) <= _MAX_TRUSTED_BYTES // _MAX_LZ4_RATIO
+        is_bounded = _MAX_LZ4_RATIO * len(data) <= limit
         if is_bounded and len(data) > _LZ4_FLAGS_AT and not data[_LZ4_FLAGS_AT] & _LZ4_SAYS_SIZE:
             import lz4.frame  # type: ignore[import-untyped]
 
@@ -41,12 +43,12 @@ def unpack(data: bytes, compression: Compression, start: int) -> bytes:
         import zstandard
 
         try:
-            if 0 < zstandard.frame_content_size(data) <= _MAX_TRUSTED_BYTES:
+            if 0 < zstandard.frame_content_size(data) <= limit:
                 return zstandard.ZstdDecompressor().decompress(data)
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from None
         parts = _zstd_parts(data, _UNPACK_BYTES)
-    return _joined(parts, start)
+    return _joined(parts, start, len(data), limit)
 
 
 def unpack_beginning(data: bytes, compression: Compression) -> bytes:
@@ -57,12 +59,15 @@ def unpack_beginning(data: bytes, compression: Compression) -> bytes:
     return next(parts, b"")
 
 
-def _joined(parts: Iterator[bytes], start: int) -> bytes:
+def _joined(parts: Iterator[bytes], start: int, num_packed: int, limit: int) -> bytes:
     kept, total = [], 0
     for part in parts:
         total += len(part)
-        if total > _MAX_UNPACKED_BYTES:
-            raise ValueError(f"the packet at byte {start} unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
+        if total > limit:
+            told = refusal(total, num_packed, is_cut=True) or (
+                f"with its neighbours, it unpacks to more than is taken from so little; if the file is sound, set {VARIABLE}=8"
+            )
+            raise ValueError(f"the packet at byte {start}: {told}")
         kept.append(part)
     return b"".join(kept)
 

@@ -17,7 +17,7 @@ from evfi.errors import InputError
 from evfi.events.formats.bag_parts import BagMessage, Damage, OnDamage, Topic, topic_type, unpack, unpack_message
 
 MAGIC: Final = b"\x89MCAP0\r\n"
-_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 2, 3, 4, 5, 6, 15
+_NO_RECORD, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0, 2, 3, 4, 5, 6, 15
 _RECORD: Final = struct.Struct("<BQ")
 _MESSAGE_HEAD: Final = struct.Struct("<HIQQ")
 _FOOTER_BYTES: Final = _RECORD.size + 20 + len(MAGIC)
@@ -121,7 +121,7 @@ class McapFile:
                 if kind in (_DATA_END, _FOOTER):
                     return
                 end = position + _RECORD.size + length
-                if kind == 0 or (end > self._size and kind != _CHUNK):
+                if kind == _NO_RECORD or (end > self._size and kind != _CHUNK):
                     on_damage(
                         Damage(position, self._size - position, f"the record at byte {position} is cut or broken")
                     )
@@ -175,7 +175,7 @@ def _records_of(block: bytes) -> Iterator[tuple[int, memoryview]]:
     while position + _RECORD.size <= len(block):
         kind, length = _RECORD.unpack_from(block, position)
         position += _RECORD.size + length
-        if position > len(block):
+        if kind == _NO_RECORD or position > len(block):
             return
         yield kind, view[position - length : position]
 
@@ -184,8 +184,9 @@ def _whole_length(block: bytes) -> int:
     """How many bytes of a chunk its whole records take."""
     position = 0
     while position + _RECORD.size <= len(block):
-        behind = position + _RECORD.size + int(_RECORD.unpack_from(block, position)[1])
-        if behind > len(block):
+        kind, length = _RECORD.unpack_from(block, position)
+        behind = position + _RECORD.size + int(length)
+        if kind == _NO_RECORD or behind > len(block):
             break
         position = behind
     return position

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from evfi.limits import allowed_bytes, refusal
+
 MAX_BLOCK_BYTES: Final = 2**29
-"""No chunk is unpacked to more than this; recorders write chunks of about 1 MB."""
+"""No chunk is larger than this; recorders write chunks of about 1 MB."""
 
 _PIECE_BYTES: Final = 2**22
 
@@ -93,6 +95,8 @@ def unpack(data: bytes, compression: str, size: int) -> bytes:
     """
     if size > MAX_BLOCK_BYTES:
         raise ValueError(f"a block of {size} bytes is larger than the {MAX_BLOCK_BYTES} that can be read")
+    if told := refusal(size, len(data)):
+        raise ValueError(told)
     try:
         unpacked = _UNPACKERS[compression](data, size)
     except KeyError:
@@ -110,7 +114,9 @@ def unpack_message(data: bytes | memoryview, compression: str) -> memoryview:
     Raises:
         ValueError: it is too large or corrupt.
     """
-    return memoryview(unpack(bytes(data), compression, MAX_BLOCK_BYTES) if compression else data)
+    if not compression:
+        return memoryview(data)
+    return memoryview(unpack(bytes(data), compression, min(MAX_BLOCK_BYTES, allowed_bytes(len(data)))))
 
 
 def _same(data: bytes, size: int) -> bytes:

@@ -22,17 +22,18 @@ from evfi.errors import InputError
 from evfi.events.formats.columns import EventFileOptions, match_columns
 from evfi.events.formats.event_table import CHUNK_EVENTS, EventTable, Layout, RawColumns, open_table
 from evfi.events.formats.npz_members import (
-    DAMAGE,
+    ArrayHead,
     NoNumbersError,
     NpzArchive,
     StoredArray,
-    check_promise,
+    array_members,
     damaged,
-    read_header,
+    read_head,
 )
 from evfi.events.source import EventSource
+from evfi.limits import check_bytes
+from evfi.zips import DAMAGE, content_starts, member_blocks
 
-MAX_LOADED_BYTES: Final = 16 * 2**30
 _ZIP_MAGIC: Final = b"PK\x03\x04"
 _CONVENTION: Final = "whole pixels, y runs down; polarity 0/1 or -1/+1"
 _ABOUT_SENSOR: Final = ("sensor_size", "width", "height")
@@ -136,31 +137,31 @@ class _Rows:
 
 def _find_table(archive: NpzArchive) -> EventTable:
     """The arrays that hold the events: four columns, one array of records, or one of rows."""
-    arrays = {name: array for name, array in archive.arrays.items() if name not in _ABOUT_SENSOR}
+    heads = {name: head for name, head in archive.heads.items() if name not in _ABOUT_SENSOR}
     where = str(archive.path)
-    columns = {name: array for name, array in arrays.items() if len(array.shape) == 1 and not array.dtype.fields}
-    records = [array for array in arrays.values() if len(array.shape) == 1 and array.dtype.fields]
-    matrices = [name for name, array in arrays.items() if len(array.shape) == 2 and array.shape[1] == 4]
+    columns = {name: head for name, head in heads.items() if len(head.shape) == 1 and not head.dtype.fields}
+    records = [name for name, head in heads.items() if len(head.shape) == 1 and head.dtype.fields]
+    matrices = [name for name, head in heads.items() if len(head.shape) == 2 and head.shape[1] == 4]
     if len(records) == 1 and not matrices:
-        names = match_columns(list(records[0].dtype.fields or {}), where)
-        return _Rows(archive.path, records[0], names)
+        names = match_columns(list(heads[records[0]].dtype.fields or {}), where)
+        return _Rows(archive.path, archive.arrays(records)[records[0]], names)
     if len(matrices) == 1 and not records and not columns:
         return _matrix(archive, matrices[0])
     names = match_columns(list(columns), where)
-    chosen = {column: columns[name] for column, name in names.items()}
-    lengths = {column: array.shape[0] for column, array in chosen.items()}
+    lengths = {column: columns[name].shape[0] for column, name in names.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{column}: {length}" for column, length in lengths.items())
         raise InputError(f"{where}: event columns must have equal lengths, got {found}")
-    return _Columns(archive.path, chosen)
+    arrays = archive.arrays(list(names.values()))
+    return _Columns(archive.path, {column: arrays[name] for column, name in names.items()})
 
 
 def _matrix(archive: NpzArchive, name: str) -> EventTable:
     """Rows of four numbers; which of them is the time is told from their order."""
-    array = archive.arrays[name]
-    if array.dtype.kind == "b":
+    if archive.heads[name].dtype.kind == "b":
         raise InputError(f"{archive.path}: member {name} holds truth values, expected events")
-    by_column = array.columns() if name in archive.is_fortran else None
+    array = archive.arrays([name])[name]
+    by_column = array.columns() if archive.heads[name].is_fortran else None
     if by_column is not None:
         head = np.stack([column.rows(0, min(_NUM_LOOKED_AT, array.shape[0])) for column in by_column], 1)
     else:
@@ -199,43 +200,39 @@ def read_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, N
         InputError: there is no such file, it is damaged, or a member holds something else than numbers.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [
-                member
-                for member in archive.infolist()
-                if member.filename.endswith(".npy") and (names is None or member.filename.removesuffix(".npy") in names)
-            ]
-            total = sum(member.file_size for member in members)
-            if total > MAX_LOADED_BYTES:
-                raise InputError(f"{path}: unpacks to {total / 2**30:.0f} GiB, more than can be read; split the file")
-            return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            found = [(name, member) for name, member in array_members(archive) if names is None or name in names]
+            members = [member for _, member in found]
+            content_starts(archive, file, members)
+            total, num_packed = (sum(getattr(m, size) for m in members) for size in ("file_size", "compress_size"))
+            check_bytes(str(path), total, num_packed)
+            return {name: _read_array(archive, read_head(archive, member)) for name, member in found}
     except DAMAGE as error:
         raise damaged(path, error) from error
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(member) as file:
-        shape, _, dtype = read_header(file)
-        if dtype.fields:
-            raise NoNumbersError(member.filename, dtype)
-        check_promise(member, shape, dtype, file.tell())
-        return np.frombuffer(file.read(), dtype).reshape(shape)
+def _read_array(archive: zipfile.ZipFile, head: ArrayHead) -> NDArray[Any]:
+    if head.dtype.fields:
+        raise NoNumbersError(head.member.filename, head.dtype)
+    content, end = np.empty(head.member.file_size, np.uint8), 0
+    for block in member_blocks(archive, head.member):
+        content[end : end + len(block)] = np.frombuffer(block, np.uint8)
+        end += len(block)
+    return np.frombuffer(content, head.dtype, offset=head.start).reshape(head.shape)
 
 
 def _declared_sensor_size(archive: NpzArchive) -> tuple[int, int] | None:
     """(width, height) of the members `sensor_size`, or `width` and `height`."""
-    names = ("sensor_size",) if "sensor_size" in archive.arrays else ("width", "height")
-    arrays = [archive.arrays[name] for name in names if name in archive.arrays]
-    if len(arrays) < len(names):
+    names = ("sensor_size",) if "sensor_size" in archive.heads else ("width", "height")
+    if any(name not in archive.heads for name in names):
         return None
+    for name in names:
+        head = archive.heads[name]
+        if head.dtype.fields or math.prod(head.shape) > 2:
+            raise InputError(f"{archive.path}: sensor size must be two numbers (width, height), got shape {head.shape}")
     values = []
-    for array in arrays:
-        is_scalar = array.shape == ()
-        if array.dtype.fields or int(np.prod(array.shape, dtype=object)) > 2:
-            raise InputError(
-                f"{archive.path}: sensor size must be two numbers (width, height), got shape {array.shape}"
-            )
-        flat = StoredArray(array.file, array.start, array.dtype, (1,) if is_scalar else (math.prod(array.shape),))
+    for array in archive.arrays(names).values():
+        flat = StoredArray(array.file, array.start, array.dtype, (math.prod(array.shape),))
         values += flat.rows(0, flat.shape[0]).tolist()
     if len(values) != 2 or any(int(value) != value or value < 1 for value in values):
         raise InputError(f"{archive.path}: sensor size must be two positive integers (width, height), got {values}")

@@ -2,17 +2,17 @@
 
 NumPy's own reader takes an array whole. Members that are stored as they are, which is what `np.savez` writes, are read
 from the archive itself; compressed ones are unpacked once, into a file without a name that is gone when it is closed.
+Opening reads the members' headers; only arrays that are asked for are checked and unpacked.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
-import struct
 import tempfile
-import tokenize
 import zipfile
 import zlib
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,26 +24,12 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
+from evfi.limits import check_bytes, check_disk
+from evfi.zips import DAMAGE, content_starts, member_blocks
 
-DAMAGE: Final = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-)
-"""What reading a damaged archive raises."""
-
-_MAX_RATIO: Final = 250
-_MIN_BYTES_TO_JUDGE: Final = 256 * 2**20
 _BLOCK_BYTES: Final = 2**22
 _MAX_RECORD_BYTES: Final = 256
-_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
+_MAX_HEADER_BYTES: Final = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,27 +72,45 @@ class StoredArray:
         return [StoredArray(self.file, self.start + i * step, self.dtype, (height,)) for i in range(width)]
 
 
+@dataclass(frozen=True, eq=False)
+class ArrayHead:
+    """What a member says of its array.
+
+    Attributes:
+        member: the member.
+        dtype: of one element.
+        shape: of the array.
+        is_fortran: a matrix whose columns lie one after another.
+        start: byte of the member at which the values begin.
+    """
+
+    member: zipfile.ZipInfo
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    is_fortran: bool
+    start: int
+
+
 class NpzArchive:
     """An open .npz archive.
 
     Attributes:
         path: the file.
-        arrays: its arrays by name; a matrix in Fortran's order has its shape turned round, and `is_fortran` names it.
-        is_fortran: names of those.
+        heads: what its members say of their arrays, by name.
 
     Raises:
-        InputError: the archive is damaged or truncated, unpacks to too much, or holds something else than numbers.
+        InputError: the archive is damaged or truncated, or holds something else than numbers.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._files: list[IO[bytes]] = []
-        self.arrays: dict[str, StoredArray] = {}
-        self.is_fortran: set[str] = set()
+        self._known: dict[str, StoredArray] = {}
+        self.heads: dict[str, ArrayHead] = {}
         try:
             self._files.append(path.open("rb"))
-            with zipfile.ZipFile(self._files[0]) as archive:
-                self._read_directory(archive)
+            self._archive = zipfile.ZipFile(self._files[0])
+            self.heads = {name: read_head(self._archive, member) for name, member in array_members(self._archive)}
         except DAMAGE as error:
             self.close()
             raise damaged(path, error) from error
@@ -127,46 +131,39 @@ class NpzArchive:
         for file in self._files:
             file.close()
 
-    def _read_directory(self, archive: zipfile.ZipFile) -> None:
-        members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-        names = [member.filename.removesuffix(".npy") for member in members]
-        if len(set(names)) < len(names):
-            raise ValueError("two members have one name")
-        _check_ratio(members, self.path)
-        stored = [member for member in members if member.compress_type == zipfile.ZIP_STORED]
+    def arrays(self, names: Collection[str]) -> dict[str, StoredArray]:
+        """Arrays by name, checked, and unpacked where they are compressed.
+
+        Raises:
+            InputError: one is damaged, or they unpack to too much.
+        """
+        missing = [name for name in names if name not in self._known]
+        try:
+            self._take([(name, self.heads[name]) for name in missing])
+        except DAMAGE as error:
+            raise damaged(self.path, error) from error
+        return {name: self._known[name] for name in names}
+
+    def _take(self, wanted: list[tuple[str, ArrayHead]]) -> None:
+        members = [head.member for _, head in wanted]
+        starts = content_starts(self._archive, self._files[0], members)
+        packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
+        total, num_packed = (sum(getattr(m, size) for m in packed) for size in ("file_size", "compress_size"))
+        check_bytes(str(self.path), total, num_packed, in_memory=False)
+        check_disk(str(self.path), total, Path(tempfile.gettempdir()))
+        stored = [(head.member, start) for (_, head), start in zip(wanted, starts, strict=True)]
+        stored = [(member, start) for member, start in stored if member.compress_type == zipfile.ZIP_STORED]
         with ThreadPoolExecutor(2) as pool:
-            sums = list(pool.map(self._checksum, stored))
-        if wrong := [member.filename for member, crc in zip(stored, sums, strict=True) if crc != member.CRC]:
+            sums = list(pool.map(lambda place: self._checksum(*place), stored))
+        if wrong := [member.filename for (member, _), crc in zip(stored, sums, strict=True) if crc != member.CRC]:
             raise ValueError(f"the checksum of {wrong[0]} is wrong")
-        for name, member in zip(names, members, strict=True):
-            self._add(archive, name, member)
+        for (name, head), start in zip(wanted, starts, strict=True):
+            is_stored = head.member.compress_type == zipfile.ZIP_STORED
+            file, begin = (self._files[0], start) if is_stored else (self._unpacked(head.member), 0)
+            self._known[name] = StoredArray(file, begin + head.start, head.dtype, head.shape)
 
-    def _add(self, archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> None:
-        with archive.open(member) as content:
-            shape, is_fortran, dtype = read_header(content)
-            header_bytes = content.tell()
-        check_promise(member, shape, dtype, header_bytes)
-        file, start = self._files[0], 0
-        if member.compress_type == zipfile.ZIP_STORED:
-            start = self._content_start(member)
-        else:
-            file = self._unpack(archive, member)
-        if is_fortran and len(shape) > 1:
-            self.is_fortran.add(name)
-        self.arrays[name] = StoredArray(file, start + header_bytes, dtype, shape)
-
-    def _content_start(self, member: zipfile.ZipInfo) -> int:
-        """Byte at which a stored member's content begins."""
-        header = os.pread(self._files[0].fileno(), _LOCAL_HEADER.size, member.header_offset)
-        magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
-        start = int(member.header_offset) + _LOCAL_HEADER.size + name_bytes + extra_bytes
-        if magic != b"PK\x03\x04" or start + member.file_size > self.path.stat().st_size or member.flag_bits & 1:
-            raise ValueError(f"{member.filename} does not lie where the archive says, or is encrypted")
-        return int(start)
-
-    def _checksum(self, member: zipfile.ZipInfo) -> int:
-        position, crc = self._content_start(member), 0
-        end = position + member.file_size
+    def _checksum(self, member: zipfile.ZipInfo, position: int) -> int:
+        crc, end = 0, position + member.file_size
         while position < end:
             block = os.pread(self._files[0].fileno(), min(_BLOCK_BYTES, end - position), position)
             if not block:
@@ -175,20 +172,29 @@ class NpzArchive:
             position += len(block)
         return crc
 
-    def _unpack(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
-        """A compressed member's content in a temporary file; its checksum is checked on the way."""
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        if member.file_size > free:
-            raise InputError(
-                f"{self.path}: unpacks to {member.file_size / 2**30:.1f} GiB and more, but only {free / 2**30:.1f} GiB "
-                f"are free in {tempfile.gettempdir()}; name a larger folder in TMPDIR"
-            )
+    def _unpacked(self, member: zipfile.ZipInfo) -> IO[bytes]:
+        """A compressed member's content in a temporary file."""
         file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._files.append(file)
-        with archive.open(member) as content:
-            shutil.copyfileobj(content, file, _BLOCK_BYTES)
+        file.writelines(member_blocks(self._archive, member))
         file.flush()
         return file
+
+
+def array_members(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+    """The members that are arrays, with their names.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    found = [
+        (member.filename.removesuffix(".npy"), member)
+        for member in archive.infolist()
+        if member.filename.endswith(".npy")
+    ]
+    if len(dict(found)) < len(found):
+        raise ValueError("two members have one name")
+    return found
 
 
 class NoNumbersError(ValueError):
@@ -209,15 +215,34 @@ def damaged(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path}: damaged or truncated .npz ({reason}); copy or export it again")
 
 
-def read_header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ArrayHead:
+    """What a member says of its array, checked against the size that it promises.
+
+    Raises:
+        DAMAGE: it is no array of numbers, or promises another size.
+    """
+    with archive.open(member) as content:
+        shape, is_fortran, dtype = _read_header(content)
+        start = content.tell()
+    _check_promise(member, shape, dtype, start)
+    return ArrayHead(member, dtype, shape, is_fortran and len(shape) > 1, start)
+
+
+def _read_header(content: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, whether in Fortran's order, and type of the array in a member, which is read up to its values."""
-    version = npy_format.read_magic(content)
+    beginning = content.read(npy_format.MAGIC_LEN)
+    version = npy_format.read_magic(io.BytesIO(beginning))
+    length = content.read(2 if version == (1, 0) else 4)
+    num_bytes = int.from_bytes(length, "little")
+    if num_bytes > _MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {num_bytes} bytes is too long")
+    header = io.BytesIO(length + content.read(num_bytes))
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    shape, is_fortran, dtype = read(content)
+    shape, is_fortran, dtype = read(header)
     return shape, is_fortran, dtype
 
 
-def check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype[Any], header_bytes: int) -> None:
+def _check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dtype[Any], header_bytes: int) -> None:
     """Numbers, as many bytes as the member has.
 
     Raises:
@@ -229,13 +254,3 @@ def check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dty
     promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if promised != member.file_size - header_bytes:
         raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size - header_bytes}")
-
-
-def _check_ratio(members: list[zipfile.ZipInfo], path: Path) -> None:
-    total = sum(member.file_size for member in members)
-    packed = sum(member.compress_size for member in members)
-    if total > _MIN_BYTES_TO_JUDGE and total > _MAX_RATIO * packed:
-        raise InputError(
-            f"{path}: its {packed / 2**20:.1f} MiB unpack to {total / 2**30:.1f} GiB, more than events ever do; it is "
-            "damaged or made to fill the disk; if it is sound, save it again uncompressed (np.savez)"
-        )

@@ -20,6 +20,7 @@ from evfi.events.formats.ros_messages import RECORDS, EventMessage
 from evfi.events.formats.word_state import Columns
 
 NUM_STATE: Final = word_state.NUM_STATE
+_MAX_EVENTS: Final = 2**24  # of one message, which is decoded at once; cameras send some 100,000
 CAMERA_CLOCKS: Final = ("evt2", "evt3", "mono")
 """Encodings whose times begin when the camera does."""
 
@@ -70,7 +71,7 @@ class EventDecoder:
     def _records(self, message: EventMessage) -> Columns:
         from evfi.events.formats.ros_loops import read_records
 
-        columns = word_state.empty_columns(message.count)
+        columns = _room_for(message.count)
         data = np.frombuffer(message.payload, np.uint8)
         if num_wrong := read_records(data, message.is_cdr, message.is_big, *columns):
             raise ValueError(f"{num_wrong} polarities are neither 0 nor 1")
@@ -91,7 +92,7 @@ class EventDecoder:
         limits = np.array([word_state.NO_SIZE, word_state.NO_SIZE, word_state.NO_LIMIT, word_state.NO_LIMIT], np.int64)
         counted = word_state.new_tally()
         decode(words, self.state.copy(), limits, None, None, None, None, None, counted)
-        x, y, t, p = word_state.empty_columns(int(counted[word_state.EVENTS]))
+        x, y, t, p = _room_for(int(counted[word_state.EVENTS]))
         tally = word_state.new_tally()
         decode(words, self.state, limits, x, y, t, p, t[:0], tally)
         self.num_triggers += int(tally[word_state.TRIGGERS])
@@ -118,7 +119,7 @@ class EventDecoder:
 
         words = _words_of(message, "<u2").astype(np.uint16, copy=False)
         count, num_unknown = count_libcaer_words(words)
-        columns = word_state.empty_columns(count)
+        columns = _room_for(count)
         self.state[0] = read_libcaer_words(words, _checked_base(message), int(self.state[0]), *columns)
         self.num_unknown += num_unknown
         return columns
@@ -138,7 +139,21 @@ def _words_of(message: EventMessage, dtype: str | np.dtype[Any]) -> NDArray[Any]
     kind = np.dtype(dtype)
     if len(message.payload) % kind.itemsize:
         raise ValueError(f"a packet of {len(message.payload)} bytes is not made of words of {kind.itemsize}")
-    return np.frombuffer(message.payload, kind)
+    words: NDArray[Any] = np.frombuffer(message.payload, kind)
+    if len(words) > _MAX_EVENTS:
+        raise ValueError(f"a message of {len(words)} words is longer than the {_MAX_EVENTS} that can be read")
+    return words
+
+
+def _room_for(count: int) -> Columns:
+    """Room for the events of a message; a few bytes of vectors may stand for many events.
+
+    Raises:
+        ValueError: they are too many.
+    """
+    if count > _MAX_EVENTS:
+        raise ValueError(f"a message of {count} events is longer than the {_MAX_EVENTS} that can be read")
+    return word_state.empty_columns(count)
 
 
 def _checked_base(message: EventMessage) -> int:

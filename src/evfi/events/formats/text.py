@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import tempfile
 import zlib
 from collections import deque
@@ -34,6 +33,7 @@ from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource
 from evfi.events.stream import EventStream
+from evfi.limits import check_disk, refusal
 
 STRETCH_BYTES: Final = 4 * 2**20
 _READER: Final = "text 1"
@@ -42,8 +42,6 @@ _MIN_LINE_BYTES: Final = 8
 _NUM_THREADS: Final = 2
 _MAX_SIDE: Final = 2**15
 _EXPONENTS: Final[dict[TimeUnit, int]] = {"s": 6, "ms": 3, "us": 0, "ns": -3}
-_MAX_UNPACKED_RATIO: Final = 250
-_MIN_BYTES_TO_JUDGE: Final = 256 * 2**20
 _SHOWN: Final = 60
 
 Parsed = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8], NDArray[np.int64]]
@@ -189,15 +187,9 @@ class _TextContent:
             with gzip.open(self.path) as unpacked:
                 while block := unpacked.read1(STRETCH_BYTES):
                     written += len(block)
-                    if written > max(_MIN_BYTES_TO_JUDGE, _MAX_UNPACKED_RATIO * packed):
-                        raise InputError(
-                            f"{self.path}: its {packed / 2**20:.1f} MiB unpack to more than {written / 2**30:.1f} GiB, more "
-                            "than events ever do; it is damaged or made to fill the disk; if it is sound, unpack it before"
-                        )
-                    if shutil.disk_usage(tempfile.gettempdir()).free < 2 * len(block):
-                        raise InputError(
-                            f"{self.path}: {tempfile.gettempdir()} is too full to unpack it; name a larger folder in TMPDIR"
-                        )
+                    if told := refusal(written, packed, in_memory=False, is_cut=True):
+                        raise InputError(f"{self.path}: {told}")
+                    check_disk(str(self.path), 2 * len(block), Path(tempfile.gettempdir()))
                     self._file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             if not self._tolerant or not written:

@@ -45,7 +45,7 @@ CONVENTION: Final = IntervalConvention(
 )
 
 _MAX_INFO_BYTES: Final = 64 * 2**20
-_MAX_SIDE: Final = 2**15  # of a sensor: what lies outside the frames is counted by the base
+_MAX_SIDE: Final = 2**13  # of a sensor: what lies outside the frames is counted by the base
 _RANGES: Final = "where one event file ends and the next begins"
 
 

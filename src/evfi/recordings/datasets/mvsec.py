@@ -16,6 +16,7 @@ from typing import Final
 from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
 from evfi.events.formats.hdf5.container import Hdf5File, one_line_errors
+from evfi.limits import check_bytes
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.hdf5_frames import Hdf5Frames, checked_picture, increasing_times
 from evfi.recordings.options import RecordingOptions
@@ -62,7 +63,7 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
 
 
 def _open_frames(file: Hdf5File) -> tuple[Hdf5Frames, list[str]]:
-    images = checked_picture(file, f"{_CAMERA}/image_raw")
+    images = checked_picture(file, f"{_CAMERA}/image_raw", is_stack=True)
     stamps = file.required(f"{_CAMERA}/image_raw_ts")
     if images.ndim != 3 or stamps.ndim != 1 or stamps.dtype.kind not in "fiu" or len(stamps) != len(images):
         raise InputError(
@@ -71,6 +72,7 @@ def _open_frames(file: Hdf5File) -> tuple[Hdf5Frames, list[str]]:
         )
     if len(images) < 2:
         raise RecordingError(f"{file.path}: expected at least two frames, found {len(images)}")
+    check_bytes(f"{file.path}: image_raw_ts", stamps.size * stamps.dtype.itemsize, file.path.stat().st_size)
     with one_line_errors(file.path, "image_raw_ts cannot be read"):
         seconds = stamps[:]
     times, kept, notes = increasing_times(file, seconds)

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from evfi.errors import EvfiError, InputError
+from evfi.limits import allowed_bytes, check_bytes
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 ECF_FILTER: Final = 0x8ECF
 MAX_CHUNK_BYTES: Final = 2**28
-_SIGNATURE_PLACES: Final = (0, 512, 1024, 2048)
+_FIRST_SIGNATURE: Final = 512  # behind a user block, whose size is a power of two
 _CACHE_BYTES: Final = 2**25
-_MAX_EXPANSION: Final = 1100  # no more than deflate can make of anything
-_MIN_EXPANDED_BYTES: Final = 2**26
 _MAX_ATTRIBUTE_BYTES: Final = 4096
 _MAX_LISTED: Final = 24
 _MAX_VISITED: Final = 64
@@ -54,10 +53,12 @@ def is_hdf5(path: Path) -> bool:
     """Whether the file begins with HDF5's signature, perhaps after a block of the user's."""
     try:
         with path.open("rb") as file:
-            for place in _SIGNATURE_PLACES:
+            place, size = 0, path.stat().st_size
+            while place < size:
                 file.seek(place)
                 if file.read(len(SIGNATURE)) == SIGNATURE:
                     return True
+                place = max(2 * place, _FIRST_SIGNATURE)
     except OSError:
         pass
     return False
@@ -236,18 +237,23 @@ class Hdf5File:
         self._claimed[name] = claimed
         is_short = stored < claimed if dataset.chunks is None else False
         if dataset.chunks is not None:
-            if math.prod(dataset.chunks) * itemsize > MAX_CHUNK_BYTES:
+            limit, chunk_bytes = (
+                min(MAX_CHUNK_BYTES, allowed_bytes(self._num_bytes)),
+                math.prod(dataset.chunks) * itemsize,
+            )
+            if chunk_bytes > limit:
                 raise InputError(
-                    f"{self.path}: dataset '{name}' is stored in chunks of {math.prod(dataset.chunks) * itemsize} bytes, more "
-                    f"than the {MAX_CHUNK_BYTES} that are read at a time; store it in smaller ones (h5repack -l CHUNK=65536)"
+                    f"{self.path}: dataset '{name}' is stored in chunks of {chunk_bytes} bytes, more than the {limit} that are "
+                    "read at a time from a file of its size; store it in smaller ones (h5repack -l CHUNK=65536)"
                 )
             expected = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
             is_short = expected > self._num_bytes or dataset.id.get_num_chunks() < expected
-        if is_short or sum(self._claimed.values()) > max(_MAX_EXPANSION * self._num_bytes, _MIN_EXPANDED_BYTES):
+        if is_short:
             raise InputError(
                 f"{self.path}: dataset '{name}' claims {list(dataset.shape)} elements, but the file ({self._num_bytes} bytes) "
                 "does not hold as many; it was not written to its end, or is damaged"
             )
+        check_bytes(f"{self.path}: dataset '{name}'", sum(self._claimed.values()), self._num_bytes, in_memory=False)
 
     def _check_filters(self, name: str, dataset: Any) -> None:
         from h5py import h5z
