@@ -110,9 +110,9 @@ def test_refusals_name_file_and_cure(saved: Path) -> None:
     change_json(saved / BUNDLE_FILE, format=99)
     refused("format 99")
     (saved / BUNDLE_FILE).write_text("{")
-    refused("not valid JSON")
+    refused("evfi.json: expected a model file in JSON")
     (saved / BUNDLE_FILE).unlink()
-    refused("cannot be read")
+    refused("cannot read the model file")
 
 
 def test_an_event_embedding_must_shrink_as_the_autoencoder_does(saved: Path) -> None:

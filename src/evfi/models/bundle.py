@@ -16,9 +16,10 @@ scaling factor; the key image's latent, which is concatenated to them, is unscal
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
@@ -26,19 +27,21 @@ from torch import Tensor, nn
 
 from evfi.errors import ModelError
 from evfi.events.stacks import StackConfig
+from evfi.files import one_line
+from evfi.models.configs import autoencoder_kind, listed_parts, read_config, read_scheduler
+from evfi.models.configs import load_feature_extractor as load_feature_extractor  # beside its fellows, for callers
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import BUNDLE_FORMAT, ModelInfo, read_bundle_facts
-from evfi.models.layouts import BUNDLE_FILE, REFINER_FOLDER
+from evfi.models.layouts import BUNDLE_FILE, CONFIG_NAME, INDEX_NAME, REFINER_FOLDER
 from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
-from evfi.models.weights import CONFIG_NAME, channels_last, load_weights, read_json, tensor_shape, weight_files
+from evfi.models.weights import channels_last, load_weights, tensor_shape, weight_files
 
 Autoencoder: TypeAlias = Any
 """One of diffusers' image autoencoders (its classes are untyped): `AutoencoderKLTemporalDecoder` or `AutoencoderTiny`."""
 
-INDEX_NAME: Final = "model_index.json"
 _EVENT_INPUT = "controlnet_cond_embedding.conv_in.weight"
-_AUTOENCODERS = {"AutoencoderKLTemporalDecoder": AutoencoderKLTemporalDecoder, "AutoencoderTiny": AutoencoderTiny}
+_AUTOENCODERS = {kind.__name__: kind for kind in (AutoencoderKLTemporalDecoder, AutoencoderTiny)}
 
 
 @dataclass
@@ -70,11 +73,27 @@ class ModelBundle:
     refiner: Refiner | None = None
 
     def __post_init__(self) -> None:
-        expected = 2 ** (len(self.controlnet.config.conditioning_embedding_out_channels) - 1)
-        if expected != self.vae_factor:
-            raise ModelError(
-                f"event embedding shrinks by {expected}, the autoencoder by {self.vae_factor}; they must agree"
-            )
+        for what, found, expected in self._sizes():
+            if found != expected:
+                raise ModelError(
+                    f"{what} has {found}, expected {expected}; they must agree, are these parts of one model?"
+                )
+
+    def _sizes(self) -> Iterator[tuple[str, Any, Any]]:
+        """What must agree between the parts: words for it, what it is, and what the other parts need."""
+        unet, controlnet, latents = self.unet.config, self.controlnet.config, self.latent_channels
+        shrinks = 2 ** (len(controlnet.conditioning_embedding_out_channels) - 1)
+        yield "the ControlNet's event embedding (pixels per latent)", shrinks, self.vae_factor
+        channels = (unet.in_channels, unet.out_channels)
+        yield "the UNet (in_channels, out_channels)", channels, (2 * latents, latents)  # the key image's go with them
+        for name, network in (("UNet", unet), ("ControlNet", controlnet)):
+            key = "projection_class_embeddings_input_dim"
+            yield f"the {name} ({key})", network[key], 3 * network.addition_time_embed_dim
+        for key in ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim"):
+            yield f"the ControlNet ({key})", _plain(controlnet[key]), _plain(unet[key])
+        if self.image_encoder is not None:
+            encoder: Any = self.image_encoder
+            yield "the image encoder (projection_dim)", encoder.config.projection_dim, self.context_dim
 
     @property
     def vae_factor(self) -> int:
@@ -179,6 +198,10 @@ class ModelBundle:
         _write_json(folder / BUNDLE_FILE, meta)
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def autoencoder_factor(vae: Autoencoder) -> int:
     """Pixels per latent along each side."""
     widths = getattr(vae.config, "encoder_block_out_channels", None) or vae.config.block_out_channels
@@ -250,11 +273,11 @@ def _refiner_folder(folder: Path) -> Path | None:
     Raises:
         ModelError: the bundle's index lists one that is not there: without it frames would silently be others.
     """
-    refiner, index = folder / REFINER_FOLDER, folder / INDEX_NAME
+    refiner, parts = folder / REFINER_FOLDER, listed_parts(folder)
     if refiner.is_dir():
         return refiner
-    if index.is_file() and REFINER_FOLDER in read_json(index):
-        raise ModelError(f"{index} lists a refiner, but {refiner} is missing; fetch the model again")
+    if REFINER_FOLDER in parts:
+        raise ModelError(f"{folder / INDEX_NAME} lists a refiner, but {refiner} is missing; fetch the model again")
     return None
 
 
@@ -286,6 +309,7 @@ def assemble(
     """
     where = torch.device(device)
     place: dict[str, Any] = {"dtype": dtype, "device": where}
+    scheduler, feature_extractor = read_scheduler(base), load_feature_extractor(base)
     vae = load_vae(base / "vae", dtype=dtype, device=where)
     network = load_controlnet(controlnet, **place)
     channels = int(network.config.conditioning_channels)
@@ -297,12 +321,12 @@ def assemble(
         vae=vae,
         unet=load_network(EventUNet, base / "unet", **place),
         controlnet=network,
-        scheduler=read_json(base / "scheduler" / "scheduler_config.json"),
+        scheduler=scheduler,
         event_stack=event_stack,
         info=info,
         sampling=sampling,
         image_encoder=load_image_encoder(base / "image_encoder", **place),
-        feature_extractor=load_feature_extractor(base),
+        feature_extractor=feature_extractor,
         refiner=None if refiner is None else load_refiner(refiner, **place),
     )
     return bundle.eval()
@@ -310,13 +334,8 @@ def assemble(
 
 def load_vae(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> Autoencoder:
     """Read an image autoencoder; one with `force_upcast` is read as float32 where float16 is asked for."""
-    config = read_json(folder / CONFIG_NAME)
-    kind = _AUTOENCODERS.get(str(config.get("_class_name")))
-    if kind is None:
-        raise ModelError(
-            f"{folder / CONFIG_NAME} describes a {config.get('_class_name')}, expected one of {', '.join(_AUTOENCODERS)}"
-        )
-    upcast = dtype == torch.float16 and config.get("force_upcast", False)
+    kind = _AUTOENCODERS[autoencoder_kind(folder)]
+    upcast = dtype == torch.float16 and read_config(folder, kind.__name__).get("force_upcast", False)
     return load_network(kind, folder, dtype=torch.float32 if upcast else dtype, device=device)
 
 
@@ -326,7 +345,7 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
     The published configs claim 32 conditioning channels where the weights have 6: the tensor is believed.
     """
     shape = tensor_shape(weight_files(folder), _EVENT_INPUT)
-    if shape is None:
+    if shape is None or len(shape) != 4:
         raise ModelError(
             f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet, is it another network?"
         )
@@ -351,15 +370,25 @@ def load_refiner(folder: Path, *, dtype: torch.dtype | None, device: torch.devic
 
 def load_network(kind: Any, folder: Path, *, dtype: torch.dtype | None, device: torch.device, **overrides: Any) -> Any:
     """Build a diffusers network of class `kind` from a folder's config and give it the folder's weights."""
-    known = kind._get_init_keys(kind)
-    config = {key: value for key, value in read_json(folder / CONFIG_NAME).items() if key in known} | overrides
-    with torch.device("meta"):
-        try:
-            network = kind.from_config(config)
-        except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-            raise ModelError(f"{folder / CONFIG_NAME} describes no network that can be built ({error})") from error
+    config = read_config(folder, kind.__name__) | overrides
+    network = _built(lambda: kind.from_config(config), folder)
     load_weights(network, weight_files(folder), dtype=dtype, device=device)
     return channels_last(network).eval()
+
+
+def _built(make: Callable[[], Any], folder: Path) -> Any:
+    """A network on the meta device, where it takes no memory.
+
+    Raises:
+        ModelError: values that are allowed one by one do not make a network together.
+    """
+    with torch.device("meta"):
+        try:
+            return make()
+        except Exception as error:  # networks are the libraries' code: what they raise is nowhere listed
+            raise ModelError(
+                f"{folder / CONFIG_NAME} describes no network that can be built ({one_line(error)[:200]}); wrong config?"
+            ) from error
 
 
 def load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch.device) -> nn.Module | None:
@@ -368,20 +397,13 @@ def load_image_encoder(folder: Path, *, dtype: torch.dtype | None, device: torch
         return None
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    config = CLIPVisionConfig(**read_json(folder / CONFIG_NAME))
-    with torch.device("meta"):
-        encoder = CLIPVisionModelWithProjection(config)
+    config = read_config(folder, CLIPVisionModelWithProjection.__name__)
+    encoder = _built(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)), folder)
     load_weights(encoder, weight_files(folder), dtype=dtype, device=device)
     positions = encoder.vision_model.embeddings
     positions.position_ids = torch.arange(positions.num_positions, device=device).expand((1, -1))
     encoder.eval()
     return encoder
-
-
-def load_feature_extractor(base: Path) -> dict[str, Any] | None:
-    """CLIP's preprocessing config, or None where the base has none."""
-    path = base / "feature_extractor" / "preprocessor_config.json"
-    return read_json(path) if path.is_file() else None
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from evfi.errors import ConfigError, ModelError
-from evfi.events.stacks import StackConfig
+from evfi.errors import ModelError
+from evfi.events.stacks import Normalisation, StackConfig
+from evfi.kinds import FLAG, Kind, either, number, table, text, whole, word
 from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.weights import read_json
+from evfi.strict_json import Keys, shown
 
 BUNDLE_FORMAT: Final = 1
+_INFO: Final[dict[str, Kind]] = {
+    "name": text(256),
+    "licence": text(),
+    "source": text(),
+    "num_frames": whole(3, 1024),
+}
+_EVENT_STACK: Final[dict[str, Kind]] = {
+    "num_channels": whole(1, 16),
+    "normalisation": word(*get_args(Normalisation)),
+    "count_cap": whole(1, 65535),
+}
+_SETTING: Final = either(FLAG, number(-1e9, 1e9), text(64))  # what each may be is checked where it is used
 
 
 @dataclass(frozen=True)
@@ -38,19 +52,16 @@ def read_bundle_facts(folder: Path) -> tuple[ModelInfo, StackConfig, dict[str, A
         folder: holds `evfi.json`.
 
     Raises:
-        ModelError: the file is missing, damaged or incomplete.
+        ModelError: the file is missing or damaged, or a key is missing, unknown or not of its kind.
     """
-    meta = read_json(folder / BUNDLE_FILE)
-    if meta.get("format") != BUNDLE_FORMAT:
-        raise ModelError(
-            f"{folder / BUNDLE_FILE} has format {meta.get('format')!r}, this version reads {BUNDLE_FORMAT}; update evfi"
-        )
-    try:
-        info = ModelInfo(**{name: meta[name] for name in ModelInfo.__dataclass_fields__})
-        event_stack = StackConfig(**meta["event_stack"])
-        sampling = dict(meta["sampling"])
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(
-            f"{folder / BUNDLE_FILE} is incomplete or has unknown entries ({error}); fetch it again"
-        ) from error
-    return info, event_stack, sampling
+    path = folder / BUNDLE_FILE
+    keys = Keys(read_json(path), str(path), "the bundle's facts", ModelError)
+    if (version := keys.take("format")) != BUNDLE_FORMAT or type(version) is not int:
+        raise ModelError(f"{path} has format {shown(version)}, this version reads {BUNDLE_FORMAT}; update evfi")
+    info = ModelInfo(**keys.declared(_INFO, tuple(_INFO)))
+    stack = keys.inner("event_stack")
+    settings = stack.declared(_EVENT_STACK)
+    sampling = keys.of("sampling", table(_SETTING, "sampling settings", 64))
+    for part in (keys, stack):
+        part.finish()
+    return info, StackConfig(**settings), sampling

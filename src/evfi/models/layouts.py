@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from evfi.errors import ModelError
 
 BUNDLE_FILE = "evfi.json"
+INDEX_NAME = "model_index.json"
+CONFIG_NAME = "config.json"
 REFINER_FOLDER = "refiner"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{1,18})")
 
 
 def is_bundle(folder: Path) -> bool:
@@ -29,14 +31,14 @@ def is_bundle(folder: Path) -> bool:
 def is_base(folder: Path, networks: tuple[str, ...] = ("unet", "vae")) -> bool:
     """Whether the folder is a base model in diffusers' layout that has these networks, in any precision."""
     return (folder / "scheduler" / "scheduler_config.json").is_file() and all(
-        (folder / name / "config.json").is_file() and any((folder / name).glob("*.safetensors")) for name in networks
+        (folder / name / CONFIG_NAME).is_file() and any((folder / name).glob("*.safetensors")) for name in networks
     )
 
 
 def is_weight_file(name: str) -> bool:
     """Whether a file of this bare name belongs to a network: its config, its weights, or the index of their shards."""
     index = ".safetensors.index" in name and name.endswith(".json")
-    return name == "config.json" or name.endswith(".safetensors") or index
+    return name == CONFIG_NAME or name.endswith(".safetensors") or index
 
 
 def controlnet_folder(folder: Path) -> Path:
@@ -76,7 +78,7 @@ def find_controlnet(files: Sequence[PurePosixPath], where: Path) -> PurePosixPat
     Raises:
         ModelError: there is none, or only pickled weights.
     """
-    folders = {path.parent for path in files if path.name == "config.json" and _rank(path.parent) is not None}
+    folders = {path.parent for path in files if path.name == CONFIG_NAME and _rank(path.parent) is not None}
     usable = [folder for folder in folders if _has_suffix(files, folder, (".safetensors",))]
     if usable:
         return max(usable, key=lambda folder: (_rank(folder) or (0, 0), str(folder)))

@@ -6,37 +6,33 @@ read. Pickled weights are refused: they run code when opened.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from evfi.errors import ModelError
+from evfi.kinds import table, text
+from evfi.strict_json import Keys, parse_json, read_text, shown
 
-CONFIG_NAME = "config.json"
 _INDEX_SUFFIX = ".safetensors.index.json"
+_MAX_JSON_BYTES: Final = 2**22
+_MAX_TENSORS: Final = 2**16
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object, within limits of size and depth.
 
     Raises:
-        ModelError: the file is missing or holds no JSON object.
+        ModelError: the file is missing or too large, or holds no JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"model file {path} cannot be read: {error.strerror}; is the model folder complete?"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"model file {path} is not valid JSON ({error}); fetch it again") from error
+    what = "model file"
+    value = parse_json(read_text(path, _MAX_JSON_BYTES, what, ModelError), str(path), what, ModelError)
     if not isinstance(value, dict):
-        raise ModelError(f"model file {path} must hold a JSON object, found {type(value).__name__}; fetch it again")
+        raise ModelError(f"{path}: expected a {what} with a JSON object, found {shown(value)}; fetch it again")
     return value
 
 
@@ -63,11 +59,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    shards = [index.parent / Path(str(name)).name for name in names]
+    keys = Keys(read_json(index), str(index), "the index of weights", ModelError)
+    weight_map = keys.of("weight_map", table(text(256), "names of files", _MAX_TENSORS))
+    names = sorted(set(weight_map.values()))
+    if outside := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+        raise ModelError(f"{index} names {shown(outside[0])}, expected .safetensors files beside it; fetch it again")
+    shards = [index.parent / name for name in names]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing or not shards:
-        raise ModelError(f"{index} names weights that are missing: {', '.join(missing) or 'none named'}; fetch them")
+        raise ModelError(
+            f"{index} names weights that are missing: {', '.join(missing[:4]) or 'none named'}; fetch them"
+        )
     return shards
 
 
@@ -102,6 +104,8 @@ def load_weights(network: nn.Module, files: list[Path], *, dtype: torch.dtype | 
                 raise ModelError(
                     f"{path}: tensor {name} has shape {tuple(value.shape)}, expected {wanted}; wrong config?"
                 )
+            if not value.is_floating_point():
+                raise ModelError(f"{path}: tensor {name} has values of {value.dtype}, expected floats; fetch it again")
             state[name] = value.to(device, dtype or value.dtype)
         network.load_state_dict(state, strict=False, assign=True)  # once a file: a call walks the whole network
         seen.update(state)
