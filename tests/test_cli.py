@@ -364,7 +364,10 @@ class TestInterpolateFails:
         assert "no folder" in failure(capsys, "interpolate", recording, "-o", tmp_path / "no" / "a.mp4")
         assert ".mp4" in failure(capsys, "interpolate", recording, "-o", tmp_path / "a.gif")
         assert "is read from it" in failure(capsys, "interpolate", recording, "--frames-dir", recording)
-        assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", recording / "frames")
+        assert "is read from it" in failure(capsys, "interpolate", recording, "--frames-dir", recording / "frames")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "mine").touch()
+        assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", tmp_path / "full")
         assert "nothing to write" in failure(capsys, "interpolate", recording, status=2)
 
 

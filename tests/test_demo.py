@@ -91,7 +91,7 @@ def test_files(tmp_path: Path):
         film = film_scene(SMALL)
         np.testing.assert_array_equal(recording.frames.read(2), film.truth[8])
         np.testing.assert_array_equal(recording.events.slice(0, 10**6).t, film.events.t)
-    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.mp4", "demo.png", "recording"}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.mp4", "demo.png", "demo.json", "recording"}
 
 
 def test_second_run_replaces_the_first(tmp_path: Path):

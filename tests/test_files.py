@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from evfi.errors import OutputError
-from evfi.files import check_folder_writable, check_writable, folder_written_whole, one_line, written_whole
+from evfi.files import (
+    check_folder_writable,
+    check_writable,
+    folder_written_whole,
+    one_line,
+    remove_leftovers,
+    written_whole,
+)
 
 
 def test_written_whole_renames_only_at_success(tmp_path: Path):
@@ -66,3 +77,113 @@ def test_errors_take_one_line():
     assert one_line(OSError(28, "No space left on device")) == "No space left on device"
     assert one_line(ValueError("two\nlines")) == "two lines"
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def killed_while_writing(path: Path) -> None:
+    """Let a process end in the middle of writing a file."""
+    code = (
+        "import os, sys; from pathlib import Path; from evfi.files import temporary_beside\n"
+        "with temporary_beside(Path(sys.argv[1])) as partial: partial.write_text('half'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+
+
+class TestTemporaryNames:
+    def test_they_cannot_be_foreseen_and_nobody_else_may_look_in(self, tmp_path: Path):
+        names = set()
+        for _ in range(3):
+            with written_whole(tmp_path / "a.txt") as partial:
+                assert partial.parent.parent == tmp_path
+                assert stat.S_IMODE(partial.parent.stat().st_mode) == 0o700
+                names.add(partial.parent.name)
+                partial.write_text("x")
+        assert len(names) == 3
+        assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_a_planted_link_is_not_followed(self, tmp_path: Path):
+        (tmp_path / "mine.txt").write_text("mine")
+        (tmp_path / f".a.txt.{os.getpid()}.part").symlink_to(tmp_path / "mine.txt")
+        with written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("x")
+        assert (tmp_path / "mine.txt").read_text() == "mine"
+        assert (tmp_path / f".a.txt.{os.getpid()}.part").is_symlink()
+
+    def test_the_longest_name(self, tmp_path: Path):
+        name = "a" * 251 + ".txt"
+        with written_whole(tmp_path / name) as partial:
+            partial.write_text("x")
+        assert (tmp_path / name).read_text() == "x"
+
+    def test_leftovers_of_a_target_go(self, tmp_path: Path):
+        for name in ("a.txt", "b\udcff.txt"):
+            killed_while_writing(tmp_path / name)
+        remove_leftovers(tmp_path, "a.txt".__eq__)
+        (left,) = tmp_path.iterdir()
+        assert (left / "b\udcff.txt").read_text() == "half"
+
+    def test_what_is_being_written_stays(self, tmp_path: Path):
+        with written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("x")
+            remove_leftovers(tmp_path, "a.txt".__eq__)
+            assert partial.read_text() == "x"
+
+    @pytest.mark.parametrize("mark", ["", "[]", '{"format": "evfi-temporary", "version": 1}', None])
+    def test_without_a_mark_nothing_goes(self, tmp_path: Path, mark: str | None):
+        folder = tmp_path / ".evfi-abcdefgh.part"
+        folder.mkdir()
+        (folder / "a.txt").write_text("mine")
+        if mark is not None:
+            (folder / "evfi-temporary.json").write_text(mark)
+        remove_leftovers(tmp_path, lambda _: True)
+        assert (folder / "a.txt").read_text() == "mine"
+
+    def test_something_else_beside_it_stays(self, tmp_path: Path):
+        killed_while_writing(tmp_path / "a.txt")
+        (folder,) = tmp_path.iterdir()
+        (folder / "mine.txt").write_text("mine")
+        remove_leftovers(tmp_path, "a.txt".__eq__)
+        assert (folder / "mine.txt").read_text() == "mine"
+
+    def test_a_linked_folder_is_not_looked_into(self, tmp_path: Path):
+        killed_while_writing(tmp_path / "a.txt")
+        (folder,) = tmp_path.iterdir()
+        other = folder.rename(tmp_path / "other")
+        folder.symlink_to(other)
+        remove_leftovers(tmp_path, "a.txt".__eq__)
+        assert (other / "a.txt").exists()
+
+
+class TestLinks:
+    def test_a_linked_file_is_replaced_not_followed(self, tmp_path: Path):
+        (tmp_path / "mine.txt").write_text("mine")
+        (tmp_path / "a.txt").symlink_to(tmp_path / "mine.txt")
+        with written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("x")
+        assert not (tmp_path / "a.txt").is_symlink()
+        assert (tmp_path / "mine.txt").read_text() == "mine"
+
+    def test_a_linked_folder_is_refused_before_the_work(self, tmp_path: Path):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        with pytest.raises(OutputError, match="it is a link"):
+            check_folder_writable(tmp_path / "link")
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to(tmp_path / "nothing")
+        with pytest.raises(OutputError, match="it is a link"):
+            check_folder_writable(tmp_path / "link")
+
+    def test_devices_are_refused(self, tmp_path: Path):
+        (tmp_path / "null.txt").symlink_to("/dev/null")
+        for path in (Path("/dev/null"), tmp_path / "null.txt"):
+            with pytest.raises(OutputError, match="no ordinary file"):
+                check_writable(path)
+
+    def test_a_name_that_is_too_long_is_refused_before_the_work(self, tmp_path: Path):
+        with pytest.raises(OutputError, match="name too long"):
+            check_writable(tmp_path / ("a" * 300))
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+    def test_a_protected_file_is_refused(self, tmp_path: Path):
+        (tmp_path / "a.txt").touch(mode=0o444)
+        with pytest.raises(OutputError, match="write-protected"):
+            check_writable(tmp_path / "a.txt")

@@ -1,23 +1,45 @@
 """Files and folders that appear whole or not at all, and the folder for what can be made again.
 
-Writers work under a temporary name beside their target, on the same disk, and rename at success. The cache is
-`$EVFI_CACHE`, else `$XDG_CACHE_HOME/evfi`, else `~/.cache/evfi`.
+Writers work in a private folder beside their target, on the same disk, and rename at success:
+
+    .evfi-k3v0q8ma.part/evfi-temporary.json   a mark: what is being written here; locked while its writer lives
+    .evfi-k3v0q8ma.part/street.mp4            the file, or the folder, as far as it is written
+
+Its name cannot be foreseen, it is made by nobody else, and nobody else can put a link into it. The next run removes what a
+killed one left: a folder whose mark names the same target, which nobody holds, and which has nothing else in it.
+
+A link in place of a file is replaced: what it points to stays as it is. The cache is `$EVFI_CACHE`, else
+`$XDG_CACHE_HOME/evfi`, else `~/.cache/evfi`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from evfi.errors import OutputError
 
-_PARTIAL: Final = re.compile(r"\..+\.\d+\.part", re.DOTALL)
+if sys.platform != "win32":
+    import fcntl
+
+_PREFIX: Final = ".evfi-"
+_SUFFIX: Final = ".part"
+_PARTIAL: Final = re.compile(r"\.evfi-[a-z0-9_]{8}\.part|\..+\.\d+\.part", re.DOTALL)
+"""The second form is that of versions before the mark; such a file is no part of a recording, and is left where it is."""
+
+_MARK_FILE: Final = "evfi-temporary.json"
+_MARK: Final[dict[str, Any]] = {"format": "evfi-temporary", "version": 1}
+_MAX_MARK_BYTES: Final = 4096
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def cache_folder() -> Path:
@@ -28,18 +50,35 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "evfi"
 
 
+def entry_of(path: str | Path) -> Path:
+    """Where a name lies: an absolute path without links, of which the last part alone may be one."""
+    path = Path(path).absolute()
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def check_writable(path: str | Path) -> None:
     """Make sure, before any work is done, that a file can be written.
 
     Args:
-        path: The file that will be written later.
+        path: The file that will be written later; where it exists it will be replaced, and so will a link to a file.
 
     Raises:
-        OutputError: Its folder is missing or does not allow it, or the path is a folder itself.
+        OutputError: Its folder is missing or does not allow it, or the path is a folder, a device or write-protected.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+        is_there = True
+    except (FileNotFoundError, NotADirectoryError):
+        kind, is_there = 0, False
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {one_line(error)}; choose another name") from error
+    if is_there and stat.S_ISDIR(kind):
         raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
+    if is_there and not stat.S_ISREG(kind):
+        raise OutputError(f"cannot write {path}: it is no ordinary file but a device or a pipe; choose another name")
+    if is_there and not os.access(path, os.W_OK):
+        raise OutputError(f"cannot write {path}: it is write-protected; choose another name, or allow writing to it")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.absolute().parent}; create it first")
     try:
@@ -49,12 +88,60 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"cannot write {path}: {one_line(error)}; choose another folder") from error
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`, renamed to it on success and removed on failure.
+def check_folder_writable(folder: str | Path, *, may_hold_something: bool = False) -> None:
+    """Make sure, before any work is done, that a folder can be made.
 
     Args:
-        path: The file that shall exist in the end, whole, or not at all.
+        folder: The folder that will be made later; it may exist, empty, but not as a link.
+        may_hold_something: It need not be empty, because what is in it will be removed before.
+
+    Raises:
+        OutputError: It exists and holds something, or its parent is missing or does not allow it.
+    """
+    folder = Path(folder)
+    if folder.is_symlink():
+        raise OutputError(f"cannot make the folder {folder}: it is a link; name the folder that it points to")
+    if folder.is_dir():
+        if not may_hold_something and any(folder.iterdir()):
+            raise OutputError(f"cannot write into {folder}: it is not empty; choose another folder or empty it")
+        if os.path.ismount(folder):
+            raise OutputError(f"cannot replace the folder {folder}: a disk is mounted there; name a folder in it")
+        check_writable(folder / "probe")
+    elif folder.exists():
+        raise OutputError(f"cannot make the folder {folder}: there is a file of that name; choose another")
+    check_writable(entry_of(folder).parent / "probe")
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Give a path in a private folder beside `path`, to be written there and renamed; what is left in the end is removed.
+
+    Args:
+        path: Where what is written shall go.
+
+    Yields:
+        A path with the same name, at which there is nothing.
+
+    Raises:
+        OSError: The operating system refuses.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.absolute().parent))
+    mark = None
+    try:
+        mark = _write_mark(folder / _MARK_FILE, path.name)
+        yield folder / path.name
+    finally:
+        if mark is not None:
+            os.close(mark)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path, renamed to `path` on success and removed on failure.
+
+    Args:
+        path: The file that shall exist in the end, whole, or not at all; a link is replaced, not followed.
 
     Yields:
         The path to write to.
@@ -63,48 +150,20 @@ def written_whole(path: Path) -> Iterator[Path]:
         OutputError: The operating system refuses.
     """
     check_writable(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield partial
-        partial.replace(path)
+        with temporary_beside(path) as partial:
+            yield partial
+            partial.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {one_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def is_partial(path: Path) -> bool:
-    """Whether a path is a temporary name of `written_whole` or `folder_written_whole`."""
-    return _PARTIAL.fullmatch(path.name) is not None
-
-
-def check_folder_writable(folder: str | Path) -> None:
-    """Make sure, before any work is done, that a folder can be made.
-
-    Args:
-        folder: The folder that will be made later.
-
-    Raises:
-        OutputError: It exists and holds something, or its parent is missing or does not allow it.
-    """
-    folder = Path(folder)
-    if folder.is_dir():
-        if any(folder.iterdir()):
-            raise OutputError(f"cannot write into {folder}: it is not empty; choose another folder or empty it")
-        check_writable(folder / "probe")
-    elif folder.exists():
-        raise OutputError(f"cannot make the folder {folder}: there is a file of that name; choose another")
-    else:
-        check_writable(folder)
 
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`, renamed to it on success and removed on failure.
+    """Give a temporary folder, renamed to `folder` on success and removed on failure.
 
     Args:
-        folder: The folder that shall exist in the end, whole, or not at all; it may exist, empty.
+        folder: The folder that shall exist in the end, whole, or not at all; it may exist, empty, but not as a link.
 
     Yields:
         The folder to write into.
@@ -112,38 +171,83 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     Raises:
         OutputError: It exists and holds something, or the operating system refuses.
     """
-    folder = folder.absolute()
     check_folder_writable(folder)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    folder = entry_of(folder)
     try:
-        partial.mkdir()
-        yield partial
-        partial.replace(folder)
+        with temporary_beside(folder) as partial:
+            partial.mkdir()
+            yield partial
+            partial.replace(folder)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {one_line(error)}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
-def is_being_written(partial: Path) -> bool:
-    """Whether another process that gave a temporary name still lives, on this machine.
+def is_partial(path: Path) -> bool:
+    """Whether a path has a name that is given to what is only being written."""
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def remove_leftovers(folder: Path, is_target: Callable[[str], bool]) -> None:
+    """Remove what runs that were killed left of some targets, and nothing that is being written or is not known by its mark.
 
     Args:
-        partial: a path for which `is_partial` holds.
+        folder: where the targets are.
+        is_target: whether what a mark names is one of them.
     """
-    number = int(partial.name.split(".")[-2])
-    if os.name != "posix" or number == os.getpid():  # who writes a file on Windows keeps it from being removed;
-        return False  # in containers, one run after the other has the same number
-    try:
-        os.kill(number, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
+    with suppress(OSError):
+        for entry in sorted(folder.iterdir()):
+            if is_partial(entry) and entry.is_dir() and not entry.is_symlink():
+                with suppress(OSError):
+                    _remove_leftover(entry, is_target)
 
 
 def one_line(error: BaseException) -> str:
     """What an error says, in one line and without its number."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())
+
+
+def _write_mark(file: Path, target: str) -> int:
+    """Write the mark of a folder and lock it; the lock ends with the descriptor, or with the process."""
+    mark = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
+    try:
+        _lock(mark)  # before it says anything: a mark without content is nobody's
+        os.write(mark, json.dumps({**_MARK, "target": os.fsencode(target).hex()}).encode())
+    except BaseException:
+        os.close(mark)
+        raise
+    return mark
+
+
+def _remove_leftover(folder: Path, is_target: Callable[[str], bool]) -> None:
+    mark = os.open(folder / _MARK_FILE, os.O_RDWR | _NO_LINK)
+    try:
+        if not _lock(mark):
+            return
+        target = _target_of(os.read(mark, _MAX_MARK_BYTES))
+        if target is None or not is_target(target) or {entry.name for entry in folder.iterdir()} - {_MARK_FILE, target}:
+            return
+    finally:
+        os.close(mark)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _target_of(content: bytes) -> str | None:
+    """What a mark says is being written; None if it is no mark."""
+    try:
+        told = json.loads(content)
+        name = os.fsdecode(bytes.fromhex(told.pop("target")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return name if told == _MARK and name == Path(name).name else None
+
+
+def _lock(descriptor: int) -> bool:
+    """Take an open file; False if another process, or this one, has it, or if the disk knows no locks."""
+    if sys.platform == "win32":
+        return False  # what a killed run left stays there
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -94,8 +94,9 @@ def test_refusals(tmp_path: Path, recording: Path, capsys: pytest.CaptureFixture
     assert main(["convert", str(recording), str(tmp_path / "events.npz")]) == 0
     before = sorted(path.name for path in tmp_path.rglob("*"))
     cases: list[tuple[list[str], int, str]] = [
-        (["in.aedat4", "in.aedat4"], 2, "is what is read"),
-        (["folder", "folder/events.npz"], 2, "is what is read, or part of it"),
+        (["in.aedat4", "in.aedat4"], 1, "the recording is read from it"),
+        (["folder", "folder/events.npz"], 1, "the recording is read from it"),
+        (["folder", "folder/new.npz"], 1, "would become part of the recording"),
         (["in.aedat4", "folder"], 1, "not empty"),
         (["in.aedat4", "o.xyz"], 2, "suffix does not tell a format"),
         (["in.aedat4", "o.npz", "--to", "xyz"], 2, "invalid choice"),

@@ -6,6 +6,8 @@ import itertools
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -161,12 +163,29 @@ class TestInterrupted:
         assert contents(workshop.targets()) == contents(workshop.targets("whole"))
 
     def test_leftovers_of_a_killed_run_go(self, workshop):
-        leftovers = [workshop.folder / ".a.mp4.99.part", workshop.folder / ".a.99.part"]
-        leftovers[0].touch(), leftovers[1].mkdir()
-        (workshop.folder / ".b.mp4.99.part").touch()
+        for name in ("a.mp4", "a", "b.mp4"):
+            code = f"""
+import os
+from pathlib import Path
+from evfi.files import temporary_beside
+with temporary_beside(Path({str(workshop.folder / name)!r})) as partial:
+    partial.write_text("half")
+    os._exit(9)
+"""
+            subprocess.run([sys.executable, "-c", code], check=False)
+        assert len(list(workshop.folder.glob(".evfi-*.part"))) == 3
         workshop.run(model=Painter())
-        assert not any(path.exists() for path in leftovers)
-        assert (workshop.folder / ".b.mp4.99.part").exists()
+        (left,) = workshop.folder.glob(".evfi-*.part")
+        assert (left / "b.mp4").read_text() == "half"
+
+    def test_what_only_looks_like_a_leftover_stays(self, workshop):
+        foreign = [workshop.folder / name for name in (".a.mp4.99.part", ".evfi-abcdefgh.part", ".evfi-ijklmnop.part")]
+        foreign[0].write_text("mine")
+        foreign[1].mkdir()
+        (foreign[1] / "a.mp4").write_text("mine")
+        foreign[2].write_text("mine")
+        workshop.run(model=Painter())
+        assert foreign[0].read_text() == (foreign[1] / "a.mp4").read_text() == foreign[2].read_text() == "mine"
 
 
 CUT = JobConfig(insert=7)

@@ -13,7 +13,7 @@ from evfi.errors import InputError
 from evfi.events.stream import EventStream
 from evfi.fingerprints import files_of
 from evfi.recordings.datasets.plain_writer import write_plain_recording
-from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
+from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
 from stand_ins import STEP_US, key_frames
@@ -38,7 +38,7 @@ def recording(tmp_path: Path) -> Path:
 
 def fingerprint(path: Path, options: RecordingOptions = NO_OPTIONS, ignored: tuple[Path, ...] = ()) -> str:
     with open_recording(path, options) as opened:
-        return recording_fingerprint(opened, recording_places(opened, path, options), options, ignored)
+        return recording_fingerprint(opened, options, ignored)
 
 
 class TestFingerprint:

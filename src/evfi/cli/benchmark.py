@@ -9,6 +9,7 @@ from typing import Literal
 
 from evfi.benchmark.config import BenchmarkConfig
 from evfi.cli.options import parse
+from evfi.guard import Read, Written, check_places
 from evfi.sampling.presets import PresetName
 
 
@@ -29,7 +30,7 @@ class BenchmarkCommand:
         device: as in `evfi interpolate`.
         dtype: as in `evfi interpolate`.
         reference: float32: also tell errors against the plain engine in float32, in the preset exact.
-        json: a file for the results, written after every row.
+        json: a file for the results, written after every row; it is replaced where it exists.
         config: how it is measured.
     """
 
@@ -51,6 +52,8 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `benchmark`.
     """
     command = parse(BenchmarkCommand, "benchmark", arguments)
+    if command.json is not None:
+        check_places([Written(command.json, "the results")], [Read(Path(command.model).expanduser(), "the model")])
 
     from evfi.benchmark.results import as_line, header, notes
     from evfi.benchmark.run import Benchmark, BenchmarkRequest

@@ -12,6 +12,7 @@ import tyro
 from evfi.cli.options import parse
 from evfi.events.report import ReadReport
 from evfi.pipeline.convert import Conversion, Target, check_conversion, convert
+from evfi.recordings.files import reads_named
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.subject import open_subject
 
@@ -26,8 +27,9 @@ class ConvertCommand:
 
     Attributes:
         recording: a recording of any layout, or an event file.
-        output: the file to write, whose suffix tells the format: .aedat4, .h5 or .hdf5, .npz, .txt or .csv; it is replaced
-            where it exists. A name without a suffix is a folder to make, with frames, events and times side by side.
+        output: the file to write, whose suffix tells the format: .aedat4, .h5 or .hdf5, .npz, .txt or .csv; a file, or a link
+            to one, is replaced where it exists, unless something is read from it. A name without a suffix is a folder to make,
+            with frames, events and times side by side.
         to: the format, where the suffix does not tell it.
         start: seconds after the first event at which to begin.
         end: seconds after the first event at which to stop.
@@ -49,7 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `convert`.
     """
     command = parse(ConvertCommand, "convert", arguments)
-    check_conversion(command.recording, command.output, command.to, command.reading.events)
+    check_conversion(command.output, command.to, reads_named(command.recording, command.reading))
     with open_subject(command.recording, command.reading) as subject:
         told = subject.recording.warnings if subject.recording is not None else subject.events.report.warnings()
         for warning in told:

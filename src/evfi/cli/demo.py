@@ -11,8 +11,10 @@ import tyro
 
 from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
+from evfi.demo.folder import PICTURE, RECORDING, VIDEO, prepare_folder
 from evfi.demo.recording import DemoConfig
-from evfi.demo.run import DemoSummary, prepare_folder, run_demo
+from evfi.demo.run import DemoSummary, run_demo
+from evfi.guard import Read, Written, check_places
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class DemoCommand:
         evfi demo
 
     Attributes:
-        output: folder for the video, the picture and the recording; results of an earlier demo in it are replaced.
+        output: folder for the video, the picture and the recording; results of an earlier demo in it are replaced
+            if nobody changed them, and nothing else is.
         model: as in `evfi interpolate`.
         device: as in `evfi interpolate`.
         scene: the recording.
@@ -42,6 +45,8 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(DemoCommand, "demo", arguments)
     prepare_folder(command.output)
+    written = [Written(command.output / name, f"the demo's {name}", "store") for name in (VIDEO, PICTURE, RECORDING)]
+    check_places(written, [Read(Path(command.model).expanduser(), "the model")])
 
     from evfi.interpolator import Interpolator
 

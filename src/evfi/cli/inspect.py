@@ -13,10 +13,11 @@ import tyro
 from evfi.cli.inspection_text import describe_inspection
 from evfi.cli.options import parse
 from evfi.errors import ConfigError
-from evfi.files import check_writable
+from evfi.guard import Written, check_places
+from evfi.recordings.files import reads_named
 from evfi.recordings.inspection import inspect_subject
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.subject import open_subject
+from evfi.recordings.subject import open_subject, subject_reads
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class InspectCommand:
     Attributes:
         recording: a file or folder of any layout, or an event file without frames.
         json: print JSON instead of text; docs/inspect.md says what is in it.
-        picture: a PNG file to draw: frames with events over them, and the rate of events over time.
+        picture: a PNG file to draw: frames with events over them, and the rate of events over time; a file,
+            or a link to one, is replaced where it exists, unless something is read from it.
         reading: how the files are to be read, and what they leave open.
     """
 
@@ -48,8 +50,11 @@ def run(arguments: Sequence[str]) -> None:
     if command.picture is not None:
         if command.picture.suffix.lower() != ".png":
             raise ConfigError(f"the picture must be a .png file, got '{command.picture}'")
-        check_writable(command.picture)
+        written = [Written(command.picture, "the picture")]
+        check_places(written, reads_named(command.recording, command.reading))
     with open_subject(command.recording, command.reading) as subject:
+        if command.picture is not None:
+            check_places(written, subject_reads(subject))
         inspection = inspect_subject(subject)
         if command.picture is not None:
             from evfi.recordings.inspection_picture import write_picture

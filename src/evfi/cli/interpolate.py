@@ -15,9 +15,10 @@ from evfi.cli.job_progress import JobProgress, ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError, EvfiError
+from evfi.guard import Read
 from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.job_folder import JobFolder
-from evfi.pipeline.jobs import Job, JobConfig, plan_job
+from evfi.pipeline.jobs import Job, JobConfig, JobSurroundings, check_job_places, plan_job
 from evfi.pipeline.models import ModelRequest, parse_devices
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.reporting import report_of_job
@@ -25,11 +26,11 @@ from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor, run_job
 from evfi.pipeline.work import InProcess
 from evfi.pipeline.workers import LocalWorkers
 from evfi.recordings.estimation import estimate_alignment
-from evfi.recordings.files import FileWatch, recording_fingerprint, recording_places
+from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.inspection_advice import advise_alignment
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Recording
+from evfi.recordings.recording import Recording, pictures_of
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
 
@@ -54,8 +55,10 @@ class InterpolateCommand:
     Attributes:
         recording: a file or folder: AEDAT4, the BS-ERGB layout, the ECD text layout, or frames, events and timestamps side by
             side; what it is is told from its content.
-        output: the video to write, .mp4 (H.264 or H.265) or .mkv (lossless); it is replaced where it exists.
-        frames_dir: a folder for all frames as PNG files; key frames are in it bit for bit.
+        output: the video to write, .mp4 (H.264 or H.265) or .mkv (lossless); a file, or a link to one, is replaced where it
+            exists, unless something is read from it.
+        frames_dir: a folder for all frames as PNG files; key frames are in it bit for bit. It must be missing or empty, or hold
+            the frames of an earlier run of the same job.
         compare: write a second video beside the first: input held, events and result side by side.
         timecodes: write a text file beside the video that says when each of its frames is shown.
         no_report: write no report.html beside the video.
@@ -105,6 +108,11 @@ class InterpolateCommand:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
     @property
+    def job_folder(self) -> Path:
+        """Where finished windows are kept."""
+        return self.job or self.targets.default_job
+
+    @property
     def targets(self) -> Targets:
         """What is written."""
         return Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding)
@@ -121,7 +129,8 @@ def run(arguments: Sequence[str]) -> None:
     limit = None if command.max_memory is None else parse_memory(command.max_memory)
     shard = _parse_shard(command)
     with open_recording(command.recording, command.opening) as recording:
-        job = plan_job(recording, command.targets, command.film)  # all that can be refused without the model
+        # all that can be refused without the model
+        job = plan_job(recording, command.targets, command.film, surroundings=_surroundings(command))
         if shard is None and not command.merge:
             recording.warnings += _advice_on_alignment(command, recording)
         for warning in recording.warnings:
@@ -140,6 +149,12 @@ def run(arguments: Sequence[str]) -> None:
             "interrupted; the work is done, but not the report: the same command writes it"
         ) from None
     progress.done(summary)
+
+
+def _surroundings(command: InterpolateCommand) -> JobSurroundings:
+    return JobSurroundings(
+        command.job_folder, not command.no_report, (Read(Path(command.model).expanduser(), "the model"),)
+    )
 
 
 def _advice_on_alignment(command: InterpolateCommand, recording: Recording) -> tuple[str, ...]:
@@ -162,6 +177,8 @@ def _run_job(
 ) -> tuple[JobSummary, dict[str, Any]]:
 
     facts = request.facts()
+    models = tuple(Read(place, "the model") for place in facts.places)
+    check_job_places(command.targets, replace(_surroundings(command), read=models), ())
     job = job.limited_to(max(1, facts.num_frames - 2))
     executor, device = _executor(command, request)
     setup = _setup(command, job, shard, request.made_of(facts, device))
@@ -171,15 +188,14 @@ def _run_job(
 def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None, of_model: dict[str, Any]) -> JobSetup:
 
     recording = job.recording
-    folder = command.job or command.targets.default_job
+    folder = command.job_folder
     ignored = (*command.targets.all, command.targets.report, folder)
-    places = recording_places(recording, command.recording, command.opening)
-    pictures = getattr(recording.frames, "paths", ())
+    places, pictures = recording.places, pictures_of(recording.frames)
     watch = FileWatch(places, ignored, pictures)  # before files are read for their fingerprint
     damaged = DamagedPictures(folder, places)
     stand_ins = {} if command.fresh else damaged.stand_ins()
     made_of = {
-        "recording": recording_fingerprint(recording, places, command.opening, ignored, stand_ins),
+        "recording": recording_fingerprint(recording, command.opening, ignored, stand_ins),
         **of_model,
         "seed": job.config.seed,
         "frames made at a time": job.most,

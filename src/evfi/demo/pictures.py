@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from evfi.demo.comparison import Comparison
 from evfi.demo.sheet import Picture, label_row, magnify, outline, stack_rows
 from evfi.events.render import render_events
-from evfi.video.geometry import resize_frame
+from evfi.video.geometry import Size, frame_size, resize_frame
 
 _VIDEO_SCALE: Final = 1.5
 _BOX_SHARE: Final = 0.45
+_NUM_PANELS: Final = 5
 
 
 def draw_sheet(comparison: Comparison, name: str) -> Picture:
@@ -61,13 +62,29 @@ def draw_video(comparison: Comparison, name: str) -> list[Picture]:
         Pictures uint8 [H, W, 3] of one size.
     """
     pictures = []
-    height, width = comparison.ours.shape[1:3]
-    size = (round(width * _VIDEO_SCALE), round(height * _VIDEO_SCALE))
+    size = _panel_size(frame_size(comparison.ours[0]))
     for index, ours in enumerate(comparison.ours):
         key = comparison.film.truth[index // comparison.stride * comparison.stride]
         panels = [resize_frame(panel, size) for panel in (key, _events_around(comparison, index), ours)]
         pictures.append(label_row(panels, ("camera", "event camera", name)))
     return pictures
+
+
+def sheet_size(size: Size) -> Size:
+    """(width, height) of `draw_sheet` for frames of a size."""
+    panels, words = [np.zeros((size[1], size[0], 3), np.uint8)] * _NUM_PANELS, [""] * _NUM_PANELS
+    return frame_size(stack_rows([label_row(panels, words, words), label_row(panels)]))
+
+
+def video_size(size: Size) -> Size:
+    """(width, height) of `draw_video` for frames of a size."""
+    width, height = _panel_size(size)
+    panel = np.zeros((height, width, 3), np.uint8)
+    return frame_size(label_row([panel] * 3, [""] * 3))
+
+
+def _panel_size(size: Size) -> Size:
+    return round(size[0] * _VIDEO_SCALE), round(size[1] * _VIDEO_SCALE)
 
 
 def _middle_inserted(comparison: Comparison) -> int:

@@ -22,7 +22,7 @@ from evfi.files import one_line, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
-from evfi.recordings.files import recording_fingerprint, recording_places
+from evfi.recordings.files import recording_fingerprint
 from evfi.recordings.opening import looks_like_recording, open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
@@ -194,8 +194,8 @@ def prepare_sequence(
 
 def _fingerprint(recording: Recording, path: Path, opening: RecordingOptions, simulation: dict[str, Any] | None) -> str:
     """Of the recording, and of how it was simulated where its files are a video's."""
-    places = [path] if simulation is not None else recording_places(recording, path, opening)
-    return fingerprint_of([recording_fingerprint(recording, places, opening), simulation])
+    places = [path] if simulation is not None else None
+    return fingerprint_of([recording_fingerprint(recording, opening, places=places), simulation])
 
 
 def _simulated(

@@ -21,12 +21,14 @@ class ModelFacts:
         num_frames: frames per window that it was trained with, key frames included.
         sampling: its own defaults of `SamplingConfig`.
         fingerprint: of its files, 64 hexadecimal digits.
+        places: the folders that it is read from.
     """
 
     name: str
     num_frames: int
     sampling: Mapping[str, Any]
     fingerprint: str
+    places: tuple[Path, ...] = ()
 
 
 def model_facts(name_or_path: str | Path) -> ModelFacts:
@@ -42,6 +44,6 @@ def model_facts(name_or_path: str | Path) -> ModelFacts:
     source = resolve_model(name_or_path)
     if isinstance(source, BundleFolder):
         info, _, sampling = read_bundle_facts(source.path)
-        return ModelFacts(info.name, info.num_frames, sampling, fingerprint_of_files([source.path]))
+        return ModelFacts(info.name, info.num_frames, sampling, fingerprint_of_files([source.path]), (source.path,))
     fingerprint = fingerprint_of_files(source.folders)
-    return ModelFacts(source.info.name, source.info.num_frames, source.sampling, fingerprint)
+    return ModelFacts(source.info.name, source.info.num_frames, source.sampling, fingerprint, source.folders)

@@ -8,8 +8,8 @@ Events pass piece by piece, frames one by one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,11 +19,11 @@ from evfi.errors import ConfigError, RecordingError
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 from evfi.events.writers import WritableFrame, WrittenEvents, find_writer, write_events
-from evfi.files import check_folder_writable, check_writable
+from evfi.guard import Read, Written, check_places
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.recording import Recording, exposures_of
-from evfi.recordings.subject import Subject
+from evfi.recordings.subject import Subject, subject_reads
 
 Target = Literal["aedat4", "hdf5", "npz", "text", "folder"]
 
@@ -53,26 +53,22 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def check_conversion(source: Path, output: Path, target: Target | None, events: Path | None = None) -> str:
-    """Find the target's format, and make sure that it can be written, before anything is read.
+def check_conversion(output: Path, target: Target | None, read: Sequence[Read]) -> str:
+    """Find the target's format, and make sure that it can be written and takes the place of nothing that is read.
 
     Args:
-        source: what is read.
         output: what is written.
         target: its format; None tells it from the output's suffix.
-        events: an event file that is read, too.
+        read: what is read.
 
     Raises:
-        ConfigError: the format is unknown, or the output is part of what is read.
-        OutputError: the output cannot be written.
+        ConfigError: the format is unknown.
+        OutputError: the output cannot be written, or is what is read or would become part of it.
     """
     is_folder = target == "folder" or (target is None and (output.is_dir() or not output.suffix))
     name = "folder" if is_folder else find_writer(output, target).name
-    for read in (source, *((events,) if events is not None else ())):
-        inside = output.resolve().is_relative_to(read.resolve()) if read.is_dir() else False
-        if output.exists() and (inside or (read.exists() and output.samefile(read))):
-            raise ConfigError(f"{output} is what is read, or part of it; write to another place")
-    (check_folder_writable if is_folder else check_writable)(output)
+    written = Written(output, "the output", "folder" if is_folder else "file")
+    check_places([written], [replace(one, looks_for=None) for one in read])  # it may be what any reader looks for
     return name
 
 
@@ -88,18 +84,19 @@ def convert(
 
     Args:
         subject: what to read.
-        output: the file, which is replaced where it exists, or the folder, which must not exist or be empty.
+        output: the file, which is replaced where it exists (a link itself, not what it points to), or the folder, which must
+            not exist or be empty.
         target: its format; None tells it from the suffix of `output`, a folder where there is none.
         start: seconds after the first event at which to begin.
         end: seconds after the first event at which to stop.
 
     Raises:
-        ConfigError: the target is unknown, start and end are impossible, or the output is part of what is read.
-        OutputError: the output cannot be written.
+        ConfigError: the target is unknown, or start and end are impossible.
+        OutputError: the output cannot be written, or is what is read or would become part of it.
         InputError: reading fails, or the events do not fit the format.
         RecordingError: nothing is left to write.
     """
-    name = check_conversion(subject.path, output, target, subject.options.events)
+    name = check_conversion(output, target, subject_reads(subject))
     cut = _Cut.of(subject.events, start, end)
     recording = subject.recording
     if name == "folder" and recording is None:

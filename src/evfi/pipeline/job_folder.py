@@ -1,5 +1,6 @@
 """A job on disk: what it is, what of it is done, and who is at it.
 
+    JOB/evfi-job.json       the mark of such a folder
     JOB/job.json            what the frames are made of (recording, model, settings, version) and the list of windows
     JOB/windows/…           finished pieces, see `window_store`
     JOB/outputs.json        the results written from them, with their checksums
@@ -7,11 +8,14 @@
     JOB/log.jsonl           what happened when, one JSON object per line
     JOB/*.lock              held by the process that works on the job, or on one shard of it
 
-All but the lock may be lost or damaged: what is missing is made again.
+All but the lock may be lost or damaged: what is missing is made again. A folder is a job's if its mark, or the checksum of
+any other of these files, says so; older folders have no mark. A file of one of these names that is not a job's is moved aside
+(`….unusable`), never overwritten or removed.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -27,10 +31,10 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from evfi.errors import ConfigError, OutputError
-from evfi.files import one_line, written_whole
+from evfi.files import is_partial, one_line, written_whole
 from evfi.fingerprints import fingerprint_of
 from evfi.pipeline.damaged_pictures import remove_damaged_pictures
-from evfi.pipeline.window_store import remove_pieces
+from evfi.pipeline.window_store import holds_pieces, remove_pieces
 
 _FORMAT: Final = "evfi-job"
 _FORMAT_VERSION: Final = 1
@@ -38,7 +42,15 @@ _MAX_BYTES: Final = 2**30
 _NAMED_DIFFERENCES: Final = 4
 
 WINDOWS_FOLDER: Final = "windows"
-_OWN_FILES: Final = ("job.json", "outputs.json", "log.jsonl")
+_LOG_FILE: Final = "log.jsonl"
+_MARK_FILE: Final = "evfi-job.json"
+_MARK: Final[dict[str, Any]] = {"format": "evfi-job-folder", "version": 1}
+_MAX_MARK_BYTES: Final = 4096
+_JSON_BEGINS: Final = f'{{\n "format": "{_FORMAT}'.encode()
+_LOG_BEGINS: Final = b'{"at": "'
+_LOG_KEYS: Final = {"at", "host", "pid", "what"}
+_UNUSABLE: Final = ".unusable"
+_NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _LOCK: Final = re.compile(r"(job|shard-\d+-of-\d+)\.lock")
 
 
@@ -82,9 +94,10 @@ class JobFolder:
             OutputError: it cannot be made, is something else's, or another process works on it.
         """
         try:
-            self._check_owner()
+            check_job_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            self._write_mark()
         except OSError as error:
             raise OutputError(f"cannot use the job folder {self.path}: {one_line(error)}; choose another") from error
         return self
@@ -109,9 +122,9 @@ class JobFolder:
             OutputError: the disk refuses.
         """
         if fresh:
-            self._remove("job.json", "log.jsonl")
+            self._remove("job.json", _LOG_FILE)
         file = self.path / "job.json"
-        known, problems = self._read(file, "made_of")
+        known, problems = _read(file, "made_of")
         if known is not None:
             if known["fingerprint"] != description.fingerprint:
                 raise ConfigError(self._difference(known, description))
@@ -130,12 +143,23 @@ class JobFolder:
 
     def results(self) -> dict[str, Any]:
         """What was written from this job: per path its checksum and size; empty where nothing is known."""
-        known, _ = self._read(self.path / "outputs.json", "results")
+        known, _ = _read(self.path / "outputs.json", "results")
         return dict(known["results"]) if known is not None else {}
 
     def results_problems(self) -> list[str]:
         """Why what was written is not known, if its note is damaged."""
-        return self._read(self.path / "outputs.json", "results")[1]
+        return _read(self.path / "outputs.json", "results")[1]
+
+    def name_of(self, place: Path) -> str:
+        """What a result is called in the note of results: its way from this folder, so that both may be moved."""
+        try:
+            return Path(os.path.relpath(place.absolute(), self.path.absolute())).as_posix()
+        except ValueError:  # on another drive of Windows
+            return place.absolute().as_posix()
+
+    def place_of(self, name: str) -> Path:
+        """Where a result of this name is."""
+        return Path(os.path.normpath(self.path.absolute() / name))
 
     def keep_results(self, results: Mapping[str, Any]) -> None:
         """Remember what was written.
@@ -152,30 +176,25 @@ class JobFolder:
         line = json.dumps(
             {"at": now, "host": socket.gethostname(), "pid": os.getpid(), "what": what, **facts}, default=str
         )
-        with suppress(OSError), (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        file = self.path / _LOG_FILE
+        with suppress(OSError, OutputError):
+            _set_aside_if_foreign(file)
+            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
+            with open(descriptor, "a", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
+                stream.write(line + "\n")
 
     def remove(self) -> None:
-        """Remove the job's files, and the folder if nothing else is in it.
+        """Remove the job's files, known by their content, and the folder if nothing else is in it.
 
         Raises:
             OutputError: the operating system refuses.
         """
-        self._remove(*_OWN_FILES)
+        self._remove("job.json", "outputs.json", _LOG_FILE, _MARK_FILE)
         with suppress(OSError):
             for lock in self._locks():
-                lock.unlink()
+                if not lock.stat().st_size:
+                    lock.unlink()
             self.path.rmdir()
-
-    def _check_owner(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"cannot make the job folder {self.path}: there is a file of that name; choose another")
-        if self.path.is_dir():
-            names = [entry.name for entry in self.path.iterdir()]
-            if names and not any(name in _OWN_FILES or _LOCK.fullmatch(name) for name in names):
-                raise OutputError(
-                    f"{self.path} is no job's folder: it holds other files; choose another or an empty one"
-                )
 
     def _take_lock(self) -> None:
         own = "job" if self._shard is None else f"shard-{self._shard[0]}-of-{self._shard[1]}"
@@ -194,6 +213,14 @@ class JobFolder:
                     self._lock.release()
                     raise self._busy(file.stem) from None
 
+    def _write_mark(self) -> None:
+        try:
+            if _marked_format(self.path / _MARK_FILE) != _MARK:
+                self._write(self.path / _MARK_FILE, _MARK)
+        except BaseException:
+            self.__exit__()
+            raise
+
     def _locks(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if _LOCK.fullmatch(path.name))
 
@@ -206,40 +233,21 @@ class JobFolder:
     def _remove(self, *names: str) -> None:
         """Remove files of the job, and all pieces."""
         try:
-            for name in names:
-                (self.path / name).unlink(missing_ok=True)
+            for file in (self.path / name for name in names):
+                if os.path.lexists(file) and _is_own(file):
+                    file.unlink()
             remove_pieces(self.windows)
             remove_damaged_pictures(self.path)
         except OSError as error:
             raise OutputError(f"cannot empty the job folder {self.path}: {one_line(error)}") from error
 
     def _write(self, file: Path, content: Mapping[str, Any]) -> None:
+        _set_aside_if_foreign(file)
         with written_whole(file) as partial, partial.open("w", encoding="utf-8") as stream:
             json.dump(content, stream, indent=1)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
-
-    def _read(self, file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
-        """A JSON file whose fingerprint fits, or None; and a line where it is damaged."""
-        try:
-            if not file.exists():
-                return None, []
-            if file.stat().st_size > _MAX_BYTES:
-                raise ValueError("it is too large")
-            content = json.loads(file.read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT or content["version"] != _FORMAT_VERSION:
-                raise ValueError("it is of another version")
-            expected = fingerprint_of(
-                [content["made_of"], content["windows"]] if what == "made_of" else content["results"]
-            )
-            if content["fingerprint"] != expected:
-                raise ValueError("its checksum does not fit")
-        except OSError as error:
-            raise OutputError(f"cannot read {file}: {one_line(error)}") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            return None, [f"{file}: damaged ({one_line(error)}); it is written again"]
-        return content, []
 
     def _difference(self, known: dict[str, Any], description: JobDescription) -> str:
         before, now = _plain(known["made_of"]), _plain(description.made_of)
@@ -254,6 +262,117 @@ class JobFolder:
             f"the job in {self.path} was begun with something else: {listed}. Use that again, name "
             "another folder with --job, or begin anew with --fresh"
         )
+
+
+def check_job_folder(path: Path) -> bool:
+    """Make sure that a folder may keep a job: it is missing, empty, or a job's.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Whether it is there already.
+
+    Raises:
+        OutputError: it is a file, or holds what no job wrote.
+        OSError: it cannot be read.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"cannot make the job folder {path}: there is a file of that name; choose another")
+    if not path.is_dir():
+        return False
+    entries = [entry for entry in path.iterdir() if not is_partial(entry)]
+    for lock in (entry for entry in entries if _LOCK.fullmatch(entry.name)):
+        if lock.is_symlink() or not lock.is_file():
+            raise OutputError(f"{path} is no job's folder: its {lock.name} is no ordinary file; choose another")
+    others = [entry for entry in entries if not (_LOCK.fullmatch(entry.name) and not entry.stat().st_size)]
+    if others and not _is_job(path):
+        raise OutputError(f"{path} is no job's folder: it holds other files; choose another or an empty one")
+    return True
+
+
+def _is_job(path: Path) -> bool:
+    """Whether the mark, or the checksum of something else in a folder, says that it is a job's."""
+    if _marked_format(path / _MARK_FILE) == _MARK:
+        return True
+    for name, what in (("job.json", "made_of"), ("outputs.json", "results")):
+        with suppress(OutputError):
+            if _read(path / name, what)[0] is not None:
+                return True
+    return bool(_log_lines(path / _LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
+
+
+def _marked_format(file: Path) -> Any:
+    """What a mark says; None if it is none."""
+    try:
+        if file.is_symlink() or file.stat().st_size > _MAX_MARK_BYTES:
+            return None
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _log_lines(file: Path) -> int:
+    """How many of a log's first lines are a job's, one at most; a link or anything else has none."""
+    first = _beginning(file).split(b"\n")[0]
+    try:
+        told = json.loads(first)
+    except (ValueError, RecursionError):
+        return 0
+    return int(isinstance(told, dict) and told.keys() >= _LOG_KEYS)
+
+
+def _beginning(file: Path) -> bytes:
+    """The first bytes of an ordinary file; none where there is no such file."""
+    try:
+        if file.is_symlink() or not file.is_file():
+            return b""
+        with file.open("rb") as stream:
+            return stream.read(_MAX_MARK_BYTES)
+    except OSError:
+        return b""
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file under one of the job's names is the job's, whole, cut or empty."""
+    if file.is_symlink() or not file.is_file():
+        return False
+    begins = _beginning(file)
+    if file.name == _LOG_FILE:
+        return begins.startswith(_LOG_BEGINS) or _LOG_BEGINS.startswith(begins)
+    return begins.startswith(_JSON_BEGINS) or _JSON_BEGINS.startswith(begins)
+
+
+def _set_aside_if_foreign(file: Path) -> None:
+    """Make room for a file of the job where there is one that is not known as the job's."""
+    if not os.path.lexists(file) or _is_own(file):
+        return
+    taken = {entry.name for entry in file.parent.iterdir()}
+    names = (f"{file.name}{_UNUSABLE}{number or ''}" for number in itertools.count())
+    try:
+        file.rename(file.with_name(next(name for name in names if name not in taken)))
+    except OSError as error:
+        raise OutputError(f"cannot move {file} aside: {one_line(error)}; move it away") from error
+
+
+def _read(file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """A JSON file whose fingerprint fits, or None; and a line where it is damaged."""
+    try:
+        if not file.exists():
+            return None, []
+        if file.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT or content["version"] != _FORMAT_VERSION:
+            raise ValueError("it is of another version")
+        expected = fingerprint_of([content["made_of"], content["windows"]] if what == "made_of" else content["results"])
+        if content["fingerprint"] != expected:
+            raise ValueError("its checksum does not fit")
+    except OSError as error:
+        raise OutputError(f"cannot read {file}: {one_line(error)}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return None, [f"{file}: damaged ({one_line(error)}); it is written again"]
+    return content, []
 
 
 def _described(windows: Sequence[Any]) -> str:

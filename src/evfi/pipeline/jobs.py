@@ -7,21 +7,28 @@ each window as they are made. The film is put together from these while later wi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from evfi.errors import ConfigError, OutputError, RecordingError
-from evfi.files import one_line
+from evfi.events.stream import MAX_ABS_TIME_US
+from evfi.files import entry_of, one_line
+from evfi.guard import Read, Written, check_places
+from evfi.pipeline.earlier_results import known_results
+from evfi.pipeline.job_folder import JobFolder, check_job_folder
 from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.timeline import PlannedWindow, Timeline, plan_timeline
 from evfi.pipeline.treatments import OnGap, check_on_gap
 from evfi.pipeline.window_checks import find_time_gaps, typical_interval_us
+from evfi.recordings.files import recording_reads
 from evfi.recordings.recording import Recording
+from evfi.report.document import is_page
 
-_MAX_TIMES_BYTES: Final = 2**26
+_MAX_TIMES_BYTES: Final = 2**24
 _NAMED_GAPS: Final = 3
 
 
@@ -98,7 +105,29 @@ class Job:
         return replace(self, most=self.config.max_insert or most)
 
 
-def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = None, *, most: int = 2**30) -> Job:
+@dataclass(frozen=True)
+class JobSurroundings:
+    """What a job writes and reads beside its results and its recording.
+
+    Attributes:
+        folder: the job's folder, or None where it is made for this run alone.
+        has_report: whether a report is written.
+        read: further things that are read, e.g. the model.
+    """
+
+    folder: Path | None = None
+    has_report: bool = False
+    read: tuple[Read, ...] = ()
+
+
+def plan_job(
+    recording: Recording,
+    targets: Targets,
+    config: JobConfig | None = None,
+    *,
+    most: int = 2**30,
+    surroundings: JobSurroundings | None = None,
+) -> Job:
     """Lay out a job and make sure that nothing stands in its way.
 
     Args:
@@ -106,15 +135,16 @@ def plan_job(recording: Recording, targets: Targets, config: JobConfig | None = 
         targets: what to write.
         config: what to make.
         most: frames that the model makes at a time, where `config` does not say it.
+        surroundings: what else is written and read.
 
     Raises:
-        ConfigError: a setting is out of range or contradicts another.
+        ConfigError: a setting is out of range or contradicts another, or two results have the same place.
         RecordingError: no window lies in the part asked for, none of them has events, or key frames are missing for long
             and gaps shall fail.
-        OutputError: a result cannot be written.
+        OutputError: a result cannot be written, or would take the place of what is read or of somebody else's file.
     """
     config = config or JobConfig()
-    _refuse_sources(recording, targets)
+    check_job_places(targets, surroundings or JobSurroundings(), [*recording_reads(recording), *_reads_of(config)])
     times_us = recording.frames.times_us
     start_us, end_us = (None if at is None else int(times_us[0]) + round(at * 1e6) for at in (config.start, config.end))
     timeline = plan_timeline(
@@ -153,7 +183,7 @@ def read_times(path: Path) -> list[int]:
             raise ConfigError(
                 f"{path}: expected a file of times of at most {_MAX_TIMES_BYTES // 2**20} MiB, found more"
             )
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the output times {path}: {one_line(error)}") from error
     times = []
@@ -165,19 +195,44 @@ def read_times(path: Path) -> list[int]:
             times.append(int(text))
         except ValueError:
             raise ConfigError(f"{path}, line {number}: expected a whole number of µs, found '{text[:40]}'") from None
+        if abs(times[-1]) > MAX_ABS_TIME_US:
+            raise ConfigError(f"{path}, line {number}: expected a time within ±2^61 µs, found '{text[:40]}'")
     if not times:
         raise ConfigError(f"{path} holds no times; give one per line, in µs")
     return times
 
 
-def _refuse_sources(recording: Recording, targets: Targets) -> None:
-    """Raise if a result would take the place of the video that key frames are read from."""
-    sources = {
-        place.resolve() for place in (recording.path, getattr(recording.frames, "path", None)) if place is not None
-    }
-    for place in targets.all:
-        if place.resolve() in sources:
-            raise OutputError(f"cannot write {place}: the recording is read from it; choose another name")
+def check_job_places(targets: Targets, surroundings: JobSurroundings, read: Sequence[Read]) -> None:
+    """Make sure that a job writes over nothing that it reads, and nothing of somebody else's.
+
+    Args:
+        targets: what is written.
+        surroundings: what else is written and read.
+        read: what is read beside that.
+
+    Raises:
+        ConfigError: two results have the same place.
+        OutputError: a result would take the place of something, or cannot be written.
+    """
+    folder, known = surroundings.folder, dict[Path, Any]()
+    written = []
+    if folder is not None:
+        try:
+            is_job = check_job_folder(folder)
+        except OSError as error:
+            raise OutputError(f"cannot use the job folder {folder}: {one_line(error)}; choose another") from error
+        written.append(Written(folder, "the job's folder", "store", is_ours=is_job))
+        known = known_results(JobFolder(folder))
+    for name, place in targets.named.items():
+        kind: Literal["store", "file"] = "store" if place == targets.frames_dir else "file"
+        written.append(Written(place, name, kind, is_ours=entry_of(place) in known))
+    if surroundings.has_report:
+        written.append(Written(targets.report, "the report", is_ours=is_page(targets.report), is_named=False))
+    check_places(written, [*surroundings.read, *read])
+
+
+def _reads_of(config: JobConfig) -> list[Read]:
+    return [] if config.times is None else [Read(config.times, "the list of output times")]
 
 
 def _require_events(recording: Recording, windows: tuple[PlannedWindow, ...]) -> None:

@@ -9,10 +9,8 @@ out.timecodes.txt           when each frame of the video is shown
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +21,16 @@ from evfi.files import (
     check_folder_writable,
     check_writable,
     folder_written_whole,
-    is_being_written,
-    is_partial,
     one_line,
+    remove_leftovers,
 )
 from evfi.pipeline.comparison_film import comparison_size
-from evfi.recordings.planning import Times
 from evfi.video.geometry import Frame, Size
 from evfi.video.picture_writer import PictureWriter
 from evfi.video.timecodes import write_timecodes
 from evfi.video.writer import VideoConfig, VideoWriter
 
-_FRAMES_FOLDER_FILE: Final = re.compile(r"\d{6,}\.png|timestamps\.txt")
+TIMES_FILE: Final = "timestamps.txt"
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class Targets:
     """What is written.
 
     Attributes:
-        video: a path ``*.mp4`` or ``*.mkv``, or None.
-        frames_dir: a folder that does not exist or is empty, or None.
+        video: a path ``*.mp4`` or ``*.mkv``, or None; a file, or a link to one, is replaced.
+        frames_dir: a folder that does not exist, is empty, or holds the pictures of an earlier run of the same job, or None.
         compare: whether a comparison is written beside the video or the folder.
         timecodes: whether a file of the frames' times is.
         encoding: of the videos.
@@ -98,8 +94,18 @@ class Targets:
     @property
     def all(self) -> tuple[Path, ...]:
         """Everything that is made of the frames."""
-        places = (self.video, self.frames_dir, self.comparison, self.timecodes_file)
-        return tuple(place for place in places if place is not None)
+        return tuple(self.named.values())
+
+    @property
+    def named(self) -> dict[str, Path]:
+        """The same, by what they are."""
+        places = {
+            "the video": self.video,
+            "the folder of frames": self.frames_dir,
+            "the comparison": self.comparison,
+            "the file of times": self.timecodes_file,
+        }
+        return {name: place for name, place in places.items() if place is not None}
 
     def _beside(self, suffix: str) -> Path:
         main = self.main.absolute()
@@ -120,7 +126,7 @@ class Outputs:
         *,
         is_constant: bool = True,
         may_exist: bool = False,
-        replaceable: Collection[Path] = (),
+        earlier_frames: int = 0,
     ) -> None:
         """Check that everything can be written; nothing is created yet.
 
@@ -130,21 +136,16 @@ class Outputs:
             fps: frames per second of the videos.
             is_constant: whether every frame is shown equally long.
             may_exist: whether a folder of pictures may hold something, because a later check will say more.
-            replaceable: absolute paths of results of an earlier run of the same job; such a folder may hold something, too.
+            earlier_frames: how many pictures of an earlier run that folder may hold; they are removed when writing begins.
 
         Raises:
             ConfigError: `fps` is out of range.
             OutputError: one of them cannot be written.
         """
         self.targets = targets
-        self._is_replaced = targets.frames_dir is not None and targets.frames_dir.absolute() in replaceable
+        self._earlier_frames = earlier_frames
         if targets.frames_dir is not None:
-            if targets.frames_dir.is_dir() and (may_exist or self._is_replaced):
-                check_writable(targets.frames_dir / "probe")
-                if self._is_replaced:
-                    _check_replaceable(targets.frames_dir)
-            else:
-                check_folder_writable(targets.frames_dir)
+            check_folder_writable(targets.frames_dir, may_hold_something=may_exist or earlier_frames > 0)
         if targets.timecodes_file is not None:
             check_writable(targets.timecodes_file)
 
@@ -174,14 +175,13 @@ class Outputs:
         """Create what is written to, under temporary names."""
         with ExitStack() as stack:
             for place in self.targets.all:
-                _remove_leftovers(place)
+                remove_leftovers(place.absolute().parent, place.name.__eq__)
             for writer in (self._video, self._comparison):
                 if writer is not None:
                     stack.enter_context(writer)
             self._folder = None
             if self.targets.frames_dir is not None:
-                if self._is_replaced:
-                    _remove_folder(self.targets.frames_dir)
+                _remove_frames(self.targets.frames_dir, self._earlier_frames)
                 self._folder = stack.enter_context(folder_written_whole(self.targets.frames_dir))
                 self._pictures = stack.enter_context(PictureWriter(self._folder))
             self._stack = stack.pop_all()
@@ -206,7 +206,7 @@ class Outputs:
             self._comparison.write(comparison(), shown_us)
         if self._folder is not None:
             self._pictures.write(frame)
-            self._write_time(self._folder / "timestamps.txt", time_us)
+            self._write_time(self._folder / TIMES_FILE, time_us)
         if self.targets.timecodes:
             self._shown.append(shown_us)
 
@@ -226,45 +226,15 @@ class Outputs:
             write_timecodes(self.targets.timecodes_file, self._shown)
 
 
-def holds_film(folder: Path, times_us: Times) -> bool:
-    """Whether a folder holds just the pictures of a film whose frames have these times.
+def names_of_frames(number: int) -> set[str]:
+    """What is in a folder of so many frames."""
+    return {f"{index:06d}.png" for index in range(number)} | {TIMES_FILE}
 
-    Args:
-        folder: a folder of pictures, or none.
-        times_us: time of each frame of the film, int64 [N].
-    """
-    expected = {f"{number:06d}.png" for number in range(len(times_us))} | {"timestamps.txt"}
+
+def _remove_frames(folder: Path, number: int) -> None:
+    """Remove so many frames of an earlier run one by one, so that whatever else came to be there stays."""
     try:
-        found = {entry.name for entry in folder.iterdir()}
-        return found == expected and (folder / "timestamps.txt").read_text("utf-8", "replace") == "".join(
-            f"{time}\n" for time in times_us
-        )
-    except OSError:
-        return False
-
-
-def _remove_leftovers(place: Path) -> None:
-    """Remove what a run that was killed left beside a result, but nothing that another process is writing there."""
-    with suppress(OSError):
-        for entry in place.absolute().parent.iterdir():
-            if is_partial(entry) and entry.name.startswith(f".{place.name}.") and not is_being_written(entry):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Raise if a folder of frames holds what somebody else put there."""
-    names = sorted(entry.name for entry in folder.iterdir())
-    foreign = next((name for name in names if not _FRAMES_FOLDER_FILE.fullmatch(name)), None)
-    if foreign is not None:
-        raise OutputError(
-            f"cannot replace the frames in {folder}: it holds {foreign}, which is none of them; move that away, or choose "
-            "another folder"
-        )
-
-
-def _remove_folder(folder: Path) -> None:
-    try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        for name in names_of_frames(number) if number else ():
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot replace the folder {folder}: {one_line(error)}") from error
+        raise OutputError(f"cannot replace the frames in {folder}: {one_line(error)}") from error

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from evfi.errors import RecordingError
+from evfi.files import entry_of, temporary_beside
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.damaged_pictures import DamagedPictures
+from evfi.pipeline.earlier_results import EarlierResults
 from evfi.pipeline.film import FilmSource, FilmThread
 from evfi.pipeline.film_statistics import FilmFacts
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_folder import JobDescription, JobFolder
 from evfi.pipeline.job_run import JobLoop, LoopConfig, OnState, WorkResult
 from evfi.pipeline.jobs import Job, JobConfig, plan_job
-from evfi.pipeline.outputs import Outputs, Targets, holds_film
+from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.playback import Playback
 from evfi.pipeline.timeline import PlannedWindow
 from evfi.pipeline.window_store import WindowStore
 from evfi.pipeline.work import Executor, InProcess, OnDeviceStep, WindowInterpolator
 from evfi.recordings.files import FileWatch
-from evfi.recordings.recording import FrameSource, Recording
+from evfi.recordings.recording import FramesAround, FrameSource, Recording
 from evfi.video.geometry import Frame
 
 _log = logging.getLogger(__name__)
@@ -203,29 +203,22 @@ class _Run:
         return self._summary(result, facts, time.perf_counter() - began)
 
     def _film(self) -> FilmThread:
-        timeline, targets, results = self.job.timeline, self.job.targets, self.folder.results()
+        timeline, targets, size = self.job.timeline, self.job.targets, self.job.recording.frames.size
+        earlier = EarlierResults(self.folder, timeline, size)
+        for problem in earlier.problems:
+            _log.warning("%s", problem)
+        earlier.check(targets)
+        frames_there = earlier.frames_in(targets.frames_dir)
         outputs = Outputs(
-            targets,
-            self.job.recording.frames.size,
-            timeline.playback.fps,
-            is_constant=timeline.is_constant,
-            replaceable=[*(self._place(name) for name in results), *self._unnoted_results()],
+            targets, size, timeline.playback.fps, is_constant=timeline.is_constant, earlier_frames=frames_there
         )
-        begun = {self._name(place): _BEGUN for place in targets.all}
-        self.folder.keep_results({**results, **begun})  # else a killed run leaves pictures that none knows
+        most_frames = max(frames_there, timeline.num_frames)  # a killed run leaves some of either
+        begun = {self.folder.name_of(place): {**_BEGUN, **self._count_of(place, most_frames)} for place in targets.all}
+        self.folder.keep_results({**earlier.entries, **begun})
         source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
         if self.setup.watch is not None:
             source = replace(source, check_inputs=self.setup.watch.check)
         return FilmThread(source, outputs)
-
-    def _unnoted_results(self) -> list[Path]:
-        """A folder of pictures that must be of an earlier run, where the note of it is damaged."""
-        problems = self.folder.results_problems()
-        for problem in problems:
-            _log.warning("%s", problem)
-        folder = self.job.targets.frames_dir
-        is_own = folder is not None and problems and holds_film(folder, self.job.timeline.times_us)
-        return [folder.absolute()] if folder is not None and is_own else []
 
     def how_to_go_on(self) -> str:
         """What to say after an interruption."""
@@ -234,16 +227,6 @@ class _Run:
         return f"interrupted; {done} of {total} windows are done and kept in {self.folder.path}: the same command goes on there"
 
     # results that need not be written again
-
-    def _name(self, place: Path) -> str:
-        """What a result is called in the note of results: its way from the job's folder, so that both may be moved."""
-        try:
-            return Path(os.path.relpath(place.absolute(), self.folder.path.absolute())).as_posix()
-        except ValueError:  # on another drive of Windows
-            return place.absolute().as_posix()
-
-    def _place(self, name: str) -> Path:
-        return Path(os.path.normpath(self.folder.path.absolute() / name))
 
     def _film_settings(self) -> str:
         """Fingerprint of all that the film depends on."""
@@ -257,7 +240,7 @@ class _Run:
             return False
         known, settings = self.folder.results(), self._film_settings()
         for place in self.job.targets.all:
-            entry = known.get(self._name(place))
+            entry = known.get(self.folder.name_of(place))
             if entry is None or entry["film"] != settings or not place.exists():
                 return False
             if fingerprint_of_files([place]) != entry["content"]:
@@ -268,10 +251,18 @@ class _Run:
         settings = self._film_settings()
         self.folder.keep_results(
             {
-                self._name(place): {"film": settings, "content": fingerprint_of_files([place])}
+                self.folder.name_of(place): {
+                    "film": settings,
+                    "content": fingerprint_of_files([place]),
+                    **self._count_of(place, self.job.timeline.num_frames),
+                }
                 for place in self.job.targets.all
             }
         )
+
+    def _count_of(self, place: Path, number: int) -> dict[str, int]:
+        """What is noted of a folder of frames, so that a later run knows which pictures in it are ours."""
+        return {"frames": number} if place == self.job.targets.frames_dir else {}
 
     def _summary(self, result: WorkResult, film: FilmFacts | None, seconds: float) -> JobSummary:
         timeline = self.job.timeline
@@ -312,8 +303,9 @@ def interpolate_recording(
     Args:
         interpolator: makes the frames of a window.
         recording: key frames and events.
-        output: the video to write, ``*.mp4`` or ``*.mkv``, or None.
-        frames_dir: a folder for PNG pictures, missing or empty, or None.
+        output: the video to write, ``*.mp4`` or ``*.mkv``, or None; a file, or a link to one, is replaced where it exists,
+            unless the recording is read from it.
+        frames_dir: a folder for PNG pictures, missing or empty and no link, or None.
         config: what to make.
         on_state: called as the work proceeds.
 
@@ -324,8 +316,8 @@ def interpolate_recording(
     targets = Targets(video, folder)
     shared = _Shared(recording)
     job = plan_job(shared, targets, config)
-    with TemporaryDirectory(prefix=".evfi-", dir=targets.main.absolute().parent) as scratch:
-        setup = JobSetup(Path(scratch) / "job", {}, lambda: shared)
+    with temporary_beside(entry_of(targets.main)) as scratch:
+        setup = JobSetup(scratch, {}, lambda: shared)
         return run_job(job, setup, lambda on_step: InProcess(interpolator, on_step), on_state)
 
 
@@ -340,15 +332,23 @@ class _Shared(Recording):
         """Leave the files open."""
 
 
-class _OneAtATime:
+class _OneAtATime(FramesAround):
     """Frames of a source that may be in the middle of a video when another thread asks for one."""
 
     def __init__(self, frames: FrameSource) -> None:
-        self._frames, self._lock = frames, threading.Lock()
-        self.times_us, self.size, self.is_grey = frames.times_us, frames.size, frames.is_grey
+        super().__init__(frames)
+        self._lock = threading.Lock()
+        self._size, self._is_grey = frames.size, frames.is_grey  # they may be read from frames
 
-    def __len__(self) -> int:
-        return len(self._frames)
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of every frame."""
+        return self._size
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the frames are grey."""
+        return self._is_grey
 
     def read(self, index: int) -> Frame:
         """Frame `index`."""

@@ -19,6 +19,7 @@ from evfi.errors import ConfigError, RecordingError
 from evfi.events.simulate import SimulatorConfig
 from evfi.events.simulate_video import simulate_video
 from evfi.events.stream import EventStream
+from evfi.guard import Read, Written, check_places
 from evfi.recordings.datasets.plain import write_plain_recording
 from evfi.video.geometry import resize_frame
 from evfi.video.io import VideoFrames
@@ -72,12 +73,13 @@ def simulate_recording(
         ConfigError: if `keep_every`, `height` or `max_frames` is not positive.
         InputError: if the video cannot be read.
         RecordingError: if it has too few frames for two key frames.
-        OutputError: if the folder cannot be written.
+        OutputError: if the folder cannot be written, or holds the video.
     """
     if keep_every < 1 or (height is not None and height < 8):
         raise ConfigError(f"keep_every must be at least 1 and height at least 8, got {keep_every} and {height}")
     if max_frames is not None and max_frames < 2:
         raise ConfigError(f"max_frames must be at least 2, got {max_frames}")
+    check_places([Written(Path(folder), "the recording", "folder")], [Read(Path(video_path), "the video")])
     with VideoFrames(video_path) as video:
         number = min(len(video), max_frames or len(video))
         last = (number - 1) // keep_every * keep_every

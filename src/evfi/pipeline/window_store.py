@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evfi.errors import InputError, OutputError
-from evfi.files import is_partial, one_line
+from evfi.files import is_partial, one_line, remove_leftovers, temporary_beside
+from evfi.limits import MAX_PIXELS
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.tasks import TaskKey
-from evfi.video.io import MAX_PIXELS
 
 _NAME: Final = re.compile(r"(\d{6,})((?:\.\d+)*)-([0-9a-f]{24})\.zip")
 _PARTIAL_NAME: Final = re.compile(rf"\.{_NAME.pattern}\.\d+\.part")
@@ -82,6 +82,7 @@ class WindowStore:
             OutputError: the folder cannot be read, or a damaged file cannot be moved aside.
         """
         keys = set(wanted)
+        remove_leftovers(self.folder, lambda name: _NAME.fullmatch(name) is not None)  # of a run that was killed
         found: dict[TaskKey, WindowFacts] = {}
         problems: list[str] = []
         for path in self._listed():
@@ -89,7 +90,7 @@ class WindowStore:
             if key is None or key not in keys:
                 continue  # perhaps another shard's, which may be at work
             if is_partial(path):
-                _remove(path)  # of a run that was killed while it wrote
+                _remove(path)  # of a run before partial files had a folder of their own
                 continue
             if key in found:
                 continue
@@ -110,16 +111,15 @@ class WindowStore:
         content = _packed(piece, self._job)
         digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
         path = self.folder / f"{_stem(piece.key)}-{digest}.zip"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with temporary_beside(path) as partial:
+                with partial.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
         except OSError as error:
-            _remove(partial)
             raise OutputError(
                 f"cannot keep window {piece.key[0]} in {self.folder}: {one_line(error)}; windows kept so far are safe: "
                 "make room or give access, and run the same command again"
@@ -179,6 +179,19 @@ class WindowStore:
             raise OutputError(f"cannot move {path} aside: {one_line(error)}; remove it") from error
 
 
+def holds_pieces(folder: Path) -> bool:
+    """Whether there is a file in a folder whose content has the checksum in its name.
+
+    Args:
+        folder: it may be missing.
+    """
+    named = ((path, _NAME.fullmatch(path.name)) for path in (folder.iterdir() if folder.is_dir() else []))
+    return any(
+        match is not None and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGITS] == match[3]
+        for path, match in named
+    )
+
+
 def remove_pieces(folder: Path) -> None:
     """Remove a folder of pieces, those of other settings and damaged ones too; other files stay, and the folder with them.
 
@@ -190,8 +203,9 @@ def remove_pieces(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
+    remove_leftovers(folder, lambda name: _NAME.fullmatch(name) is not None)
     for path in folder.iterdir():
-        if _key_of(path.name.removesuffix(_UNUSABLE)) is not None:
+        if _key_of(path.name.removesuffix(_UNUSABLE)) is not None and (path.is_symlink() or path.is_file()):
             path.unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

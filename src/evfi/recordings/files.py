@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,43 +13,78 @@ import numpy as np
 from evfi.errors import InputError
 from evfi.files import one_line
 from evfi.fingerprints import files_of, fingerprint_of, fingerprint_of_files
-from evfi.recordings.datasets.interval_files import IntervalEvents
+from evfi.guard import Read
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Recording
+from evfi.recordings.recording import Recording, pictures_of
+
+_LOOKED_FOR: Final = re.compile(
+    r"(frames|events?|images|imgs|input|gt|blur|shape|frame_info|timestamps?|recording|metadata|visual_rgb|rgb-evs.*"
+    r"|exposure_(start|end)|images_corrected|events_aligned|processed_(images|events)|calibration|cam_to_cam"
+    r"|.*_calibration|(.*_)?events_left|(.*_)?images_rectified_left|.*image_(exposure_)?timestamps(_left)?)(\..*)?"
+    r"|.*\.(png|jpe?g|bmp|tiff?|webp|pgm|ppm|npz|h5|hdf5|aedat4?|raw|dat|bag|db3|mcap|es|csv|ya?ml|json)"
+)
+"""Names, in small letters, under which some reader looks for a part of a recording."""
 
 _PLACES: Final = ("events", "timestamps", "sensor_to_frame")
 """Options that name files, whose content counts and not their name."""
 
 
-def recording_places(recording: Recording, path: Path, options: RecordingOptions) -> list[Path]:
-    """Files and folders that a recording consists of.
+def is_looked_for(name: str) -> bool:
+    """Whether readers look for something of this name directly in a recording's folder, so that it would change what is read.
 
     Args:
-        recording: the recording, opened.
-        path: what it was opened from.
-        options: how it was opened.
+        name: of a file or folder.
     """
-    others = [place for place in (options.events, options.timestamps, options.sensor_to_frame) if place is not None]
-    if isinstance(recording.events, IntervalEvents):
-        others += [file for file in recording.events.files if not file.is_relative_to(path)]
-    return [path, *others]
+    return _LOOKED_FOR.fullmatch(name.lower()) is not None
+
+
+def recording_reads(recording: Recording) -> list[Read]:
+    """All that a recording is read from, for `evfi.guard`.
+
+    Args:
+        recording: opened by `evfi.recordings.opening`, or made of sources that say what they read.
+    """
+    frames = getattr(recording.frames, "path", None)
+    places = dict.fromkeys((*recording.places, *([] if frames is None else [frames]), *pictures_of(recording.frames)))
+    folders = [place for place in places if place.is_dir()]
+    return [
+        Read(place, "the recording", is_looked_for)
+        for place in places
+        if place in recording.places or not any(place.is_relative_to(folder) for folder in folders)
+    ]
+
+
+def reads_named(path: Path, options: RecordingOptions) -> list[Read]:
+    """What a user names to be read, for `evfi.guard`; what else belongs to it is known once it is open.
+
+    Args:
+        path: a recording or an event file.
+        options: how it shall be opened.
+    """
+    named = {
+        "the event file": options.events,
+        "the file of frame times": options.timestamps,
+        "the homography": options.sensor_to_frame,
+    }
+    others = [Read(place, name) for name, place in named.items() if place is not None]
+    return [*others, Read(path, "the recording", is_looked_for)]
 
 
 def recording_fingerprint(
     recording: Recording,
-    places: Sequence[Path],
     options: RecordingOptions,
     ignored: Collection[Path] = (),
     stand_ins: Mapping[Path, Path] | None = None,
+    places: Sequence[Path] | None = None,
 ) -> str:
     """Of the files, of how they were opened, and of the frame times and the mapping of events that came out.
 
     Args:
         recording: the recording, opened.
-        places: from `recording_places`.
         options: how it was opened.
         ignored: files and folders within them that are no part of the recording.
         stand_ins: for some of the files, others whose content counts instead.
+        places: what counts in place of the recording's own files, where it was made from those.
 
     Returns:
         64 hexadecimal digits.
@@ -59,7 +95,14 @@ def recording_fingerprint(
     settings = {name: str(value) for name, value in asdict(options).items() if name not in _PLACES}
     times = np.ascontiguousarray(recording.frames.times_us, "<i8").tobytes().hex()
     mapping = np.ascontiguousarray(recording.sensor_to_frame, "<f8").tobytes().hex()
-    return fingerprint_of([fingerprint_of_files(places, ignored, stand_ins), settings, times, mapping])
+    return fingerprint_of(
+        [
+            fingerprint_of_files(recording.places if places is None else places, ignored, stand_ins),
+            settings,
+            times,
+            mapping,
+        ]
+    )
 
 
 class FileWatch:

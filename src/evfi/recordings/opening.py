@@ -15,6 +15,7 @@ from typing import Any, Final
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import check_is_stored, claims_to
+from evfi.guard import check_cache
 from evfi.recordings.alignment import read_homography, shifted_mapping
 from evfi.recordings.datasets import (
     aedat4,
@@ -134,6 +135,15 @@ def _with_settings(options: RecordingOptions, settings: dict[str, Any]) -> Recor
 
 
 def _open(path: Path, options: RecordingOptions) -> Recording:
+    others = (place for place in (options.events, options.timestamps, options.sensor_to_frame) if place is not None)
+    named = (path, *others)
+    check_cache(named)
+    recording = _read(path, options)
+    recording.places = tuple(dict.fromkeys((*named, *recording.places)))
+    return recording
+
+
+def _read(path: Path, options: RecordingOptions) -> Recording:
     known = {layout.name: layout for layout in RECORDING_FORMATS}
     if options.format is not None and options.format not in known:
         raise ConfigError(f"unknown recording format '{options.format}'; known are {', '.join(known)}")

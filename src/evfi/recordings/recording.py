@@ -37,7 +37,11 @@ Image = NDArray[np.uint8]
 
 
 class FrameSource(Protocol):
-    """Key frames that are read one by one; may also have `close()`, and `exposures_us` (see `exposures_of`)."""
+    """Key frames that are read one by one.
+
+    May also have `close()`, `exposures_us` (see `exposures_of`), `paths` (see `pictures_of`) and `path`, the video's file;
+    a source around another one keeps them by being `FramesAround` it.
+    """
 
     @property
     def times_us(self) -> Times:
@@ -61,6 +65,61 @@ def exposures_of(frames: FrameSource) -> Times | None:
     """Start and end of each frame's exposure in µs, int64 [N, 2], where the reader knows them."""
     exposures: Times | None = getattr(frames, "exposures_us", None)
     return exposures
+
+
+def pictures_of(frames: FrameSource) -> tuple[Path, ...]:
+    """The pictures that frames are read from, one per frame in their order; none where they lie in other files."""
+    return tuple(getattr(frames, "paths", ()))
+
+
+class FramesAround:
+    """Another source's frames, with all that it knows of them; what a subclass changes, it says itself."""
+
+    def __init__(self, frames: FrameSource) -> None:
+        """Take the source, which is closed with this one."""
+        self._frames = frames
+
+    @property
+    def times_us(self) -> Times:
+        """Time of each frame in µs, int64 [N]."""
+        return self._frames.times_us
+
+    @property
+    def exposures_us(self) -> Times | None:
+        """Start and end of each frame's exposure in µs, int64 [N, 2], where they are known."""
+        return exposures_of(self._frames)
+
+    @property
+    def path(self) -> Path | None:
+        """The video that the source reads, if it is one."""
+        return getattr(self._frames, "path", None)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The pictures that the source reads, if it reads such."""
+        return pictures_of(self._frames)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of every frame."""
+        return self._frames.size
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the frames are grey."""
+        return self._frames.is_grey
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def read(self, index: int) -> Image:
+        """Frame `index` as uint8 [H, W, 3] RGB."""
+        return self._frames.read(index)
+
+    def close(self) -> None:
+        """Close the source."""
+        if hasattr(self._frames, "close"):
+            self._frames.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +154,7 @@ class Recording:
         rectification: where each sensor pixel's centre lies after rectification, float32 [height, width, 2] (x, y); None
             where events are taken as they are.
         convention: in one line, what the reader takes the files to mean.
+        places: all files and folders that it is read from, `path` first; a reader names those outside `path`.
 
     Raises:
         RecordingError: fewer than two frames.
@@ -110,6 +170,7 @@ class Recording:
     warnings: tuple[str, ...] = ()
     rectification: RectificationMap | None = None
     convention: str = ""
+    places: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         _check_frames(self.path, self.frames)
@@ -117,6 +178,7 @@ class Recording:
         if self.rectification is not None:
             self.rectification = checked_rectification(self.rectification, self.events.sensor_size)
         self.warnings = tuple(dict.fromkeys((*self.warnings, *self.events.report.warnings())))  # copies bring theirs
+        self.places = tuple(dict.fromkeys((self.path, *self.places)))
 
     def checked_overlap(self) -> Recording:
         """This recording, with a warning where key frames at its ends have no event between them.

@@ -7,13 +7,13 @@ from typing import Final
 
 from evfi.errors import RecordingError
 from evfi.recordings.options import FrameTime
-from evfi.recordings.recording import FrameSource, Image, Times, exposures_of
+from evfi.recordings.recording import FramesAround, FrameSource, Times, exposures_of
 
 _HALVES: Final[dict[FrameTime, int]] = {"start": 0, "middle": 1, "end": 2}
 """How many halves of its exposure a frame's time lies after its start."""
 
 
-class RetimedFrames:
+class RetimedFrames(FramesAround):
     """Another source's frames at other times.
 
     Args:
@@ -23,44 +23,20 @@ class RetimedFrames:
     """
 
     def __init__(self, frames: FrameSource, times_us: Times, offset_us: int = 0):
-        self._frames = frames
-        self.times_us: Times = times_us + offset_us
+        super().__init__(frames)
         exposures = exposures_of(frames)
-        self.exposures_us: Times | None = None if exposures is None else exposures + offset_us
+        self._times_us: Times = times_us + offset_us
+        self._exposures_us: Times | None = None if exposures is None else exposures + offset_us
 
     @property
-    def path(self) -> Path | None:
-        """The video that the source reads, if it is one."""
-        path: Path | None = getattr(self._frames, "path", None)
-        return path
+    def times_us(self) -> Times:
+        """Time of each frame in µs, int64 [N]."""
+        return self._times_us
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The pictures that the source reads, if it reads such."""
-        paths: tuple[Path, ...] = getattr(self._frames, "paths", ())
-        return paths
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of every frame."""
-        return self._frames.size
-
-    @property
-    def is_grey(self) -> bool:
-        """Whether the frames are grey."""
-        return self._frames.is_grey
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def read(self, index: int) -> Image:
-        """Frame `index` as uint8 [H, W, 3] RGB."""
-        return self._frames.read(index)
-
-    def close(self) -> None:
-        """Close the source."""
-        if hasattr(self._frames, "close"):
-            self._frames.close()
+    def exposures_us(self) -> Times | None:
+        """Start and end of each frame's exposure in µs, int64 [N, 2], where they are known."""
+        return self._exposures_us
 
 
 def retimed(path: Path, frames: FrameSource, frame_time: FrameTime | None, offset_us: int) -> FrameSource:

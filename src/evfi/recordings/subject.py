@@ -11,6 +11,8 @@ from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to, open_event_file
 from evfi.events.source import EventSource
+from evfi.guard import Read
+from evfi.recordings.files import reads_named, recording_reads
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
@@ -74,6 +76,12 @@ def open_subject(path: Path, options: RecordingOptions) -> Subject:
         notes = (f"the frames cannot be read: {problem}",) if _has_frames(path, problem) else ()
         return Subject(path, None, events, str(problem), notes, options)
     return Subject(path, recording, recording.events, None, notes, options)
+
+
+def subject_reads(subject: Subject) -> list[Read]:
+    """All that a subject is read from, for `evfi.guard`."""
+    named = reads_named(subject.path, subject.options)
+    return named if subject.recording is None else [*named, *recording_reads(subject.recording)]
 
 
 def _recording(path: Path, options: RecordingOptions) -> tuple[Recording, tuple[str, ...]]:

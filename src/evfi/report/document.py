@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Final
 
 from evfi.report.markup import Html, element
 
 _PACKAGE: Final = "evfi.report"
+_MAX_STYLE_BYTES: Final = 2**20
+_BEGINNING: Final = re.compile(
+    rb"<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" "
+    rb"content=\"default-src [^\"]*?style-src &#x27;sha256-([A-Za-z0-9+/=]+)&#x27;[^\"]*\">.*?<style>(.*?)</style>",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,9 @@ class Section:
 def page(title: str, introduction: Html, sections: Sequence[Section], footer: str) -> str:
     """The whole page as text, one final newline."""
     style, script = _read("style.css"), _read("script.js")
+    only_style, only_script = (_digest(text.encode()) for text in (style, script))
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(script)}'; "
+        f"default-src 'none'; img-src data:; style-src 'sha256-{only_style}'; script-src 'sha256-{only_script}'; "
         "base-uri 'none'; form-action 'none'"
     )
     head = element(
@@ -60,6 +69,18 @@ def page(title: str, introduction: Html, sections: Sequence[Section], footer: st
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of this kind, known by its beginning: a policy that lets only the style inside it through."""
+    try:
+        if not path.is_file() or path.is_symlink():
+            return False
+        with path.open("rb") as file:
+            match = _BEGINNING.match(file.read(_MAX_STYLE_BYTES))
+    except OSError:
+        return False
+    return match is not None and _digest(match[2]) == match[1].decode("ascii")
+
+
 def _section(section: Section) -> Html:
     return element("section", element("h2", section.title), section.body, id=section.anchor)
 
@@ -68,5 +89,5 @@ def _read(name: str) -> str:
     return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+def _digest(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(content).digest()).decode("ascii")

@@ -22,6 +22,10 @@ def write_timecodes(path: str | Path, shown_us: Iterable[int]) -> None:
         OutputError: The file cannot be written.
     """
     with written_whole(Path(path)) as partial, partial.open("w", encoding="ascii", newline="\n") as file:
-        file.write("# timecode format v2\n")
-        for time_us in shown_us:
-            file.write(f"{int(time_us) // 1000}.{int(time_us) % 1000:03d}\n")
+        file.write(timecodes_text(shown_us))
+
+
+def timecodes_text(shown_us: Iterable[int]) -> str:
+    """What `write_timecodes` writes."""
+    lines = (f"{int(time_us) // 1000}.{int(time_us) % 1000:03d}\n" for time_us in shown_us)
+    return "".join(["# timecode format v2\n", *lines])

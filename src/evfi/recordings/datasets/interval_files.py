@@ -130,7 +130,14 @@ def open_intervals(
     events = IntervalEvents(frames.size, time_range, bounds, reader, report)
     mapping = scale_mapping(frames.size, frames.size)
     return Recording(
-        path, convention.format, frames, events, mapping, tuple(warnings), convention=convention.describe(chosen)
+        path,
+        convention.format,
+        frames,
+        events,
+        mapping,
+        tuple(warnings),
+        convention=convention.describe(chosen),
+        places=tuple(file for file in files if not file.is_relative_to(path)),
     )
 
 

@@ -12,26 +12,27 @@ no `sensor_to_frame` is declared. Frames, events and timestamps may also be name
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
 from evfi.events.formats import open_event_file
 from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
 from evfi.events.source import EventSource
-from evfi.recordings.alignment import Matrix, scale_mapping
+from evfi.events.stream import MAX_SIDE
+from evfi.kinds import ANYTHING, Kind, listed, number, whole, word
+from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
 from evfi.recordings.frames import PictureFrames, find_pictures
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import FrameSource, Image, Recording, Times
+from evfi.recordings.recording import FrameSource, Recording
+from evfi.recordings.retiming import RetimedFrames
 from evfi.recordings.timestamps import read_timestamps
+from evfi.strict_json import Keys, parse_json, read_text
 from evfi.video.io import VideoFrames
 
 __all__ = ["DESCRIPTION", "NAME", "Declaration", "is_video", "open_recording", "recognises", "write_plain_recording"]
@@ -41,6 +42,12 @@ DESCRIPTION: Final = "a folder with frames/ (or frames.mp4), an event file event
 VIDEO_SUFFIXES: Final = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v")
 
 _MAX_JSON_BYTES: Final = 2**20
+_DECLARED: Final[dict[str, Kind]] = {
+    "timestamps_unit": word(*TIME_UNITS),
+    "events_time_unit": word(*TIME_UNITS),
+    "sensor_size": listed(whole(1, MAX_SIDE), 2, 2),
+    "sensor_to_frame": listed(listed(number(-1e9, 1e9), 3, 3), 3, 3),
+}
 _MAX_ASPECT_DIFFERENCE: Final = 0.02
 
 
@@ -85,7 +92,8 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
     where = _find_frames(path)
     if where is None:
         raise InputError(f"{path}: expected pictures, a folder frames/ or a video frames.mp4; found none of them")
-    declared = _read_declaration(path / "recording.json" if path.is_dir() else path.parent / "recording.json")
+    declaration = path / "recording.json" if path.is_dir() else path.parent / "recording.json"
+    declared = _read_declaration(declaration)
     warnings: list[str] = []
     frames = _open_frames(where, options.timestamps or _beside(path, "timestamps.txt"), declared, warnings)
     if len(frames) < 2:
@@ -96,30 +104,8 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
         warnings += _warn_of_aspect(source.sensor_size, frames.size)
     else:
         mapping = np.array(declared.sensor_to_frame, np.float64)
-    return Recording(path, NAME, frames, source, mapping, tuple(warnings))
-
-
-class _TimedFrames:
-    """A video's frames with times from elsewhere."""
-
-    def __init__(self, video: VideoFrames, times_us: Times):
-        self._video = video
-        self.path = video.path
-        self.times_us = times_us
-        self.size = video.size
-
-    @property
-    def is_grey(self) -> bool:
-        return self._video.is_grey
-
-    def __len__(self) -> int:
-        return len(self._video)
-
-    def read(self, index: int) -> Image:
-        return self._video.read(index)
-
-    def close(self) -> None:
-        self._video.close()
+    beside = () if path.is_dir() or not declaration.is_file() else (declaration,)
+    return Recording(path, NAME, frames, source, mapping, tuple(warnings), places=beside)
 
 
 def _find_frames(path: Path) -> Path | None:
@@ -169,7 +155,7 @@ def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, wa
         warnings.append(f"no timestamps.txt: frame times are the presentation times of {where.name}")
         return video
     try:
-        return _TimedFrames(video, read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(video)))
+        return RetimedFrames(video, read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(video)))
     except BaseException:
         video.close()
         raise
@@ -215,46 +201,14 @@ def _warn_of_aspect(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -
 def _read_declaration(path: Path) -> Declaration:
     if not path.is_file():
         return Declaration()
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes are too many for a declaration")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object of settings, found {type(content).__name__}")
-    content = {key: value for key, value in content.items() if key not in FORMAT_MARK}
-    allowed = [field.name for field in fields(Declaration)]
-    if unknown := sorted(set(content) - set(allowed)):
-        raise InputError(f"{path}: unknown key {', '.join(unknown)}; allowed are {', '.join(allowed)}")
-    return Declaration(**{key: _CHECKS[key](value, path) for key, value in content.items()})
+    what = "declaration"
+    content = parse_json(read_text(path, _MAX_JSON_BYTES, what, InputError), str(path), what, InputError)
+    keys = Keys(content, str(path), f"the {what}", InputError)
+    keys.declared(dict.fromkeys(FORMAT_MARK, ANYTHING))
+    declared = keys.declared(_DECLARED)
+    keys.finish()
+    return Declaration(**{key: _tuples(value) for key, value in declared.items()})
 
 
-def _checked_unit(value: Any, path: Path) -> str:
-    if value not in TIME_UNITS:
-        raise InputError(f"{path}: a time unit must be one of {', '.join(TIME_UNITS)}, found {value!r}")
-    return str(value)
-
-
-def _checked_size(value: Any, path: Path) -> tuple[int, int]:
-    if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
-        raise InputError(f"{path}: sensor_size must be [width, height], two positive integers; found {value!r}")
-    return value[0], value[1]
-
-
-def _checked_matrix(value: Any, path: Path) -> tuple[tuple[float, ...], ...]:
-    try:
-        matrix: Matrix | NDArray[Any] = np.array(value, np.float64)
-    except (ValueError, TypeError):
-        matrix = np.zeros(0)
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise InputError(f"{path}: sensor_to_frame must be three rows of three numbers; found {value!r}")
-    return tuple(tuple(row) for row in matrix.tolist())
-
-
-_CHECKS: Final[dict[str, Callable[[Any, Path], Any]]] = {
-    "timestamps_unit": _checked_unit,
-    "events_time_unit": _checked_unit,
-    "sensor_size": _checked_size,
-    "sensor_to_frame": _checked_matrix,
-}
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
