@@ -256,3 +256,10 @@ def peak_memory_mb(code: str, *arguments: object) -> tuple[int, str]:
         return -1, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if line]
     return int(lines[-1]), lines[-2] if len(lines) > 1 else ""
+
+
+def ros1_chunk_of_connection() -> bytes:
+    """A chunk that is not packed and says that connection 0 is a topic of events."""
+    content = ros1_connection()
+    fields = {"op": b"\x05", "compression": b"none", "size": struct.pack("<I", len(content))}
+    return ros1_record(fields, content)

@@ -43,7 +43,7 @@ def test_windows(sequence: Path) -> None:
     ("index", "message"),
     [
         ("0.0\n", "line 1: expected 'seconds path', found '0.0'"),
-        ("a images/frame_00000000.png\n", "line 1: expected 'seconds path'"),
+        ("a images/frame_00000000.png\n", "line 1: expected one time, found 'a'"),
         ("# t path\n\n0.0 images/none.png\n", "there is no picture"),
         ("0.0 ../../secret.png\n", "leads out of the folder"),
         ("0.0 /etc/hostname\n", "leads out of the folder"),

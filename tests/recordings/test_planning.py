@@ -85,7 +85,7 @@ def test_even_spacing_is_within_half_a_microsecond(insert: int, offset: int) -> 
     [
         ({}, "either"),
         ({"insert": 1, "times_us": [5]}, "either"),
-        ({"insert": 0}, "at least 1, got 0"),
+        ({"insert": 0}, "must be 1 to 1000000, got 0"),
         ({"insert": 100}, "into the 100 µs after key frame time 0 µs"),
         ({"insert": 1, "skip": 0}, "skip must be at least 1"),
         ({"times_us": []}, "non-empty"),

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Final
 
 from evfi import __version__
+from evfi.cli.numbers import as_typed
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
 
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _termination_as_interrupt():
             import_module(f"evfi.cli.{command}").run(arguments[1:])
     except EvfiError as error:
-        return _fail(one_line(error), USAGE if isinstance(error, ConfigError) else FAILED)
+        is_usage = isinstance(error, ConfigError)
+        return _fail(
+            as_typed(one_line(error), arguments) if is_usage else one_line(error), USAGE if is_usage else FAILED
+        )
     except KeyboardInterrupt as interrupt:
         return _fail(str(interrupt) or "interrupted; nothing was written", INTERRUPTED)
     except BrokenPipeError:  # who read our output has left

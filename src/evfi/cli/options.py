@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import tyro
 
+from evfi.cli.numbers import as_typed, check_numbers
 from evfi.errors import ConfigError
 from evfi.sampling.config import RETIRED_SETTINGS, SamplingConfig, refuse_retired
 
@@ -36,13 +37,14 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
     plain = () if for_experts else (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.PositionalMetavarFromFieldName)
     complaints = io.StringIO()
+    check_numbers(command, arguments)
     try:
         with contextlib.redirect_stderr(complaints):
             return tyro.cli(command, prog=f"evfi {name}", args=list(arguments), config=(*markers, *plain))
     except SystemExit as ended:
         refusal = _find_config_error(ended)
         if refusal is not None:
-            raise refusal from None
+            raise ConfigError(as_typed(str(refusal), arguments)) from None
         if ended.code == 0:  # --help
             raise
         refuse_retired(_retired_among(arguments))

@@ -33,6 +33,7 @@ _MIN_STRETCHES_HOT: Final = 12
 _READ_US: Final = 50_000  # read at once, so that little is held
 _MAX_EVENTS_PER_STRETCH: Final = 4_000_000
 _MAX_PIXELS: Final = 2**22  # times 16 counts of 4 bytes
+_MAX_SUPPORT_US: Final = 3_600_000_000  # an hour
 _LONG_AGO: Final = -(2**62)
 
 
@@ -113,7 +114,7 @@ class FilteredEvents:
         hot_pixels: those left out; None where hot pixels stay in.
 
     Raises:
-        ConfigError: the time is not positive.
+        ConfigError: the time is out of range.
         RecordingError: the sensor is too large to be filtered.
     """
 
@@ -123,8 +124,8 @@ class FilteredEvents:
         remove_hot_pixels: bool | HotPixels = False,
         background_filter_us: int | None = None,
     ):
-        if background_filter_us is not None and background_filter_us < 1:
-            raise ConfigError(f"the background filter's time must be at least 1 µs, got {background_filter_us}")
+        if background_filter_us is not None:
+            check_filter_time(background_filter_us)
         self._source = source
         self._support_us = background_filter_us
         self.sensor_size = source.sensor_size
@@ -176,6 +177,19 @@ class FilteredEvents:
         """Time of each pixel's latest event, with a border of one pixel; none yet."""
         width, height = self.sensor_size
         return np.full((height + 2, width + 2), _LONG_AGO, np.int64)
+
+
+def check_filter_time(background_filter_us: int) -> None:
+    """Refuse a time within which no neighbour can support an event, or every one does.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    if not 1 <= background_filter_us <= _MAX_SUPPORT_US:
+        raise ConfigError(
+            f"the background filter's time must be 1 to {_MAX_SUPPORT_US} µs, got {background_filter_us}; usual are some "
+            "thousands"
+        )
 
 
 def _check_area(sensor_size: tuple[int, int]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evfi.errors import ConfigError
+from evfi.events.filters import check_filter_time
 from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
-from evfi.events.stream import MAX_ABS_TIME_US
+from evfi.events.stream import MAX_ABS_TIME_US, MAX_SIDE
+from evfi.limits import MAX_PIXELS
 
 FrameTime = Literal["start", "middle", "end"]
 
@@ -61,10 +63,15 @@ class RecordingOptions:
             raise ConfigError(f"the time offset must lie within ±2^61 µs, got {self.time_offset_us}")
         if self.estimate_offset and self.time_offset_us:
             raise ConfigError("give either a time offset or have it estimated, not both")
-        if self.background_filter_us is not None and self.background_filter_us < 1:
-            raise ConfigError(f"the background filter's time must be at least 1 µs, got {self.background_filter_us}")
-        if self.sensor_size is not None and min(self.sensor_size) < 1:
-            raise ConfigError(f"the sensor's size must be two positive integers, got {self.sensor_size}")
+        if self.background_filter_us is not None:
+            check_filter_time(self.background_filter_us)
+        if self.sensor_size is not None:
+            width, height = self.sensor_size
+            if min(width, height) < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                raise ConfigError(
+                    f"the sensor's size must be two positive integers of at most {MAX_SIDE}, and at most "
+                    f"{MAX_PIXELS // 2**20} megapixels, got {width} {height}"
+                )
 
     def for_events(
         self, sensor_size: tuple[int, int] | None = None, *, size_is_assumed: bool = False

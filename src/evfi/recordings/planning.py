@@ -7,6 +7,7 @@ from the first key frame on, whatever part of the recording is asked for, so tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from evfi.errors import ConfigError, RecordingError
 
 Times = NDArray[np.int64]
+
+MAX_INSERT: Final = 1_000_000
+MAX_FRAMES: Final = 10_000_000
+"""Of a film: a century of work at a second each, or three days of video at 30 frames per second."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,24 +111,32 @@ def _windows_between(key_times: Times, start_us: int | None, end_us: int | None)
 
 
 def _evenly_spaced(key_times: Times, insert: int, windows: range) -> dict[int, Times]:
-    if insert < 1:
-        raise ConfigError(f"the number of frames to insert must be at least 1, got {insert}")
+    if not 1 <= insert <= MAX_INSERT:
+        raise ConfigError(f"the number of frames to insert must be 1 to {MAX_INSERT}, got {insert}")
+    shortest = min(windows, key=lambda i: key_times[i + 1] - key_times[i])
+    if (length := int(key_times[shortest + 1] - key_times[shortest])) <= insert:
+        raise ConfigError(
+            f"cannot insert {insert} frames at whole microseconds into the {length} µs after key frame time "
+            f"{key_times[shortest]} µs; insert fewer"
+        )
+    if insert * len(windows) > MAX_FRAMES:
+        raise ConfigError(
+            f"{insert} frames in each of {len(windows)} windows are more than the {MAX_FRAMES} that can be made at a time; "
+            "insert fewer, or make parts (--start, --end)"
+        )
     num_steps = insert + 1
     steps = np.arange(num_steps + 1, dtype=np.int64)
     chosen = {}
     for i in windows:
         start, length = key_times[i], int(key_times[i + 1] - key_times[i])
-        if length < num_steps:
-            raise ConfigError(
-                f"cannot insert {insert} frames at whole microseconds into the {length} µs after key frame time "
-                f"{start} µs; insert fewer"
-            )
         chosen[i] = start + (2 * steps * length + num_steps) // (2 * num_steps)
     return chosen
 
 
 def _checked_times(times_us: ArrayLike, key_times: Times) -> Times:
     raw = np.asarray(times_us)
+    if raw.dtype.kind == "O":
+        raise ConfigError("output times must lie within ±2^61 µs; check their unit")
     times = raw.astype(np.int64)
     if raw.ndim != 1 or len(raw) == 0 or raw.dtype.kind not in "iuf" or (times != raw).any():
         raise ConfigError("output times must be a non-empty list of whole microseconds")

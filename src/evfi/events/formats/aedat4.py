@@ -286,8 +286,8 @@ def _read_records(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[
 
     with file.reading():
         unpacked, left = [], allowed_bytes(int(lengths.sum()))
-        for data, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True):
-            unpacked.append(unpack(data, file.compression, start, left))
+        for packed, start in zip(_read_packets(file, starts, lengths), starts.tolist(), strict=True):
+            unpacked.append(unpack(packed, file.compression, start, left))
             left -= len(unpacked[-1]) if file.compression != "none" else 0
         padded = [part if len(part) % 8 == 0 else part + bytes(-len(part) % 8) for part in unpacked]
         data = np.frombuffer(b"".join(padded), np.uint8)

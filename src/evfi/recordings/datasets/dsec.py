@@ -32,6 +32,7 @@ from evfi.recordings.alignment import Matrix, RectificationMap, checked_mapping,
 from evfi.recordings.frames import PictureFrames, find_pictures
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording, Times
+from evfi.recordings.text_lines import numbered_lines
 from evfi.recordings.timestamps import read_timestamps
 from evfi.safe_yaml import read_yaml
 from evfi.strict_json import Keys
@@ -60,7 +61,6 @@ _EXPOSURES: Final = (
     "*_images_rectified_left/exposure_timestamps_left.txt",
 )
 _CALIBRATIONS: Final = ("calibration/cam_to_cam.yaml", "*_calibration/cam_to_cam.yaml", "cam_to_cam.yaml")
-_MAX_TEXT_BYTES: Final = 64 * 2**20
 _MAX_YAML_BYTES: Final = 2**17
 _NUMBER: Final = kinds.number(-1e9, 1e9)
 _SIZE: Final = kinds.listed(kinds.whole(1, MAX_SIDE), 2, 2)
@@ -151,19 +151,14 @@ def _open_frames(path: Path, parts: _Parts, warnings: list[str]) -> _ExposedFram
 
 def _read_exposures(path: Path, num_frames: int) -> Times:
     """Start and end of each exposure in µs, int64 [N, 2]."""
-    if path.stat().st_size > _MAX_TEXT_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes are too many for two times per frame")
     rows = []
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
+    for line, text in numbered_lines(path, "exposures"):
         try:
             start, end = (int(part) for part in text.replace(",", " ").split())
         except ValueError:
-            raise InputError(f"{path}: line {number}: expected start and end in µs, found '{text[:40]}'") from None
+            raise InputError(f"{path}: line {line}: expected start and end in µs, found '{text[:40]}'") from None
         if not 0 <= start <= end < 2**61:
-            raise InputError(f"{path}: line {number}: an exposure must end after it starts, found {start} to {end}")
+            raise InputError(f"{path}: line {line}: an exposure must end after it starts, found {start} to {end}")
         rows.append((start, end))
     if len(rows) != num_frames:
         raise InputError(f"{path}: expected one exposure per frame, found {len(rows)} for {num_frames} frames")

@@ -21,6 +21,7 @@ from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.frames import PictureFrames
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording, Times
+from evfi.recordings.text_lines import numbered_lines, time_in_line
 
 NAME: Final = "ecd"
 DESCRIPTION: Final = "a folder in ECD layout (events.txt, images.txt, pictures)"
@@ -29,8 +30,6 @@ CONVENTION: Final = (
     "x, y in whole px of the frames; time in s, on the frames' clock, rounded to the nearest µs; polarity 0/1; events.txt "
     "holds the whole sequence; frame times: images.txt, s"
 )
-
-_MAX_INDEX_BYTES: Final = 64 * 2**20
 
 
 def recognises(path: Path) -> bool:
@@ -57,18 +56,15 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
 def _read_index(folder: Path) -> tuple[Times, list[Path]]:
     """Times in µs and pictures of images.txt."""
     index = folder / "images.txt"
-    if index.stat().st_size > _MAX_INDEX_BYTES:
-        raise InputError(f"{index}: {index.stat().st_size} bytes are too many for a list of frames")
-    seconds, pictures = [], []
-    for number, line in enumerate(index.read_text("utf-8", "replace").splitlines(), start=1):
+    seconds, pictures, known = [], [], dict[str, Path]()
+    for number, line in numbered_lines(index, "a list of frames"):
         fields = line.split(maxsplit=1)
-        if not fields or fields[0].startswith("#"):
-            continue
-        try:
-            seconds.append(float(fields[0]))
-            pictures.append(_picture(folder, fields[1].strip()))
-        except (ValueError, IndexError):
-            raise InputError(f"{index}: line {number}: expected 'seconds path', found '{line[:60]}'") from None
+        if len(fields) < 2:
+            raise InputError(f"{index}: line {number}: expected 'seconds path', found '{line[:60]}'")
+        seconds.append(float(time_in_line(fields[0], index, number)))
+        if fields[1] not in known:
+            known[fields[1]] = _picture(folder, fields[1])
+        pictures.append(known[fields[1]])
     return to_microseconds(np.asarray(seconds, np.float64), "s", str(index)), pictures
 
 

@@ -44,7 +44,7 @@ CONVENTION: Final = IntervalConvention(
     may_have_spare_events=True,
 )
 
-_MAX_INFO_BYTES: Final = 64 * 2**20
+_MAX_INFO_BYTES: Final = 2**22  # some 100,000 frames
 _MAX_SIDE: Final = 2**13  # of a sensor: what lies outside the frames is counted by the base
 _RANGES: Final = "where one event file ends and the next begins"
 
@@ -121,7 +121,8 @@ def _read_frame_times(path: Path, warnings: list[str]) -> Times | None:
         return None
     if path.stat().st_size > _MAX_INFO_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes are too many for one line per frame")
-    lines = [re.split(r"[,;\s]+", line.strip(" #\t")) for line in path.read_text("utf-8", "replace").splitlines()]
+    text = path.read_text("utf-8-sig", "replace")
+    lines = [re.split(r"[,;\s]+", line.strip(" #\t")) for line in text.splitlines()]
     lines = [line for line in lines if line != [""]]
     column = _time_column(lines[0]) if lines else None
     if column is None:
