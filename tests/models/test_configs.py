@@ -139,6 +139,7 @@ BOGUS: list[tuple[str, dict[str, Any], str]] = [
     ("evfi.json", {"sampling": [[]]}, r'"sampling" .* must be an object .*, found \[\[\]\]'),
     ("evfi.json", {"sampling": {"fps": [7]}}, '"sampling" .* must be an object'),
     ("evfi.json", {"sampling": {"fps": 10**400}}, '"sampling"'),
+    ("evfi.json", {"sampling": {"num_inference_steps": 10**9}}, "a number from -65536 to 65536"),
     ("evfi.json", {"event_stack": 6}, '"event_stack" to be an object, found 6'),
     ("evfi.json", {"event_stack": {"num_channels": -6}}, '"num_channels" of "event_stack" must be'),
     ("evfi.json", {"event_stack": {"num_channels": True}}, '"num_channels"'),

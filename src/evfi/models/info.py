@@ -25,7 +25,7 @@ _EVENT_STACK: Final[dict[str, Kind]] = {
     "normalisation": word(*get_args(Normalisation)),
     "count_cap": whole(1, 65535),
 }
-_SETTING: Final = either(FLAG, number(-1e9, 1e9), text(64))  # what each may be is checked where it is used
+_SETTING: Final = either(FLAG, number(-65536, 65536), text(64))  # what each may be is checked where it is used
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ where the recording has a map for that, then moved by a homography into the fram
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from evfi.errors import InputError
 from evfi.events.stream import EventStream
+from evfi.strict_json import loads, read_text
 
 Matrix = NDArray[np.float64]
 RectificationMap = NDArray[np.float32]
@@ -122,16 +122,11 @@ def read_homography(path: Path) -> Matrix:
     Raises:
         InputError: the file is missing or holds something else, or the matrix is not invertible.
     """
+    text = read_text(path, _MAX_BYTES, "homography", InputError)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes are too many for nine numbers")
-        text = path.read_text("utf-8", "replace")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        content = json.loads(text) if text.lstrip().startswith("[") else text.replace(",", " ").split()
+        content = loads(text) if text.lstrip().startswith("[") else text.replace(",", " ").split()
         return checked_mapping(np.array(content, np.float64).reshape(3, 3))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError(
             f"{path}: expected nine numbers, the rows of a homography; found '{text[:40].strip()}'"
         ) from None
