@@ -51,7 +51,7 @@ def stage_config(stage: str, runs: Path, arguments: argparse.Namespace) -> Train
             textures, runs / "controlnet", init=runs / "base" / "model", max_minutes=minutes, train_base=True
         )
     changes = {"steps": arguments.steps, "batch_size": arguments.batch_size, "cooldown_steps": arguments.cooldown}
-    changes |= {"init": arguments.init}
+    changes |= {"init": arguments.init, "learning_rate": arguments.learning_rate}
     changes |= {"checkpoint_every": 4000, "validate_every": 4000}
     changes |= {"validation": tuple(arguments.validation) or None}
     return dataclasses.replace(config, **{key: value for key, value in changes.items() if value is not None})
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--cooldown", type=int)
+    parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--init", type=Path, help="start from the networks in this folder")
     parser.add_argument("--lossy", type=Path, help="model folder of the autoencoder that spoils predictions")

@@ -122,7 +122,7 @@ def test_the_seed_matters(interpolator: Interpolator) -> None:
 
 
 def test_windows_are_made_when_asked_for_but_settings_are_checked_at_once(interpolator: Interpolator) -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
+    with pytest.raises(ConfigError, match="must be 1 to"):
         interpolator.interpolate(_recording(), insert=0)
 
 

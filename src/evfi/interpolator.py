@@ -36,6 +36,7 @@ from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.presets import PresetName, with_preset
+from evfi.sampling.refinement import rounded_levels
 from evfi.sampling.two_sided import OnStep, fusion_weights
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
 from evfi.video.io import is_grey_frame
@@ -325,8 +326,9 @@ def from_picture(picture: Frame) -> Tensor:
 
 
 def to_pictures(levels: Tensor) -> NDArray[np.uint8]:
-    """Levels [F, 3, H, W] in 0..255 (others are clamped) as pictures uint8 [F, H, W, 3]."""
-    pixels = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # a GPU turns them faster
+    """Levels [F, 3, H, W] in 0..255 (others are clamped), or uint8, as pictures uint8 [F, H, W, 3]."""
+    rounded = levels if levels.dtype == torch.uint8 else rounded_levels(levels)
+    pixels = rounded.permute(0, 2, 3, 1).contiguous()  # a GPU turns them faster
     pictures: NDArray[np.uint8] = pixels.cpu().numpy()
     return pictures
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evfi.errors import ModelError
@@ -69,6 +70,35 @@ def test_warp_takes_parts_of_pixels_linearly() -> None:
     picture = torch.arange(12.0).view(1, 1, 3, 4)
     moved = warp(picture, constant_flow(0.25, 0.5, 3, 4))
     assert float(moved[0, 0, 0, 0]) == pytest.approx(0.25 * 1 + 0.5 * 4)
+
+
+def test_cubic_warp_blurs_less_and_moves_by_whole_pixels_alike() -> None:
+    picture = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    whole = constant_flow(2, -1, 24, 24)
+    torch.testing.assert_close(warp(picture, whole, cubic=True), warp(picture, whole), rtol=0, atol=1e-5)
+    there, back = (constant_flow(side, 0, 24, 24) for side in (0.5, -0.5))
+    inner = (..., slice(4, -4))
+    errors = [
+        float((warp(warp(picture, there, cubic=cubic), back, cubic=cubic) - picture)[inner].abs().mean())
+        for cubic in (False, True)
+    ]
+    assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@torch.no_grad()
+def test_the_fusion_corrects_the_flows_before_it_warps_what_it_mixes(side: int) -> None:
+    refiner, inputs = tiny_refiner(), some_inputs(number=1)
+    choose = refiner.fusion.choose
+    choose.weight.zero_()
+    choose.bias.zero_()
+    choose.bias[side] = 1000  # this warped key frame alone
+    correction = torch.tensor([1.5, -0.75])
+    choose.bias[8 + 2 * side : 10 + 2 * side] = correction
+    made = refiner(inputs)
+    flow = 2 * F.interpolate(made.flows[-1][1], scale_factor=2.0, mode="bilinear", align_corners=False)
+    corrected = flow[:, 2 * side : 2 * side + 2] + correction.view(1, 2, 1, 1)
+    torch.testing.assert_close(made.frames, warp(inputs.keys[:, side], corrected, cubic=True), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])

@@ -50,7 +50,7 @@ def windows_of(streams: list[EventStream], times: np.ndarray, pictures: Tensor) 
     events = BatchedEvents(b, x, y, t, p, len(streams), (SIZE, SIZE))
     rows = torch.from_numpy(times)
     forward, backward = batched_event_stacks(b, x, y, t, p, rows, (SIZE, SIZE), EVENT_STACK)
-    return TrainingWindows(pictures, pictures[:, [0, -1]], forward, backward, rows, events)
+    return TrainingWindows(pictures, pictures, forward, backward, rows, events)
 
 
 def random_windows(*, number: int = 2500, reverse: bool = False) -> TrainingWindows:
@@ -69,8 +69,7 @@ def random_windows(*, number: int = 2500, reverse: bool = False) -> TrainingWind
 
 def packed(windows: TrainingWindows, frames: list[int]) -> Windows:
     chosen = torch.tensor(frames)
-    truth = windows.frames[:, chosen]
-    return _packed(windows, chosen, truth, -truth)
+    return _packed(windows, chosen, -windows.frames[:, chosen])
 
 
 def batch_of(windows: Windows, frame: int) -> Batch:
@@ -195,7 +194,7 @@ def test_a_pool_that_starts_larger_than_it_may_be_makes_only_what_it_keeps(saved
 
 
 def test_crops_are_of_one_shape_and_some_lack_the_prediction(saved: Path) -> None:
-    made = maker(saved, without_prediction=0.5)
+    made = maker(saved, without_prediction=0.5, without_events=0.0)
     batches = [made.make(StepKey(0, step)) for step in range(20)]
     for batch in batches:
         shapes = {name: tuple(value.shape) for name, value in batch.items()}
@@ -209,9 +208,29 @@ def test_crops_are_of_one_shape_and_some_lack_the_prediction(saved: Path) -> Non
     assert 0.3 < float(torch.stack([batch["has_prediction"] for batch in batches]).mean()) < 0.7
 
 
+def test_some_crops_have_neither_events_nor_a_prediction(saved: Path) -> None:
+    made = maker(saved, without_prediction=0.0, without_events=0.5, batch_size=16)
+    filled = made._made(StepKey(0, 0))
+    filled = Windows(*(torch.ones_like(part) for part in filled))
+    batch = made._crops(filled, Draw(torch.Generator().manual_seed(1)))
+    seen = batch["has_prediction"].bool()
+    assert 0 < int(seen.sum()) < len(seen)
+    for name in ("key_stacks", "stacks", "sums"):
+        assert batch[name][seen].all() and not batch[name][~seen].any(), name
+    assert batch["keys"].all() and batch["truth"].all()
+
+
+def test_the_truth_has_grain_as_the_key_frames_have() -> None:
+    """So that interpolated frames look as the camera would have taken them, between key frames with grain."""
+    clean = random_windows()
+    recorded = clean.frames + 0.1 * torch.randn(clean.frames.shape, generator=torch.Generator().manual_seed(3))
+    kept = batch_of(packed(replace(clean, recorded=recorded), [2]), 0)
+    torch.testing.assert_close(kept["truth"], recorded[:, 2].clamp(-1, 1), rtol=0, atol=0.5 / 127.5 + 1e-6)
+
+
 def test_pictures_and_events_are_turned_together(saved: Path) -> None:
     """A mark at the same place of all images stays at one place, whatever crop and turn are drawn."""
-    made = maker(saved)
+    made = maker(saved, without_events=0.0)
     marked = made._made(StepKey(0, 0))
     images = {name: value.clone() for name, value in marked._asdict().items()}
     for name, value in images.items():

@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Scaled latents [F, C, h, w] of a window's frames to pixels float32 [F, 3, H, W], about [-1, 1], not clamped."""
 
     def refine(self, window: Window, prediction: Tensor | None) -> Tensor:
-        """The inserted frames of a window, float32 [F - 2, 3, H, W] in 0..255; see `evfi.sampling.refinement.refine_window`."""
+        """The inserted frames of a window, uint8 [F - 2, 3, H, W]; see `evfi.sampling.refinement.refine_window`."""
 
     def restore(self) -> None:
         """Have all of the model's weights on its device, for others who use its networks; an engine may send them away."""

@@ -297,7 +297,7 @@ class _Fusion(nn.Module):
         self.back_at_half = _convolutions(quarter + half, half)
         self.shrink = _Convolution(half, full, 1)
         self.back_at_full = _convolutions(full + full, full)
-        self.choose = _Convolution(full, 5 + 3)
+        self.choose = _Convolution(full, 5 + 3 + 4)
         with torch.no_grad():
             self.choose.weight.mul_(0.1)
 
@@ -327,8 +327,10 @@ class _Fusion(nn.Module):
         absent = (1 - present.float()).expand_as(share) * _ABSENT
         bias = torch.cat([share / 2, -share / 2, torch.zeros_like(flow[:, :2]), absent], 1)
         weights = (out[:, :5] + bias).softmax(1).unsqueeze(2)
+        flow = flow + out[:, 8:]
+        warped = [warp(start, flow[:, :2], top, cubic=True), warp(end, flow[:, 2:], top, cubic=True)]
         candidates = torch.stack([*warped, start[..., rows, :], end[..., rows, :], prediction], 1)
-        return (weights * candidates).sum(1) + out[:, 5:]
+        return (weights * candidates).sum(1) + out[:, 5:8]
 
 
 def _prediction(inputs: RefinerInputs, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -384,7 +386,7 @@ def _repeated(features: Tensor, number: int) -> Tensor:
     return features if number == 1 else features.repeat_interleave(number, 0)
 
 
-def warp(pictures: Tensor, flow: Tensor, top: int = 0) -> Tensor:
+def warp(pictures: Tensor, flow: Tensor, top: int = 0, *, cubic: bool = False) -> Tensor:
     """Sample pictures at every pixel moved by its flow; borders are replicated.
 
     Coordinates are float32 whatever the pictures are: in half precision they would be off by parts of a pixel.
@@ -393,8 +395,9 @@ def warp(pictures: Tensor, flow: Tensor, top: int = 0) -> Tensor:
         pictures: [N, C, H, W].
         flow: [N, 2, h, W] in pixels, of the rows from `top` on.
         top: the first row.
+        cubic: sample by cubic convolution, which blurs less than bilinear interpolation and takes longer.
     """
-    return _sampled(pictures, _pixel_grid(flow, top) + flow.permute(0, 2, 3, 1))
+    return _sampled(pictures, _pixel_grid(flow, top) + flow.permute(0, 2, 3, 1), cubic=cubic)
 
 
 def _in_bands(
@@ -431,16 +434,16 @@ def _pixel_grid(like: Tensor, top: int = 0) -> Tensor:
     return torch.stack([columns.expand(height, -1), rows.unsqueeze(1).expand(-1, width)], -1)
 
 
-def _sampled(pictures: Tensor, places: Tensor) -> Tensor:
-    """Pictures [N, C, H, W] at places [N, h, w, 2] in pixels, bilinearly."""
+def _sampled(pictures: Tensor, places: Tensor, *, cubic: bool = False) -> Tensor:
+    """Pictures [N, C, H, W] at places [N, h, w, 2] in pixels."""
     height, width = pictures.shape[-2:]
     scale = torch.stack(
         [torch.full((), 2 / side, device=places.device) for side in (width, height)]
     )  # no copy to the GPU
     grid = (places + 0.5) * scale - 1
-    if pictures.dtype != torch.float32:
-        return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False).to(pictures.dtype)
-    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    mode = "bicubic" if cubic else "bilinear"
+    sampled = F.grid_sample(pictures.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    return sampled.to(pictures.dtype)
 
 
 def _unit(features: Tensor) -> Tensor:

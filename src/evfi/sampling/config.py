@@ -24,7 +24,7 @@ SolverName = Literal["euler", "dpmpp_2m", "adams_bashforth"]
 ENCODED_AT_ONCE: Final = 4
 """Tiles per call of the autoencoder: a tile of 512x320 px takes about 0.5 GiB in float32, and more at once is not faster."""
 
-PIXELS_VERSION: Final = 2
+PIXELS_VERSION: Final = 3
 """Raised whenever the same model, settings and input give other pixels by more than rounding.
 
 It is part of what jobs and evaluations know their frames by, so that frames of two versions never mix.

@@ -110,7 +110,7 @@ def refine_window(
         lanes: how many calls `each` is given at a time.
 
     Returns:
-        float32 [F - 2, 3, H, W] in 0..255, on the refiner's device.
+        uint8 [F - 2, 3, H, W], on the refiner's device.
     """
     work = _WindowWork(refiner, window, prediction, bands)
     each = each or (lambda call, chunks: [call(chunk) for chunk in chunks])
@@ -138,7 +138,7 @@ class _WindowWork:
         self._features = [level.unsqueeze(0) for level in features]
 
     def refined(self, chunk: _Chunk) -> Tensor:
-        """Some frames, float32 [N, 3, H, W] in 0..255."""
+        """Some frames, uint8 [N, 3, H, W]."""
         refiner, fit = self._refiner, self._fit
         numbers = [number for number, _ in chunk]
         stacks, sums = (
@@ -152,7 +152,7 @@ class _WindowWork:
         inputs = RefinerInputs(self._keys, self._key_stacks, own, stacks, sums, share)
         frames = refiner.refine(inputs, self._features, bands=self._bands).frames
         height, width = self._size
-        return frames[..., :height, :width].float().mul_(127.5).add_(127.5)
+        return rounded_levels(frames[..., :height, :width].float().mul_(127.5).add_(127.5))
 
 
 class _Padding:
@@ -166,6 +166,11 @@ class _Padding:
         if not any(self._amount):
             return pictures
         return F.pad(pictures, self._amount) if empty else F.pad(pictures, self._amount, mode="replicate")
+
+
+def rounded_levels(levels: Tensor) -> Tensor:
+    """Levels in 0..255 (others are clamped) as uint8."""
+    return levels.round().clamp_(0, 255).to(torch.uint8)
 
 
 def _levels(pictures: Tensor, dtype: torch.dtype) -> Tensor:

@@ -256,11 +256,13 @@ class RefinerTraining(TrainConfig):
         targets: output frames kept of each window.
         groups: batches of windows that the crops of one step are taken from.
         without_prediction: share of crops whose prediction is withheld, so that the refiner works without the model, too.
+        without_events: share of crops that have neither events nor a prediction, so that key frames are matched, too.
         degraded_share: share of batches of windows whose predictions are made from the true frames, with errors as other
             models make them.
         lossy_autoencoder: run or model folder of an autoencoder that half of those windows pass through.
         laplacian_weight: weight of the error in a Laplacian pyramid, which keeps detail sharp.
         census_weight: weight of the error of local order, which keeps structure whatever its contrast.
+        texture_weight: weight of the error of texture, as the frozen autoencoder's features show it.
         flow_weight: weight of the error of what the flows alone make, at every level.
     """
 
@@ -281,10 +283,12 @@ class RefinerTraining(TrainConfig):
     targets: int = 4
     groups: int = 5
     without_prediction: float = 0.25
+    without_events: float = 0.2
     degraded_share: float = 0.2
     lossy_autoencoder: Path | None = None
     laplacian_weight: float = 0.25
     census_weight: float = 0.15
+    texture_weight: float = 1.5
     flow_weight: float = 0.15
 
     def __post_init__(self) -> None:
@@ -292,10 +296,10 @@ class RefinerTraining(TrainConfig):
         for name in ("window_px", "window_batch", "pool_batches", "pool_start", "renew_every", "targets", "groups"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"training {name} must be at least 1, got {getattr(self, name)}")
-        for name in ("without_prediction", "degraded_share"):
+        for name in ("without_prediction", "without_events", "degraded_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"training {name} is a share and must be in [0, 1], got {getattr(self, name)}")
-        for name in ("laplacian_weight", "census_weight", "flow_weight"):
+        for name in ("laplacian_weight", "census_weight", "texture_weight", "flow_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"training {name} must not be negative, got {getattr(self, name)}")
         if min(self.num_frames) < 3:

@@ -120,12 +120,11 @@ class RefinerMaker(BatchMaker):
         )
         chosen = torch.randperm(num_frames - 2, generator=draw.generator)[: config.targets] + 1
         chosen = chosen.sort().values.to(self.device)
-        truth = windows.frames[:, chosen]
         if bool(draw.chance((1,), config.degraded_share)):
-            prediction = degraded_predictions(truth, self.lossy, draw)
+            prediction = degraded_predictions(windows.frames[:, chosen], self.lossy, draw)
         else:
             prediction = self._predictions(windows, key)[:, chosen]
-        return _packed(windows, chosen, truth, prediction)
+        return _packed(windows, chosen, prediction)
 
     def _predictions(self, windows: TrainingWindows, key: StepKey) -> Tensor:
         bundle = self.bundle
@@ -167,8 +166,11 @@ class RefinerMaker(BatchMaker):
         batch["times"] = times
         if turns[3]:
             batch = reversed_in_time(batch)
-        batch["has_prediction"] = (~draw.chance((count,), config.without_prediction)).float().to(self.device)
-        return batch
+        withheld, unseen = (
+            draw.chance((count,), share) for share in (config.without_prediction, config.without_events)
+        )
+        batch["has_prediction"] = (~(withheld | unseen)).float().to(self.device)
+        return without_events(batch, unseen.to(self.device))
 
 
 def _batch_of(windows: Windows, window: Tensor, frame: Tensor, cut: tuple[Any, ...]) -> Batch:
@@ -198,6 +200,13 @@ def reversed_in_time(batch: Batch) -> Batch:
     }
 
 
+def without_events(batch: Batch, unseen: Tensor) -> Batch:
+    """The same windows, some of them (bool [N]) as if no event had been recorded."""
+    kept = (~unseen).float()
+    images = {name: batch[name] for name in ("key_stacks", "stacks", "sums")}
+    return {**batch, **{name: image * kept.view(-1, *[1] * (image.ndim - 1)) for name, image in images.items()}}
+
+
 def refiner_inputs(batch: Batch) -> RefinerInputs:
     """A batch in the form that the network takes, one frame per window."""
     return RefinerInputs(
@@ -211,8 +220,11 @@ def refiner_inputs(batch: Batch) -> RefinerInputs:
     )
 
 
-def _packed(windows: TrainingWindows, chosen: Tensor, truth: Tensor, prediction: Tensor) -> Windows:
-    """What the pool keeps of windows; `chosen` are the numbers of the output frames."""
+def _packed(windows: TrainingWindows, chosen: Tensor, prediction: Tensor) -> Windows:
+    """What the pool keeps of windows; `chosen` are the numbers of the output frames.
+
+    The truth is as recorded, with the grain that interpolated frames shall share with the key frames.
+    """
     events, times = windows.events, windows.times_us
     columns = (events.b, events.x, events.y, events.t, events.p)
     sums = batched_event_sums(*columns, times, events.sensor_size)[:, chosen]
@@ -221,7 +233,7 @@ def _packed(windows: TrainingWindows, chosen: Tensor, truth: Tensor, prediction:
     key_stacks = torch.stack([backward[:, 0], forward[:, -1]], 1)
     span = (times[:, -1:] - times[:, :1]).float()
     return Windows(
-        truth=_bytes(truth),
+        truth=_bytes(windows.recorded[:, chosen]),
         prediction=_bytes(prediction),
         keys=_bytes(windows.key_frames),
         key_stacks=_signed_bytes(key_stacks, _STACK_LEVELS),

@@ -18,6 +18,7 @@ from evfi.training.networks import new_refiner
 from evfi.training.refiner_batches import RefinerMaker, refiner_inputs
 from evfi.training.refiner_loss import LOSS_MULTIPLE, refiner_loss
 from evfi.training.stage import Stage
+from evfi.training.texture_loss import TEXTURE_MULTIPLE, TextureError
 from evfi.training.textures import TextureLibrary
 from evfi.training.validation import check_recordings, psnr, validate_recordings
 
@@ -39,11 +40,16 @@ class RefinerStage(Stage):
         )
         self.refiner = known.to(library.device, memory_format=torch.channels_last).requires_grad_(True).train()
         _check_sides(config, maker, self.refiner.multiple)
+        self._texture = TextureError(maker.bundle.vae) if config.texture_weight else None
         self._held_out = maker.held_out()  # now, before batches are made by another thread
 
     def forward(self, batch: Batch) -> Tensor:
         """The loss of a batch."""
-        return refiner_loss(self.refiner(refiner_inputs(batch)), batch["keys"], batch["truth"], self.settings)
+        refined = self.refiner(refiner_inputs(batch))
+        loss = refiner_loss(refined, batch["keys"], batch["truth"], self.settings)
+        if self._texture is not None:
+            loss = loss + self.settings.texture_weight * self._texture(refined.frames, batch["truth"])
+        return loss
 
     def fixed_batch(self) -> Batch:
         """Whole windows that are not trained on."""
@@ -91,7 +97,7 @@ def _check_sides(config: RefinerTraining, maker: RefinerMaker, multiple: int) ->
     Raises:
         ConfigError: one does not.
     """
-    cropped = math.lcm(multiple, LOSS_MULTIPLE)
+    cropped = math.lcm(multiple, LOSS_MULTIPLE, TEXTURE_MULTIPLE)
     whole = math.lcm(cropped, maker.window_multiple)
     for name, factor in (("size_px", cropped), ("window_px", whole)):
         side = getattr(config, name)

@@ -86,8 +86,8 @@ class WindowConfig:
         from_video: Probability that a scene's events are made from its output frames alone, with log intensity linear in
             between, as when events are simulated from an ordinary video.
         exposure_blur: Probability that a scene's frames are exposed for a while instead of an instant.
-        key_frame_noise: Range of the standard deviation of the noise added to key frames, in [0, 1] pixel units.
-        degraded: Probability that a scene's key frames get noise and a slight blur.
+        frame_noise: Range of the standard deviation of the noise of recorded frames, in [0, 1] pixel units.
+        degraded: Probability that a scene's recorded frames have noise and a slight blur.
         fixed_pattern: Probability that a scene's frames, output and key frames alike, share a pattern of offsets, one
             per pixel and colour, as the sensor of a frame camera leaves it. Events come from another sensor without it.
         fixed_pattern_noise: Range of its standard deviation, in [0, 1] pixel units.
@@ -104,13 +104,13 @@ class WindowConfig:
     min_subframes: int = 33
     from_video: float = 0.3
     exposure_blur: float = 0.25
-    key_frame_noise: tuple[float, float] = (0.002, 0.02)
+    frame_noise: tuple[float, float] = (0.002, 0.02)
     degraded: float = 0.3
     fixed_pattern: float = 0.15
     fixed_pattern_noise: tuple[float, float] = (0.002, 0.015)
-    misaligned: float = 0.5
-    time_shift_us: tuple[float, float] = (6_000.0, 10_000.0)
-    time_shift_share: float = 0.1
+    misaligned: float = 0.6
+    time_shift_us: tuple[float, float] = (8_000.0, 12_000.0)
+    time_shift_share: float = 0.12
     space_shift: float = 0.3
     space_shift_px: float = 0.7
 
@@ -121,7 +121,7 @@ class TrainingWindows:
 
     Attributes:
         frames: Frames at the output times, without noise that changes, float32 [B, F, 3, H, W] in [-1, 1].
-        key_frames: First and last frame as a camera would give them, [B, 2, 3, H, W] in [-1, 1].
+        recorded: The same as a camera would give them: those of some windows noisy and a little blurred.
         forward: Event stacks, start to end, float32 [B, F, K, H, W].
         backward: Event stacks, end to start.
         times_us: Output times, int64 [B, F].
@@ -129,11 +129,16 @@ class TrainingWindows:
     """
 
     frames: Tensor
-    key_frames: Tensor
+    recorded: Tensor
     forward: Tensor
     backward: Tensor
     times_us: Tensor
     events: BatchedEvents
+
+    @property
+    def key_frames(self) -> Tensor:
+        """First and last frame as recorded, [B, 2, 3, H, W]."""
+        return self.recorded[:, [0, -1]]
 
 
 def subframes_per_interval(num_frames: int, min_subframes: int) -> int:
@@ -189,11 +194,11 @@ def make_batch(
     output_us = times_us[:, margin : margin + last + 1 : step].to(library.device, non_blocking=True)
     columns = (events.b, events.x, events.y, events.t, events.p)
     forward, backward = batched_event_stacks(*columns, output_us, (size, size), stacks)
-    key_frames = _degraded(frames[:, [0, -1]], config, seed, draw)
+    recorded = _degraded(frames, config, seed, draw)
     pattern = _fixed_pattern(frames, config, seed, draw)
     if pattern is not None:
-        frames, key_frames = ((part + pattern).clamp_(0.0, 1.0) for part in (frames, key_frames))
-    return TrainingWindows(frames * 2 - 1, key_frames * 2 - 1, forward, backward, output_us, events)
+        frames, recorded = ((part + pattern).clamp_(0.0, 1.0) for part in (frames, recorded))
+    return TrainingWindows(frames * 2 - 1, recorded * 2 - 1, forward, backward, output_us, events)
 
 
 def _interpolate_in_time(levels: Tensor, step: int, chosen: Tensor) -> None:
@@ -230,10 +235,10 @@ def _exposed_frames(
 
 
 def _degraded(frames: Tensor, config: WindowConfig, seed: int, draw: Draw) -> Tensor:
-    """Add noise and a slight blur to the frames [B, 2, 3, H, W] of some scenes."""
+    """Add noise and a slight blur to the frames [B, F, 3, H, W] of some scenes."""
     batch = len(frames)
     chosen = draw.chance((batch,), config.degraded)
-    sigma = draw.log_uniform((batch,), *config.key_frame_noise) * chosen
+    sigma = draw.log_uniform((batch,), *config.frame_noise) * chosen
     blur = draw.uniform((batch,), 0.0, 0.5) * chosen
     if not bool(chosen.any()):
         return frames
