@@ -326,7 +326,7 @@ class TestText:
     def test_files_far_too_large(self, tmp_path: Path) -> None:
         with (tmp_path / "times.txt").open("wb") as file:
             file.truncate(2**24 + 1)
-        with pytest.raises(InputError, match="frame times of at most 16 MiB, found 16777217 bytes"):
+        with pytest.raises(InputError, match="file of frame times of at most 16 MiB, found 16777217 bytes"):
             read_timestamps(tmp_path / "times.txt", "us", num_frames=2)
 
     @pytest.mark.parametrize("text", ["1" * 23, "1e30", "inf", "nan", "1" * 5000])

@@ -29,14 +29,16 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise InputError(f"{path}: expected {what} of at most {_MAX_BYTES // 2**20} MiB, found {size} bytes")
+            raise InputError(
+                f"{path}: expected a file of {what} of at most {_MAX_BYTES // 2**20} MiB, found {size} bytes"
+            )
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 text = line.strip()
                 if text and not text.startswith("#"):
                     yield number, text
     except OSError as error:
-        raise InputError(f"cannot read {what} {path}: {error.strerror}") from None
+        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from None
 
 
 def time_in_line(text: str, path: Path, line: int) -> int | float:

@@ -29,7 +29,7 @@ PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 _READABLE: Final = f"frames of at most {MAX_PIXELS // 2**20} megapixels"
 _DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
 _MAX_PIXELS_THREADED: Final = 2**24
-"""Of larger frames one is decoded at a time: each thread holds a frame or more."""
+"""Of larger frames one is decoded at a time: each thread holds at least one frame."""
 
 _EXACT_BILINEAR = 0x2 | 0x2000 | 0x40000
 """FFmpeg's swscale flags: bilinear, full chroma interpolation, accurate rounding. Without them reading darkens by 1."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from evfi.errors import InputError
 from evfi.events.stream import check_sensor_size
+from evfi.limits import MAX_PIXELS
 
 _MAX_HEADER_BYTES: Final = 65536
 _MAX_LINE_BYTES: Final = 4096
@@ -101,5 +102,6 @@ def _parse_size(pair: tuple[str, ...], path: Path) -> tuple[int, int]:
         return check_sensor_size((width, height))
     except (ValueError, InputError):
         raise InputError(
-            f"{path}: the header's sensor size must be two positive numbers, got '{shown}'; correct it"
+            f"{path}: the header's sensor size must be two positive numbers, got '{shown}'; at most {MAX_PIXELS // 2**20} "
+            "megapixels are read; correct it"
         ) from None

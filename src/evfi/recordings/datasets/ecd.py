@@ -57,7 +57,7 @@ def _read_index(folder: Path) -> tuple[Times, list[Path]]:
     """Times in µs and pictures of images.txt."""
     index = folder / "images.txt"
     seconds, pictures, known = [], [], dict[str, Path]()
-    for number, line in numbered_lines(index, "a list of frames"):
+    for number, line in numbered_lines(index, "list of frames"):
         fields = line.split(maxsplit=1)
         if len(fields) < 2:
             raise InputError(f"{index}: line {number}: expected 'seconds path', found '{line[:60]}'")
