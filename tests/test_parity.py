@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -101,15 +101,21 @@ def test_latents_that_are_off_come_with_what_rounding_does(reference: ReferenceF
     assert "a relative change of 1e-06 in the first noise changes them by " in latents.note
 
 
-def test_the_script_tells_by_its_exit_status(tmp_path: Path) -> None:
+def test_the_script_tells_by_its_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exit_status() -> object:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return ended.value.code
+
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path)])
     (tmp_path / "tile_views_64x64.json").write_text(json.dumps({"64x64@0.5": [[0, 0, 8, 8]]}))
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "1 compared, 0 off" in done.stdout
+    assert exit_status() == 0
+    assert "1 compared, 0 off" in capsys.readouterr().out
     (tmp_path / "tile_views_64x64.json").write_text("{}]")
-    done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "FAILED" in done.stdout
+    assert exit_status() == 1
+    assert "FAILED" in capsys.readouterr().out
 
 
 def test_stored_noise_is_given_in_the_order_of_its_draws() -> None:

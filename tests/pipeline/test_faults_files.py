@@ -23,8 +23,8 @@ WINDOWS = 12
 @pytest.fixture(scope="module")
 def done(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> FaultJob:
     """A job that is done, to be copied."""
-    job = FaultJob(recording, tmp_path_factory.mktemp("done"))
-    finished = job.run()
+    job = FaultJob(recording, tmp_path_factory.mktemp("done"), seconds=0)
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     return job
 
@@ -66,14 +66,7 @@ def damaged_in_place(done: FaultJob, folder: Path, file: Path, content: bytes) -
     job = FaultJob(done.recording, folder)
     job.video.unlink()
     (folder / file).write_bytes(content)
-    return job, in_this_process(job)
-
-
-def in_this_process(job: FaultJob) -> Finished:
-    """Run the command without starting Python anew, which takes most of the time, with this process as its worker."""
-    import fault_driver
-
-    return fault_driver.run_here([*job.command[2:], "--workers", "here"])
+    return job, job.run_here()
 
 
 def check_damage(done: FaultJob, folder: Path, file: Path) -> int:
@@ -128,7 +121,7 @@ def test_missing_files_of_the_job_are_made_again(done: FaultJob, tmp_path: Path)
         job = FaultJob(done.recording, shutil.copytree(done.folder, tmp_path / name))
         place = job.job / name
         shutil.rmtree(place) if place.is_dir() else place.unlink()
-        finished = in_this_process(job)
+        finished = job.run_here()
         assert finished.status == 0, finished.err
         assert job.results() == done.results()
 
@@ -140,10 +133,10 @@ def test_altered_results_are_written_again(done: FaultJob, tmp_path: Path):
             note.unlink()
         # the copy is another place, so the job has to come to know its results first
         shutil.rmtree(job.frames_dir)
-        assert in_this_process(job).status == 0
+        assert job.run_here().status == 0
         place = job.folder / name
         place.write_bytes(place.read_bytes()[:-1])
-        finished = in_this_process(job)
+        finished = job.run_here()
         assert finished.status == 0, finished.err
         assert job.results() == done.results()
         assert list(job.notes.iterdir()) == []
@@ -162,7 +155,7 @@ def test_file_size_limit_reached(recording, done, tmp_path: Path):
     assert_refused(job.run(preexec_fn=lower), "File too large")
     assert job.leftovers() == []
     assert not job.video.exists()
-    assert job.run().status == 0
+    assert job.run_here().status == 0
     assert job.results() == done.results()
 
 
@@ -193,7 +186,7 @@ def test_disk_full(recording, done, tmp_path: Path, kib):
         assert job.leftovers() == []
         kept = job.pieces
         subprocess.run(["mount", "-o", "remount,size=8m", str(job.folder)], check=True)
-        finished = job.run()
+        finished = job.run_here()
         assert finished.status == 0, finished.err
         assert set(kept) <= set(job.pieces)
         assert job.results() == done.results()
@@ -230,7 +223,7 @@ def test_permission_lost_while_writing(recording, done, tmp_path: Path, where):
         assert_refused(finished, "cannot")
     kept = job.pieces
     assert len(kept) >= 2
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert set(kept) <= set(job.pieces)
     assert job.results() == done.results()
@@ -263,10 +256,10 @@ def test_input_lost_during_the_run(recording, done, tmp_path: Path, name, how):
     assert not job.video.exists()
     assert job.leftovers() == []
     if how == "changed":
-        assert in_this_process(job).status in (1, 2)
+        assert job.run_here().status in (1, 2)
         assert not job.video.exists()
     aside.rename(file)
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert job.results() == done.results()
 
@@ -303,11 +296,11 @@ def test_input_changed_before_the_next_run(recording, done, tmp_path: Path, name
     else:
         shutil.copyfile(own / "frames" / "000008.png", file)
     kept = job.pieces
-    assert_refused(job.run(), "the job in", "was begun with something else: recording was", status=2)
+    assert_refused(job.run_here(), "the job in", "was begun with something else: recording was", status=2)
     assert job.pieces == kept
     file.write_bytes(content)
     os.utime(file, (time.time() + 1e6,) * 2)  # a clock that was set back since
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert job.results() == done.results()
 
@@ -326,18 +319,18 @@ def test_damaged_picture_fails_its_windows_and_no_others(recording, done, tmp_pa
         note.unlink()
 
     files[0].write_bytes(contents[0])
-    assert_refused(job.run(), f"2 of {WINDOWS} windows failed: window 8: ", str(files[1]))
+    assert_refused(job.run_here(), f"2 of {WINDOWS} windows failed: window 8: ", str(files[1]))
     assert set(job.attempts()) == {5, 6}
     files[0].write_bytes(contents[1])  # windows were made from it meanwhile
-    assert_refused(job.run(), "recording was", status=2)
+    assert_refused(job.run_here(), "recording was", status=2)
     files[0].write_bytes(contents[0])
     files[1].write_bytes(contents[1])
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert job.results() == done.results()
     assert set(job.attempts()) == {5, 6, 8, 9}
     files[1].write_bytes(contents[0])
-    assert_refused(job.run(), "recording was", status=2)
+    assert_refused(job.run_here(), "recording was", status=2)
 
 
 def test_times_that_go_backwards_are_refused(recording, tmp_path: Path):
@@ -345,7 +338,7 @@ def test_times_that_go_backwards_are_refused(recording, tmp_path: Path):
     lines = (own / "timestamps.txt").read_text().splitlines()
     lines[4], lines[5] = lines[5], lines[4]
     (own / "timestamps.txt").write_text("\n".join(lines) + "\n")
-    finished = in_this_process(FaultJob(own, tmp_path / "job"))
+    finished = FaultJob(own, tmp_path / "job").run_here()
     assert_refused(finished, "timestamps.txt" if "timestamps.txt" in finished.err else str(own), "increas")
 
 
@@ -355,7 +348,7 @@ def test_events_whose_clock_goes_backwards_are_refused_or_told(recording, tmp_pa
         columns = {name: stored[name] for name in stored.files}
     columns["t"][600:] -= 200_000
     np.savez(own / "events.npz", **columns)
-    finished = in_this_process(FaultJob(own, tmp_path / "job"))
+    finished = FaultJob(own, tmp_path / "job").run_here()
     assert finished.status == 1 or "warning" in finished.err, finished
     print(finished.err)
 
@@ -368,7 +361,7 @@ def test_clock_set_back_between_runs(recording, done, tmp_path: Path):
     future = time.time() + 1e7
     for path in job.job.rglob("*"):
         os.utime(path, (future, future))
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert set(kept) <= set(job.pieces)
     assert job.results() == done.results()

@@ -66,7 +66,7 @@ def at_stage(job: FaultJob, part: float) -> Callable[[], bool]:
 def resumed(job: FaultJob, expected: dict[str, str]) -> None:
     """The same command makes what is missing, and the same film as an undisturbed run."""
     kept = job.pieces
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert job.results() == expected
     assert job.leftovers() == []

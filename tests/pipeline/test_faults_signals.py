@@ -50,7 +50,7 @@ def test_interrupted(recording, undisturbed, tmp_path: Path, number, group):
     assert job.leftovers() == []
     assert not job.video.exists()
     assert not job.frames_dir.exists()
-    finished = job.run()
+    finished = job.run_here()
     assert finished.status == 0, finished.err
     assert job.results() == undisturbed
 
@@ -82,7 +82,7 @@ def test_ctrl_c_at_the_end_tells_no_lies(recording, undisturbed, tmp_path: Path)
     assert finished.status in (0, 130), finished.err
     assert "nothing was written" not in finished.err
     assert job.leftovers() == []
-    assert job.run().status == 0
+    assert job.run_here().status == 0
     assert job.results() == undisturbed
 
 
@@ -96,7 +96,7 @@ def test_terminal_gone(recording, undisturbed, tmp_path: Path):
     assert running.process.wait(timeout=30) != 0
     running.assert_all_gone()
     kept = job.pieces
-    assert job.run().status == 0
+    assert job.run_here().status == 0
     assert set(kept) <= set(job.pieces)
     assert job.leftovers() == []
     assert job.results() == undisturbed
@@ -118,7 +118,7 @@ def test_nobody_reads_along_any_more(recording, undisturbed, tmp_path: Path, pro
     assert job.leftovers() == []
     kept = job.pieces
     assert len(kept) >= 2
-    assert job.run().status == 0
+    assert job.run_here().status == 0
     assert set(kept) <= set(job.pieces)
     assert job.results() == undisturbed
 
@@ -131,7 +131,7 @@ def test_output_closed_from_the_start(recording, undisturbed, tmp_path: Path):
     running.process.wait(timeout=120)
     running.assert_all_gone()
     assert job.leftovers() == []
-    assert job.run().status == 0
+    assert job.run_here().status == 0
     assert job.results() == undisturbed
 
 
@@ -141,7 +141,7 @@ def test_second_process_is_refused_at_once(recording, undisturbed, tmp_path: Pat
     more = ["--job", str(job.job)] if is_named else []
     running = job.start(*more)
     running.wait_until(lambda: len(job.pieces) >= 1)
-    second = FaultJob(recording, tmp_path / "job").run(*more)
+    second = FaultJob(recording, tmp_path / "job").run_here(*more)
     assert running.process.poll() is None
     assert second.status == 1
     assert second.err.splitlines()[-1].startswith("evfi: error: another process is at work on this job (job in ")

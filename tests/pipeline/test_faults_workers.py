@@ -57,7 +57,7 @@ def test_failing_always_is_told_and_all_others_are_kept(recording, undisturbed, 
     for note in job.notes.iterdir():
         note.unlink()
     healed = FaultJob(recording, tmp_path / "job", workers=workers, faults=[f"0:{kind}:0", f"5:{kind}:0"])
-    finished = healed.run()
+    finished = healed.run_here()
     assert finished.status == 0, finished.err
     assert set(healed.attempts()) == {0, 5}
     assert healed.results() == undisturbed
