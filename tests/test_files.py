@@ -187,3 +187,16 @@ class TestLinks:
         (tmp_path / "a.txt").touch(mode=0o444)
         with pytest.raises(OutputError, match="write-protected"):
             check_writable(tmp_path / "a.txt")
+
+
+def test_what_cannot_be_removed_now_keeps_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(_: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rmdir", refuse)
+        with written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("x")
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_leftovers(tmp_path, "a.txt".__eq__)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

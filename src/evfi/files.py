@@ -133,7 +133,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     finally:
         if mark is not None:
             os.close(mark)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_private(folder, path.name)
 
 
 @contextmanager
@@ -229,7 +229,22 @@ def _remove_leftover(folder: Path, is_target: Callable[[str], bool]) -> None:
             return
     finally:
         os.close(mark)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove_private(folder, target)
+
+
+def _remove_private(folder: Path, target: str) -> None:
+    """Remove a private folder; where the disk refuses, it keeps its mark, so that a later run can do it."""
+    partial = folder / target
+    if partial.is_dir() and not partial.is_symlink():
+        shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+    try:
+        (folder / _MARK_FILE).unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:
+        with suppress(OSError):
+            os.close(_write_mark(folder / _MARK_FILE, target))
 
 
 def _target_of(content: bytes) -> str | None:

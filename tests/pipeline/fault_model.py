@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ResourceError
+from evfi.models.facts import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class StandInRequest:
         parsed = {int(window): Fault(kind, int(attempts)) for window, kind, attempts in (f.split(":") for f in faults)}
         return StandInModel(Path(notes), float(seconds), parsed)
 
-    def facts(self) -> SimpleNamespace:
-        return SimpleNamespace(name="stand-in", num_frames=6, sampling={}, fingerprint="0" * 64)
+    def facts(self) -> ModelFacts:
+        return ModelFacts("stand-in", 6, {}, "0" * 64)
 
-    def made_of(self, facts: SimpleNamespace, device: str) -> dict[str, Any]:
+    def made_of(self, facts: ModelFacts, device: str) -> dict[str, Any]:
         return {"model": facts.name, "model files": facts.fingerprint, "sampling": {}}
 
 
