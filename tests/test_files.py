@@ -190,11 +190,11 @@ class TestLinks:
 
 
 def test_what_cannot_be_removed_now_keeps_its_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(_: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rmdir", refuse)
+        patched.setattr(os, "rmdir", refuse)
         with written_whole(tmp_path / "a.txt") as partial:
             partial.write_text("x")
     assert len(list(tmp_path.iterdir())) == 2

@@ -234,16 +234,9 @@ def _remove_leftover(folder: Path, is_target: Callable[[str], bool]) -> None:
 
 def _remove_private(folder: Path, target: str) -> None:
     """Remove a private folder; where the disk refuses, it keeps its mark, so that a later run can do it."""
-    partial = folder / target
-    if partial.is_dir() and not partial.is_symlink():
-        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        partial.unlink(missing_ok=True)
-    try:
-        (folder / _MARK_FILE).unlink(missing_ok=True)
-        folder.rmdir()
-    except OSError:
-        with suppress(OSError):
+        if folder.is_dir():
             os.close(_write_mark(folder / _MARK_FILE, target))
 
 
