@@ -349,6 +349,38 @@ def make_old(job: Path) -> None:
     (job / "outputs.json").write_text(json.dumps(note, indent=1) + "\n")
 
 
+class TestEvaluations:
+    def test_into_what_is_read(self, recording, tmp_path, model, capsys):
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "evfi.json").write_text("{}")
+        command = ("evaluate", recording, "--baseline", "linear")
+        line = refused(capsys, tmp_path, model, *command, "-o", tmp_path / "m" / "out", "--model", tmp_path / "m")
+        assert "would become part of the system m" in line
+        (tmp_path / "out").mkdir()
+        events = (recording / "events.npz").rename(tmp_path / "out" / "results.csv")
+        line = refused(capsys, tmp_path, model, *command, "-o", tmp_path / "out", "--events", events)
+        assert "is read from it" in line
+
+    def test_anybodys_folder_is_not_taken(self, recording, tmp_path, model, capsys):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "evaluation.json").write_text('{"mine": 1}')
+        (tmp_path / "theirs" / "r" / "skip1").mkdir(parents=True)
+        shutil.copy(recording / "frames" / "000001.png", tmp_path / "theirs" / "r" / "skip1")
+        others = ("--results", f"x={tmp_path / 'theirs'}")
+        command = (
+            "evaluate",
+            recording,
+            "-o",
+            tmp_path / "out",
+            *others,
+            "--baseline",
+            "none",
+            "--metrics",
+            "psnr_rgb",
+        )
+        assert "not of an earlier evaluation" in refused(capsys, tmp_path, model, *command)
+
+
 class TestFoldersOfFrames:
     @pytest.mark.parametrize("old", [False, True])
     @pytest.mark.parametrize("kind", ["file", "folder", "link", "in place of a frame"])

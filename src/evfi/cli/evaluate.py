@@ -27,6 +27,7 @@ from evfi.evaluation.sequences import VideoOptions
 from evfi.evaluation.summary import gaps, summarise, summarise_speed
 from evfi.evaluation.systems import BASELINES, SystemRequest
 from evfi.events.simulate import SimulatorConfig
+from evfi.guard import Read, Written, check_places
 from evfi.recordings.options import RecordingOptions
 from evfi.sampling.presets import PresetName
 
@@ -117,6 +118,7 @@ def run(arguments: Sequence[str]) -> None:
         dtype=command.dtype,
         command=shlex.join(["evfi", "evaluate", *arguments]),
     )
+    _check_folder(command, inputs)
     with _StageProgress() as progress:
         results = evaluate(inputs, command.output, command.config, progress)
     print(describe(results))
@@ -124,6 +126,21 @@ def run(arguments: Sequence[str]) -> None:
     print(f"\nresults  {command.output / 'results.json'}\nreport   {report}")
     if command.open:
         webbrowser.open(report.absolute().as_uri())
+
+
+def _check_folder(command: EvaluateCommand, inputs: EvaluationInputs) -> None:
+    """Make sure that results take the place of nothing that is read beside the data; `evaluate` sees to those."""
+    assert command.output is not None
+    read = [
+        Read(Path(one.source).expanduser(), f"the system {one.name}")
+        for one in inputs.systems
+        if one.kind != "baseline"
+    ]
+    read.append(Read(Path(command.config.protocol), "the protocol"))
+    named = (command.opening.events, command.opening.timestamps, command.opening.sensor_to_frame)
+    read += [Read(place, "the recording") for place in named if place is not None]
+    names = ("evaluation.json", "results.json", "results.csv", "report.html")
+    check_places([Written(command.output / name, f"its {name}", "store", is_ours=True) for name in names], read)
 
 
 def describe(results: EvaluationResults) -> str:

@@ -225,7 +225,7 @@ def _claim_folder(output: Path) -> None:
     try:
         if output.exists() and not output.is_dir():
             raise OutputError(f"cannot make the folder {output}: there is a file of that name; choose another")
-        if output.is_dir() and any(output.iterdir()) and not mark.is_file():
+        if output.is_dir() and any(output.iterdir()) and not _is_mark(mark):
             raise OutputError(
                 f"cannot write into {output}: it is not empty and not of an earlier evaluation; choose another folder"
             )
@@ -234,6 +234,13 @@ def _claim_folder(output: Path) -> None:
         raise OutputError(f"cannot make the folder {output}: {one_line(error)}; choose another") from error
     with written_whole(mark) as partial:
         partial.write_text(json.dumps(_MARK_CONTENT) + "\n", encoding="utf-8")
+
+
+def _is_mark(file: Path) -> bool:
+    try:
+        return file.is_file() and bool(json.loads(file.read_bytes()) == _MARK_CONTENT)
+    except (ValueError, RecursionError):
+        return False
 
 
 @contextmanager
