@@ -14,6 +14,7 @@ A link in place of a file is replaced: what it points to stays as it is. The cac
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -37,6 +38,7 @@ _PARTIAL: Final = re.compile(r"\.evfi-[a-z0-9_]{8}\.part|\..+\.\d+\.part", re.DO
 """The second form is that of versions before the mark; such a file is no part of a recording, and is left where it is."""
 
 _MARK_FILE: Final = "evfi-temporary.json"
+_HELD: Final = ".evfi-held"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-temporary", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -179,7 +181,38 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             yield partial
             partial.replace(folder)
     except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OutputError(
+                f"cannot write {folder}: something was put there meanwhile; move it away, or choose another folder"
+            ) from error
         raise OutputError(f"cannot write {folder}: {one_line(error)}") from error
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Keep others that hold the same place away, from before the work until the place is written.
+
+    It is held by an empty private folder, whose mark is locked.
+
+    Args:
+        path: What will be written.
+
+    Raises:
+        OutputError: Another run holds it, or the operating system refuses.
+    """
+    path = entry_of(path)
+    held = path.name + _HELD
+    try:
+        remove_leftovers(path.parent, held.__eq__)
+        with temporary_beside(path.with_name(held)) as own:  # of two that begin at once, at least one sees the other
+            for entry in path.parent.iterdir():
+                if is_partial(entry) and entry != own.parent and _is_held(entry, held):
+                    raise OutputError(
+                        f"cannot write {path}: another process is writing it; wait until it is done, or choose another folder"
+                    )
+            yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {one_line(error)}") from error
 
 
 def is_partial(path: Path) -> bool:
@@ -222,7 +255,7 @@ def _write_mark(file: Path, target: str) -> int:
 def _remove_leftover(folder: Path, is_target: Callable[[str], bool]) -> None:
     mark = os.open(folder / _MARK_FILE, os.O_RDWR | _NO_LINK)
     try:
-        if not _lock(mark):
+        if not os.fstat(mark).st_size or not _lock(mark):  # one that is empty is about to be locked by its writer
             return
         target = _target_of(os.read(mark, _MAX_MARK_BYTES))
         if target is None or not is_target(target) or {entry.name for entry in folder.iterdir()} - {_MARK_FILE, target}:
@@ -248,6 +281,22 @@ def _target_of(content: bytes) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return name if told == _MARK and name == Path(name).name else None
+
+
+def _is_held(folder: Path, target: str) -> bool:
+    """Whether a private folder's mark names a target and is locked; False where the disk knows no locks."""
+    if sys.platform == "win32":
+        return False
+    with suppress(OSError):
+        mark = os.open(folder / _MARK_FILE, os.O_RDWR | _NO_LINK)
+        try:
+            if _target_of(os.read(mark, _MAX_MARK_BYTES)) == target:
+                fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(mark)
+    return False
 
 
 def _lock(descriptor: int) -> bool:

@@ -51,7 +51,9 @@ _LOG_BEGINS: Final = b'{"at": "'
 _LOG_KEYS: Final = {"at", "host", "pid", "what"}
 _UNUSABLE: Final = ".unusable"
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
-_LOCK: Final = re.compile(r"(job|shard-\d+-of-\d+)\.lock")
+_LOCK: Final = re.compile(r"job\.lock|shard-(?P<number>\d+)-of-(?P<count>\d+)\.lock")
+_PROBE_S: Final = 0.3
+"""How long a lock is tried: another process that starts may hold it for a moment, only to see whether it is held."""
 
 
 @dataclass(frozen=True)
@@ -197,21 +199,24 @@ class JobFolder:
             self.path.rmdir()
 
     def _take_lock(self) -> None:
-        own = "job" if self._shard is None else f"shard-{self._shard[0]}-of-{self._shard[1]}"
-        self._lock = FileLock(self.path / f"{own}.lock")
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise self._busy(own) from None
-        others = self._locks() if self._shard is None else [self.path / "job.lock"]
-        for file in others:
-            if file.stem != own and file.exists():
-                try:
-                    with FileLock(file).acquire(timeout=0):
-                        pass
-                except Timeout:
-                    self._lock.release()
-                    raise self._busy(file.stem) from None
+        """Lock the job, or this shard of it, against all that would do the same windows."""
+        own = self.path / ("job.lock" if self._shard is None else f"shard-{self._shard[0]}-of-{self._shard[1]}.lock")
+        self._lock = FileLock(own)
+        for file in (own, *(file for file in self._locks() if file != own and self._is_rival(file))):
+            try:
+                lock = self._lock if file == own else FileLock(file)
+                lock.acquire(timeout=_PROBE_S, poll_interval=_PROBE_S / 10)
+            except Timeout:
+                self._lock.release()
+                raise self._busy(file) from None
+            if file != own:
+                lock.release()
+
+    def _is_rival(self, file: Path) -> bool:
+        """Whether who holds a lock does windows of ours; shards of another count have other borders."""
+        match = _LOCK.fullmatch(file.name)
+        count = match["count"] if match is not None else None
+        return self._shard is None or count is None or int(count) != self._shard[1]
 
     def _write_mark(self) -> None:
         try:
@@ -224,10 +229,17 @@ class JobFolder:
     def _locks(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if _LOCK.fullmatch(path.name))
 
-    def _busy(self, name: str) -> OutputError:
+    def _busy(self, file: Path) -> OutputError:
+        match = _LOCK.fullmatch(file.name)
+        shard = None if match is None or match["count"] is None else (int(match["number"]), int(match["count"]))
+        if shard is not None and self._shard is not None and shard[1] != self._shard[1]:
+            return OutputError(
+                f"another process is at work on shard {shard[0]} of {shard[1]} of the job in {self.path}, whose windows may be "
+                f"of this shard, too; run all shards with the same number, as --shard 1/{shard[1]}, or wait until it is done"
+            )
         return OutputError(
-            f"another process is at work on this job ({name} in {self.path}); wait until it is done, or stop it: its last "
-            f"lines in {self.path / 'log.jsonl'} say which it is"
+            f"another process is at work on this job ({file.stem} in {self.path}); wait until it is done, or stop it: its "
+            f"last lines in {self.path / 'log.jsonl'} say which it is"
         )
 
     def _remove(self, *names: str) -> None:

@@ -7,12 +7,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from evfi.errors import RecordingError
-from evfi.files import entry_of, temporary_beside
+from evfi.files import entry_of, held_alone, temporary_beside
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.earlier_results import EarlierResults
@@ -138,16 +139,21 @@ def run_job(job: Job, setup: JobSetup, make_executor: MakeExecutor, on_state: On
         RecordingError: some windows cannot be made from the recording as it is; all others are kept.
         InputError: the recording's files changed or are gone.
         ResourceError: there is not enough memory, or no worker is left.
-        OutputError: the disk refuses, or another process works on the job.
+        OutputError: the disk refuses, or another process works on the job or writes the same folder of frames.
         KeyboardInterrupt: with a message that says what is kept and how to go on.
     """
     began = time.perf_counter()
-    with JobFolder(setup.folder, setup.shard) as folder:
+    with JobFolder(setup.folder, setup.shard) as folder, _frames_held(job.targets, setup.shard):
         run = _Run(job, setup, folder, on_state)
         try:
             return run.run(make_executor, began)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(run.how_to_go_on()) from error
+
+
+def _frames_held(targets: Targets, shard: tuple[int, int] | None) -> AbstractContextManager[None]:
+    """Keep other jobs from the folder of frames, which cannot be replaced as a file can; a shard writes none."""
+    return nullcontext() if targets.frames_dir is None or shard is not None else held_alone(targets.frames_dir)
 
 
 class _Run:
