@@ -15,6 +15,7 @@ A link in place of a file is replaced: what it points to stays as it is. The cac
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,7 @@ _PARTIAL: Final = re.compile(r"\.evfi-[a-z0-9_]{8}\.part|\..+\.\d+\.part", re.DO
 
 _MARK_FILE: Final = "evfi-temporary.json"
 _HELD: Final = ".evfi-held"
+_UNUSABLE: Final = ".unusable"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-temporary", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -232,6 +234,26 @@ def remove_leftovers(folder: Path, is_target: Callable[[str], bool]) -> None:
             if is_partial(entry) and entry.is_dir() and not entry.is_symlink():
                 with suppress(OSError):
                     _remove_leftover(entry, is_target)
+
+
+def set_aside(path: Path) -> Path:
+    """Make room where something lies that is not known: rename it to `NAME.unusable`, or the next such name that is free.
+
+    Args:
+        path: A file, folder or link.
+
+    Returns:
+        Its new path.
+
+    Raises:
+        OutputError: The operating system refuses.
+    """
+    try:
+        taken = {entry.name for entry in path.parent.iterdir()}
+        names = (f"{path.name}{_UNUSABLE}{number or ''}" for number in itertools.count())
+        return path.rename(path.with_name(next(name for name in names if name not in taken)))
+    except OSError as error:
+        raise OutputError(f"cannot move {path} aside: {one_line(error)}; move it away") from error
 
 
 def one_line(error: BaseException) -> str:

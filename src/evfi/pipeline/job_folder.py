@@ -15,7 +15,6 @@ any other of these files, says so; older folders have no mark. A file of one of 
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -31,7 +30,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from evfi.errors import ConfigError, OutputError
-from evfi.files import is_partial, one_line, written_whole
+from evfi.files import is_partial, one_line, set_aside, written_whole
 from evfi.fingerprints import fingerprint_of
 from evfi.pipeline.damaged_pictures import remove_damaged_pictures
 from evfi.pipeline.window_store import holds_pieces, remove_pieces
@@ -49,7 +48,6 @@ _MAX_MARK_BYTES: Final = 4096
 _JSON_BEGINS: Final = f'{{\n "format": "{_FORMAT}'.encode()
 _LOG_BEGINS: Final = b'{"at": "'
 _LOG_KEYS: Final = {"at", "host", "pid", "what"}
-_UNUSABLE: Final = ".unusable"
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _LOCK: Final = re.compile(r"job\.lock|shard-(?P<number>\d+)-of-(?P<count>\d+)\.lock")
 _PROBE_S: Final = 0.3
@@ -359,12 +357,7 @@ def _set_aside_if_foreign(file: Path) -> None:
     """Make room for a file of the job where there is one that is not known as the job's."""
     if not os.path.lexists(file) or _is_own(file):
         return
-    taken = {entry.name for entry in file.parent.iterdir()}
-    names = (f"{file.name}{_UNUSABLE}{number or ''}" for number in itertools.count())
-    try:
-        file.rename(file.with_name(next(name for name in names if name not in taken)))
-    except OSError as error:
-        raise OutputError(f"cannot move {file} aside: {one_line(error)}; move it away") from error
+    set_aside(file)
 
 
 def _read(file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
