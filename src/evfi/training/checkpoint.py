@@ -1,27 +1,39 @@
 """Full training states as folders of safetensors and JSON, written whole or not at all.
 
-A state holds everything that the next step depends on: weights, their moving average, the optimiser's moments and the step.
-Random draws are made from (seed, stage, step), so that they need no saving and a resumed run continues exactly.
+    STATES/step-0000500/state.safetensors   everything that the next step depends on but its number
+    STATES/step-0000500/state.json          the number of steps, and the SHA-256 of the other file
+
+A state holds weights, their moving average, the optimiser's moments and the step. Random draws are made from (seed, stage,
+step), so that they need no saving and a resumed run continues exactly. States are written in a private folder, brought to the
+disk, and renamed. A folder counts as a state by its content; no other is replaced or removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import shutil
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from evfi.errors import InputError, OutputError
-from evfi.files import one_line
+from evfi.files import one_line, remove_leftovers, set_aside, temporary_beside
 
-_PREFIX = "step-"
+_NAME: Final = re.compile(r"step-(\d{7,})")
+_TENSORS_FILE: Final = "state.safetensors"
+_FACTS_FILE: Final = "state.json"
+_MAX_FACTS_BYTES: Final = 4096
+_DAMAGE: Final = (SafetensorError, OSError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError)
+"""What reading a damaged state raises (too deep a nesting is a `RuntimeError`)."""
 
 
 class MovingAverage:
@@ -70,31 +82,73 @@ def save_state(
     """Write the state after `step` steps below `folder` and remove all but the `keep` latest.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; earlier states are all there.
     """
-    target = folder / f"{_PREFIX}{step:07d}"
-    partial = folder / f".{target.name}.partial"
+    target = folder / f"step-{step:07d}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        tensors: dict[str, Tensor] = {f"network.{name}": value for name, value in trained(network).items()}
-        tensors |= {f"average.{name}": value for name, value in average.values.items()}
-        tensors |= _optimizer_tensors(network, optimizer)
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, partial / "state.safetensors")
-        (partial / "state.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        partial.replace(target)
-        for old in saved_states(folder)[:-keep]:
-            shutil.rmtree(old)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder, lambda name: _NAME.fullmatch(name) is not None)  # of a run that was killed
+        with temporary_beside(target) as partial:
+            partial.mkdir()
+            tensors: dict[str, Tensor] = {f"network.{name}": value for name, value in trained(network).items()}
+            tensors |= {f"average.{name}": value for name, value in average.values.items()}
+            tensors |= _optimizer_tensors(network, optimizer)
+            file = partial / _TENSORS_FILE
+            save_file({name: value.detach().contiguous() for name, value in tensors.items()}, file)
+            facts = json.dumps({"step": step, "sha256": digest_on_disk(file)})
+            (partial / _FACTS_FILE).write_text(facts + "\n", encoding="utf-8")
+            digest_on_disk(partial / _FACTS_FILE)
+            if os.path.lexists(target):
+                _remove_state(target) if _is_state(target) else set_aside(target)
+            partial.replace(target)
+        for old in [state for state in saved_states(folder) if _is_state(state)][:-keep]:
+            _remove_state(old)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"training state {target} cannot be written: {one_line(error)}; is the disk full?") from error
+        raise OutputError(
+            f"training state {target} cannot be written: {one_line(error)}; is the disk full? States saved before are safe: "
+            "make room or give access, and run the same command again"
+        ) from error
     return target
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """Complete states below `folder`, oldest first."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / "state.json").is_file())
+    """States below `folder` that have both files, oldest first; what is in them is not looked at."""
+    return [path for path in _states(folder) if all((path / name).is_file() for name in (_TENSORS_FILE, _FACTS_FILE))]
+
+
+def holds_state(folder: Path) -> bool:
+    """Whether something below a folder is a state by its content."""
+    return any(_is_state(path) for path in _states(folder))
+
+
+def resume(
+    folder: Path, network: nn.Module, average: MovingAverage, optimizer: Optimizer
+) -> tuple[int, list[tuple[Path, str]]]:
+    """Restore the latest sound state in place.
+
+    Args:
+        folder: of states; it may be missing or empty.
+        network: whose trained parameters are restored.
+        average: of these.
+        optimizer: of these.
+
+    Returns:
+        The number of steps done, 0 where there is no state; and later states that are damaged, each with one line on it.
+
+    Raises:
+        InputError: there are states, and none of them can be resumed.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for state in reversed(_states(folder)):
+        try:
+            return load_state(state, network, average, optimizer), damaged
+        except InputError as error:
+            damaged.append((state, str(error)))
+    if damaged:
+        raise InputError(
+            f"{damaged[0][1]}, and so is every other one in {folder}; move them away to begin anew, or choose another --output"
+        )
+    return 0, damaged
 
 
 def load_state(state: Path, network: nn.Module, average: MovingAverage, optimizer: Optimizer) -> int:
@@ -107,16 +161,74 @@ def load_state(state: Path, network: nn.Module, average: MovingAverage, optimize
         InputError: it is damaged or belongs to networks of other sizes.
     """
     try:
-        tensors = load_file(state / "state.safetensors")
-        step = int(json.loads((state / "state.json").read_text(encoding="utf-8"))["step"])
+        facts = _facts_of(state)
+        if facts.get("sha256") not in (None, digest_of(state / _TENSORS_FILE)):  # states of older versions have none
+            raise ValueError("its checksum does not fit")
+        tensors = load_file(state / _TENSORS_FILE)
         _assign(trained(network), _below(tensors, "network."))
         _assign(average.values, _below(tensors, "average."))
         _restore_optimizer(network, optimizer, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise InputError(
-            f"training state {state} cannot be resumed ({one_line(error)}); it is damaged or of other networks: remove it"
+            f"training state {state} cannot be resumed ({one_line(error)}): it is damaged or of other networks"
         ) from error
-    return step
+    return int(facts["step"])
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_on_disk(file: Path) -> str:
+    """SHA-256 of a file that was just written, after it was brought to the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    return digest_of(file)
+
+
+def _states(folder: Path) -> list[Path]:
+    """Folders with names of states that have at least one of their files, oldest first."""
+    found: list[tuple[int, Path]] = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        name = _NAME.fullmatch(path.name)
+        is_folder = name is not None and path.is_dir() and not path.is_symlink()
+        if name is not None and is_folder and any((path / one).exists() for one in (_TENSORS_FILE, _FACTS_FILE)):
+            found.append((int(name[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def _facts_of(state: Path) -> dict[str, Any]:
+    """What a state says of itself; raises one of `_DAMAGE` where it says nothing sensible."""
+    file = state / _FACTS_FILE
+    if file.stat().st_size > _MAX_FACTS_BYTES:
+        raise ValueError(f"its {_FACTS_FILE} is too large")
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(facts, dict) or f"step-{int(facts['step']):07d}" != state.name:
+        raise ValueError(f"its {_FACTS_FILE} is of another step")
+    return facts
+
+
+def _is_state(path: Path) -> bool:
+    """Whether there is a state's two files in a folder, and nothing else."""
+    try:
+        entries = {entry.name: entry for entry in path.iterdir()}
+        if path.is_symlink() or entries.keys() != {_TENSORS_FILE, _FACTS_FILE}:
+            return False
+        if any(entry.is_symlink() or not entry.is_file() for entry in entries.values()):
+            return False
+        _facts_of(path)
+        with safe_open(path / _TENSORS_FILE, framework="pt") as file:
+            return any(name.startswith("network.") for name in file.keys())  # noqa: SIM118 - not a dict
+    except _DAMAGE:
+        return False
+
+
+def _remove_state(state: Path) -> None:
+    """Remove a state; what a run that is killed meanwhile leaves of it, the next one removes."""
+    with temporary_beside(state) as gone:
+        state.replace(gone)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

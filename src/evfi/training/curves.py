@@ -4,25 +4,35 @@ metrics.jsonl    a line per logged step and per validation
 curves.png       the same as pictures, drawn anew at each validation
 tensorboard/     the same for TensorBoard, where it is installed
 samples/         pictures made by the networks
+
+Files of these names that are not a run's are moved aside.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from evfi.files import written_whole
+from evfi.training.run_folder import CURVES_FILE, SAMPLES, make_room
 
 _PANEL = (420, 200)  # px of one plot
 _MARGIN = (12, 24)  # px kept clear on either side, and above and below
 _COLUMNS = 2
+_METRICS_FILE: Final = "metrics.jsonl"
+_MARK: Final = ("Software", "evfi train")  # in every picture
+_MAX_LINE_BYTES: Final = 2**16
 
 Series = dict[str, dict[int, float]]
 """Values by step, by name."""
@@ -33,12 +43,15 @@ class Curves:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._metrics = folder / _METRICS_FILE
+        make_room(self._metrics, _is_metrics)
+        self._end_line()
         self._board = _tensorboard(folder / "tensorboard")
 
     def numbers(self, step: int, figures: dict[str, float]) -> None:
         """Add a line to the curves."""
         line = json.dumps({"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}})
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         for name, value in figures.items():
             if self._board is not None:
@@ -49,20 +62,28 @@ class Curves:
         sheet = rows.permute(0, 3, 1, 4, 2)  # [N, M, 3, H, W] -> [N, H, M, W, 3]
         sheet = sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3)
         pixels = ((sheet.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-        folder = self.folder / "samples"
+        folder = self.folder / SAMPLES
         folder.mkdir(exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / f"step-{step:07d}.png")
+        _save(Image.fromarray(np.ascontiguousarray(pixels)), folder / f"step-{step:07d}.png")
 
     def plot(self) -> None:
         """Draw every curve so far as `curves.png`."""
-        series = read_series(self.folder / "metrics.jsonl")
+        series = read_series(self._metrics)
         if series:
-            draw_series(series).save(self.folder / "curves.png")
+            _save(draw_series(series), self.folder / CURVES_FILE)
 
     def close(self) -> None:
         """Write out what is buffered."""
         if self._board is not None:
             self._board.close()
+
+    def _end_line(self) -> None:
+        """Let the next line begin on its own, where a run was killed in the middle of one."""
+        if self._metrics.is_file() and self._metrics.stat().st_size:
+            with self._metrics.open("rb+") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
 
 
 def read_series(path: Path) -> Series:
@@ -78,6 +99,33 @@ def read_series(path: Path) -> Series:
             for name, value in figures.items():
                 series.setdefault(name, {})[step] = float(value)
     return series
+
+
+def _is_metrics(file: Path) -> bool:
+    """Whether a file begins as curves do, or as far as it goes."""
+    if file.is_symlink() or not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        first = stream.read(_MAX_LINE_BYTES).split(b"\n")[0]
+    begins = b'{"step": '
+    return first.startswith(begins) or begins.startswith(first)
+
+
+def _save(picture: Image.Image, file: Path) -> None:
+    """Write a picture with a mark, and move aside what has none."""
+    make_room(file, _is_marked)
+    mark = PngInfo()
+    mark.add_text(*_MARK)
+    with written_whole(file) as partial:
+        picture.save(partial, format="PNG", pnginfo=mark)
+
+
+def _is_marked(file: Path) -> bool:
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            return not file.is_symlink() and picture.info.get(_MARK[0]) == _MARK[1]
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def draw_series(series: Series) -> Image.Image:

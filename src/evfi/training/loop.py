@@ -2,7 +2,7 @@
 
 A run is a folder:
 
-    config.json      every setting
+    config.json      every setting; evfi-run.json, model.json and run.lock say whose the folder is, see `run_folder`
     metrics.jsonl    the curves: a line per logged step and per validation
     curves.png       the same as pictures; tensorboard/ the same for TensorBoard, where it is installed
     samples/         pictures made during training
@@ -16,7 +16,6 @@ polite kill) ends a run after the step in progress, with its state saved; a seco
 from __future__ import annotations
 
 import enum
-import json
 import logging
 import signal
 import threading
@@ -32,13 +31,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from evfi.errors import ConfigError, InputError, OutputError, ResourceError
-from evfi.files import one_line, written_whole
+from evfi.errors import OutputError, ResourceError
+from evfi.files import one_line, set_aside
 from evfi.training.batches import Batch, BatchSource, init_of
-from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
+from evfi.training.checkpoint import MovingAverage, resume, save_state, trained
 from evfi.training.config import DenoiserTraining, RefinerTraining, TrainConfig
 from evfi.training.curves import Curves
 from evfi.training.graphs import GraphedLoss
+from evfi.training.run_folder import MODEL, STATES, RunFolder, check_run
 from evfi.training.stage import Stage
 from evfi.training.stages import build_stage
 from evfi.training.textures import load_textures
@@ -75,15 +75,15 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
 
     Raises:
         ConfigError: the settings do not fit each other, or the run folder was made with other settings.
-        InputError: the textures or a saved state cannot be read.
-        OutputError: the run folder cannot be written.
+        InputError: the textures or a recording, or all saved states, cannot be read.
+        OutputError: the run folder is something else's, is read, is in use by another process, or cannot be written.
         ResourceError: the device is absent or too small.
         KeyboardInterrupt: the run was interrupted; its text says what is left of it.
     """
     accelerator = _accelerator(config)
     if isinstance(config, DenoiserTraining | RefinerTraining):
         init_of(config)  # refused before anything is read
-    _check_run_folder(config)
+    check_run(config)
     library = load_textures(config.textures).to(accelerator.device)
     torch.manual_seed(config.seed)
     stage = build_stage(config, library)
@@ -94,20 +94,29 @@ def train(config: TrainConfig, *, on_step: OnStep | None = None) -> TrainSummary
         fused=accelerator.device.type == "cuda",
     )
     average = MovingAverage(stage, config.ema_decay)
-    states = saved_states(config.output / "states")
-    done = load_state(states[-1], stage, average, optimizer) if states else 0
-    wrapped, optimizer = accelerator.prepare(stage, optimizer)
-    run = _Run(config, accelerator, stage, wrapped, optimizer, average)
-    try:
-        if accelerator.is_main_process:
-            _write_config(config)
-        return run.go(done, on_step)
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(f"training needs more memory than {accelerator.device} has; lower --batch-size") from error
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"run folder {config.output} cannot be written: {one_line(error)}; is the disk full?"
-        ) from error
+    with RunFolder(config, is_main=accelerator.is_main_process) as folder:
+        try:
+            done = _resume(folder, accelerator, stage, average, optimizer)
+            wrapped, optimizer = accelerator.prepare(stage, optimizer)
+            return _Run(config, folder, accelerator, stage, wrapped, optimizer, average).go(done, on_step)
+        except torch.OutOfMemoryError as error:
+            raise ResourceError(
+                f"training needs more memory than {accelerator.device} has; lower --batch-size"
+            ) from error
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"run folder {config.output} cannot be written: {one_line(error)}; is the disk full?"
+            ) from error
+
+
+def _resume(folder: RunFolder, accelerator: Any, stage: Stage, average: MovingAverage, optimizer: Any) -> int:
+    """Restore the latest sound state, and move later ones, which are damaged, out of the way; the steps done."""
+    done, damaged = resume(folder.path / STATES, stage, average, optimizer)
+    accelerator.wait_for_everyone()  # all have read the same states
+    if accelerator.is_main_process:
+        for state, problem in damaged:
+            _log.warning("%s; moved aside to %s, the run goes on from step %d", problem, set_aside(state).name, done)
+    return done
 
 
 class _Stop(enum.IntEnum):
@@ -124,6 +133,7 @@ class _Run:
     """A run in progress."""
 
     config: TrainConfig
+    folder: RunFolder
     accelerator: Any
     stage: Stage
     wrapped: Any
@@ -133,7 +143,7 @@ class _Run:
 
     def go(self, done: int, on_step: OnStep | None) -> TrainSummary:
         """Make the steps that are left, within the time that is given; then judge and export the networks."""
-        curves = Curves(self.config.output) if self.accelerator.is_main_process else None
+        curves = Curves(self.folder.path) if self.accelerator.is_main_process else None
         batches = BatchSource(self.config, self.stage.maker, self.accelerator.process_index, done)
         try:
             if self._can_record():
@@ -151,7 +161,7 @@ class _Run:
             batches.close()
             if curves is not None:
                 curves.close()
-        return TrainSummary(step, step >= self.config.steps, self.config.output / "model", figures)
+        return TrainSummary(step, step >= self.config.steps, self.folder.path / MODEL, figures)
 
     def _make_steps(
         self, done: int, batches: BatchSource, curves: Curves | None, interrupts: list[int], on_step: OnStep | None
@@ -211,7 +221,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         if self.accelerator.is_main_process:
-            states = self.config.output / "states"
+            states = self.folder.path / STATES
             save_state(states, step, self.stage, self.average, self.optimizer.optimizer, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -230,8 +240,8 @@ class _Run:
 
     def _export(self) -> None:
         if self.accelerator.is_main_process:
-            with self.average.applied(self.stage):
-                self.stage.export(self.config.output / "model", dtype=None)
+            with self.average.applied(self.stage), self.folder.model_written() as model:
+                self.stage.export(model, dtype=None)
 
 
 def _accelerator(config: TrainConfig) -> Any:
@@ -245,45 +255,6 @@ def _accelerator(config: TrainConfig) -> Any:
         raise ResourceError("training was asked to run on cuda, but no CUDA device is there; use --device cpu")
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(mixed_precision="no" if on_cpu else config.precision, cpu=on_cpu)
-
-
-_RESUMABLE_CHANGES = {
-    *("steps", "max_minutes", "cooldown_steps", "device", "prefetch", "output", "textures", "init"),
-    *("checkpoint_every", "keep_checkpoints", "log_every", "validate_every"),
-    *("validation", "validation_skip", "validation_windows"),
-}
-"""Settings that may differ when a run is resumed: they move its end or its records, not its steps."""
-
-
-def _check_run_folder(config: TrainConfig) -> None:
-    """Refuse a folder that holds states which were made with other settings."""
-    path = config.output / "config.json"
-    if not saved_states(config.output / "states"):
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        settings = _settings(config)
-        changed = [key for key in settings if key not in _RESUMABLE_CHANGES and before.get(key) != settings[key]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({one_line(error)}); the run cannot go on: choose another --output"
-        ) from error
-    if changed:
-        was = ", ".join(f"{key} was {before.get(key)}, is {settings[key]}" for key in changed)
-        raise ConfigError(f"{config.output} holds a run with other settings ({was}); choose another --output")
-
-
-def _write_config(config: TrainConfig) -> None:
-    """Save every setting."""
-    config.output.mkdir(parents=True, exist_ok=True)
-    with written_whole(config.output / "config.json") as partial:
-        partial.write_text(json.dumps(_settings(config), indent=2) + "\n", encoding="utf-8")
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    """Every setting as its JSON file gives it back."""
-    settings: dict[str, Any] = json.loads(json.dumps(config.as_json(), default=str))
-    return settings
 
 
 @contextmanager

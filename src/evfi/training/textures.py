@@ -28,6 +28,9 @@ from torch import Tensor
 
 from evfi.errors import InputError
 
+TEXTURE_FOLDERS = ("cutouts", "textures")
+"""What is looked for in a folder of pictures."""
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _MAX_PIXELS = 64_000_000
 
@@ -132,7 +135,7 @@ def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
         return
     if not path.is_dir():
         raise InputError(f"no texture folder or packed file at {path}; give one that holds textures/ and cutouts/")
-    for kind in ("cutouts", "textures"):
+    for kind in TEXTURE_FOLDERS:
         for file_path in sorted((path / kind).glob("*")):
             if file_path.suffix.lower() in _SUFFIXES:
                 yield f"{kind}/{file_path.name}", file_path.read_bytes()
