@@ -17,7 +17,7 @@ import pytest
 
 import evfi
 from evfi import cli
-from evfi.cli import dispatch, options, progress
+from evfi.cli import dispatch, options, progress, terminal
 from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
 from evfi.cli.options import described_attributes, make_sampling_options, parse, sampling_overrides
 from evfi.errors import ConfigError, EvfiError, InputError, ResourceError
@@ -133,7 +133,7 @@ class TestProgram:
     @pytest.mark.parametrize(
         ("error", "status", "message"),
         [
-            (InputError("two\nlines"), 1, "two lines"),
+            (InputError("two\nlines"), 1, "two\\nlines"),
             (ConfigError("bad setting"), 2, "bad setting"),
             (EvfiError("other"), 1, "other"),
             (MemoryError(), 1, "not enough memory"),
@@ -485,7 +485,7 @@ class TestOtherCommands:
 def test_log_reaches_stderr(capsys):
     import logging
 
-    dispatch._show_log()
+    terminal.show_log()
     logging.getLogger("evfi.some").info("a note")
     logging.getLogger("evfi.some").warning("a danger")
     assert capsys.readouterr().err == "evfi: a note\nevfi: warning: a danger\n"

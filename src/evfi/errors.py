@@ -8,22 +8,48 @@
     ├── OutputError       a result cannot be written
     └── ResourceError     not enough memory or no such device
 
-A message is one line: what was expected, what was found, where, and what to do.
+A message is one line: what was expected, what was found, where, and what to do. What it quotes of files is escaped by
+`escaped`, as is all that the command line prints.
 """
 
 from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+_SHORT_ESCAPES: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_JOINERS: Final = "\u200c\u200d"
+"""Parts of words in some scripts, and of emoji."""
+
+
+def escaped(text: str) -> str:
+    r"""Text for a terminal, in one line: ``\x1b`` or ``\u202e`` in place of letters that it would obey or not show.
+
+    That is of control characters, of line breaks, of those that turn the direction of text around, and of bytes in file names
+    that are no text in the system's encoding (``\xff``).
+    """
+    return text if text.isprintable() else "".join(map(_escaped_letter, text))
+
+
+def _escaped_letter(letter: str) -> str:
+    if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
+        return letter
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python writes a byte that it cannot decode
+        code -= 0xDC00
+    form = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return _SHORT_ESCAPES.get(letter, form)
 
 
 class EvfiError(Exception):
     """Base of every expected error; the command line prints it as one line without a traceback.
 
     Args:
-        message: what to say. It may quote files: line breaks become blanks, and letters that cannot be shown become "�".
+        message: what to say; it may quote files, and is escaped.
     """
 
     def __init__(self, message: str = ""):
-        letters = (letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in message)
-        super().__init__("".join(letters))
+        super().__init__(escaped(message))
 
 
 class InputError(EvfiError):

@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import OutputError
+from evfi.errors import OutputError, escaped
 
 if sys.platform != "win32":
     import fcntl
@@ -257,9 +257,9 @@ def set_aside(path: Path) -> Path:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line and without its number."""
+    """What an error says, in one line, without its number, and with control characters escaped."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
+    return escaped(" ".join(str(text).split()))
 
 
 def _write_mark(file: Path, target: str) -> int:

@@ -8,7 +8,7 @@ from results_samples import METRICS, replaced, results_of, sample_results
 
 from evfi.errors import ConfigError
 from evfi.evaluation.results import Score
-from evfi.evaluation.results_table import as_text, markdown_table, speed_table, text_table, write_csv
+from evfi.evaluation.results_table import markdown_table, speed_table, text_lines, text_table, write_csv
 from evfi.evaluation.summary import summarise, summarise_speed
 
 
@@ -64,7 +64,7 @@ def test_what_is_printed_alike_is_marked_alike_and_less_may_be_better() -> None:
 
 def test_text_is_aligned() -> None:
     results = sample_results()
-    lines = text_table(summarise(results), results.metrics, with_intervals=True).splitlines()
+    lines = text_table(summarise(results), results.metrics, with_intervals=True)
     column = lines[0].index("linear")
     assert all(line[column - 2 : column] == "  " and line[column] != " " for line in lines)
     assert "10 (1 undefined) in 3" in lines[2]
@@ -79,5 +79,5 @@ def test_systems_that_lack_a_row_have_a_dash() -> None:
 
 
 def test_speed() -> None:
-    text = as_text(speed_table(summarise_speed(sample_results())))
-    assert text.splitlines()[1] == "1     0.5 s (0.5 s)  0.01 s (0.01 s)"
+    lines = text_lines(speed_table(summarise_speed(sample_results())))
+    assert lines[1] == "1     0.5 s (0.5 s)  0.01 s (0.01 s)"

@@ -147,4 +147,4 @@ def test_events_that_were_left_out_are_counted_and_told(tmp_path: Path):
     outside = int(np.count_nonzero(recording.events.slice(0, 2_000_000).x >= WIDTH - WIDTH // 2))
     summary = interpolate_recording(Blender(), recording, tmp_path / "a.mp4", config=JobConfig(insert=1))
     assert summary.num_dropped_events == outside > 100
-    assert f"events    {outside} left out" in describe(summary)
+    assert f"events    {outside} left out" in "\n".join(describe(summary))

@@ -5,6 +5,24 @@ A handler parses, calls the library, prints. Results go to stdout, progress and 
 itself uses; a command's code is imported when that command is used, so that `evfi --help` answers at once.
 """
 
-from evfi.cli.dispatch import main
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; None takes the process's own.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        from evfi.cli.dispatch import main as run
+    except KeyboardInterrupt:  # Ctrl-C while Python still imports
+        return 130
+    return run(arguments)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from evfi.benchmark.config import BenchmarkConfig
 from evfi.cli.options import parse
+from evfi.cli.terminal import print_lines
 from evfi.guard import Read, Written, check_places
 from evfi.sampling.presets import PresetName
 
@@ -72,11 +73,11 @@ def run(arguments: Sequence[str]) -> None:
         )
     )
     told, product = benchmark.settings, benchmark.settings["matmul"]
-    print(
+    print_lines(
         f"{told['model']}, {told['dtype']}, {told['device']}, torch {told['torch']}; "
-        f"a product of {product['side']}x{product['side']} matrices reaches {product['tflop_per_s']:.3g} TFLOP/s\n{header()}",
-        flush=True,
+        f"a product of {product['side']}x{product['side']} matrices reaches {product['tflop_per_s']:.3g} TFLOP/s",
+        header(),
     )
     for row in benchmark.run():
-        print(as_line(row), flush=True)
-    print("\n".join(notes(benchmark.rows)), end="\n" if notes(benchmark.rows) else "")
+        print_lines(as_line(row))
+    print_lines(*notes(benchmark.rows))

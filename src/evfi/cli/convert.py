@@ -10,6 +10,7 @@ from pathlib import Path
 import tyro
 
 from evfi.cli.options import parse
+from evfi.cli.terminal import print_lines
 from evfi.events.report import ReadReport
 from evfi.pipeline.convert import Conversion, Target, check_conversion, convert
 from evfi.recordings.files import reads_named
@@ -58,11 +59,11 @@ def run(arguments: Sequence[str]) -> None:
             _log.warning("%s", warning)
         conversion = convert(subject, command.output, command.to, start=command.start, end=command.end)
         report = subject.events.report  # some counts grow while events are read
-    print(describe(conversion, report))
+    print_lines(*describe(conversion, report))
 
 
-def describe(conversion: Conversion, report: ReadReport) -> str:
-    """A conversion's summary for people, several lines."""
+def describe(conversion: Conversion, report: ReadReport) -> list[str]:
+    """A conversion's summary for people, line by line."""
     first, last = conversion.time_range_us
     lines = [
         f"read     {report.format}",
@@ -77,4 +78,4 @@ def describe(conversion: Conversion, report: ReadReport) -> str:
     if report.num_lost_bytes:
         lines.append(f"lost     {report.num_lost_bytes} bytes could not be read")
     lines += [f"note     {note}" for note in conversion.notes]
-    return "\n".join([*lines, f"written  {conversion.output} ({conversion.target})"])
+    return [*lines, f"written  {conversion.output} ({conversion.target})"]

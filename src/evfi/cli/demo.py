@@ -11,6 +11,7 @@ import tyro
 
 from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
+from evfi.cli.terminal import print_lines
 from evfi.demo.folder import PICTURE, RECORDING, VIDEO, prepare_folder
 from evfi.demo.recording import DemoConfig
 from evfi.demo.run import DemoSummary, run_demo
@@ -55,17 +56,18 @@ def run(arguments: Sequence[str]) -> None:
         summary = run_demo(
             command.output, interpolator, name=interpolator.bundle.info.name, config=command.scene, progress=progress
         )
-    print(describe(summary, interpolator.bundle.info.name))
+    print_lines(*describe(summary, interpolator.bundle.info.name))
 
 
-def describe(summary: DemoSummary, name: str) -> str:
-    """The demo's results for people, several lines."""
+def describe(summary: DemoSummary, name: str) -> list[str]:
+    """The demo's results for people, line by line."""
     rows = [("", "whole frame", "moving parts")]
     for title, scores in ((name, summary.ours), ("linear blending", summary.blending)):
         rows.append((title, f"{scores.whole:.2f} dB", f"{scores.moving:.2f} dB"))
-    table = "\n".join(f"  {title:16}{whole:>12}{moving:>14}" for title, whole, moving in rows)
-    return (
-        f"{summary.num_inserted} frames inserted in {summary.seconds:.0f} s; mean PSNR against the truth:\n{table}\n"
-        f"video      {summary.video}\npicture    {summary.picture}\n"
-        f"recording  {summary.recording}  (try: evfi interpolate {summary.recording} -o slow.mp4 --insert 15)"
-    )
+    return [
+        f"{summary.num_inserted} frames inserted in {summary.seconds:.0f} s; mean PSNR against the truth:",
+        *(f"  {title:16}{whole:>12}{moving:>14}" for title, whole, moving in rows),
+        f"video      {summary.video}",
+        f"picture    {summary.picture}",
+        f"recording  {summary.recording}  (try: evfi interpolate {summary.recording} -o slow.mp4 --insert 15)",
+    ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Final
 
 from evfi import __version__
 from evfi.cli.numbers import as_typed
+from evfi.cli.terminal import prepare_stdout, print_lines, show_log
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
 
@@ -31,6 +33,9 @@ COMMANDS: Final = {
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
+_ENDING_S: Final = 10.0
+"""So long after an interrupt further ones are part of it: they would only disturb what is being tidied up."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -41,12 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    _show_log()
+    try:
+        with _one_interrupt(is_last=arguments is None):
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # it came when all was said
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    prepare_stdout()
+    show_log()
     try:
         command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
-        with _termination_as_interrupt():
-            import_module(f"evfi.cli.{command}").run(arguments[1:])
+        import_module(f"evfi.cli.{command}").run(arguments[1:])
     except EvfiError as error:
         is_usage = isinstance(error, ConfigError)
         return _fail(
@@ -65,16 +77,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let a polite kill (SIGTERM) end the work as Ctrl-C does, so that temporary files are removed."""
+def _one_interrupt(*, is_last: bool) -> Iterator[None]:
+    """Let Ctrl-C end the work once, however often it comes; a polite kill (SIGTERM) does the same.
+
+    Args:
+        is_last: the process ends after this, and nothing shall disturb that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    latest = -_ENDING_S
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal latest
+        now = time.monotonic()
+        if now - latest >= _ENDING_S:
+            latest = now
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if is_last:
+            before[signal.SIGINT] = signal.SIG_IGN
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parse_without_command(arguments: list[str]) -> str:
@@ -101,37 +129,10 @@ def _parse_without_command(arguments: list[str]) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"evfi: error: {message}", file=sys.stderr)
+    print_lines(f"evfi: error: {message}", to_stderr=True)
     return status
 
 
 def _is_about_memory(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)
-
-
-def _show_log() -> None:
-    """Let the library's own log reach the terminal: notes on the model and its licence, warnings on recordings."""
-    log = logging.getLogger("evfi")
-    if not log.handlers:
-        handler = _StandardErrorHandler()
-        handler.setFormatter(_Formatter())
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-
-
-class _StandardErrorHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever stderr is at the moment, which a progress bar or a test may have replaced."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """One line per record; warnings say that they are."""
-        mark = "warning: " if record.levelno >= logging.WARNING else ""
-        return f"evfi: {mark}{record.getMessage()}"

@@ -17,11 +17,12 @@ import tyro
 
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.cli.progress import ProgressReport
+from evfi.cli.terminal import print_lines
 from evfi.errors import ConfigError
-from evfi.evaluation.comparison import compare, format_comparison
+from evfi.evaluation.comparison import compare, comparison_lines
 from evfi.evaluation.results import EvaluationResults
 from evfi.evaluation.results_file import read_results
-from evfi.evaluation.results_table import as_text, speed_table, text_table
+from evfi.evaluation.results_table import speed_table, text_lines, text_table
 from evfi.evaluation.run import EvaluationConfig, EvaluationInputs, evaluate
 from evfi.evaluation.sequences import VideoOptions
 from evfi.evaluation.summary import gaps, summarise, summarise_speed
@@ -96,7 +97,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(EvaluateCommand, "evaluate", arguments)
     if command.compare is not None:
-        print(compare_files(command))
+        print_lines(*compare_files(command))
         return
     if command.systems is not None:
         raise ConfigError(
@@ -121,9 +122,8 @@ def run(arguments: Sequence[str]) -> None:
     _check_folder(command, inputs)
     with _StageProgress() as progress:
         results = evaluate(inputs, command.output, command.config, progress)
-    print(describe(results))
     report = command.output / "report.html"
-    print(f"\nresults  {command.output / 'results.json'}\nreport   {report}")
+    print_lines(*describe(results), "", f"results  {command.output / 'results.json'}", f"report   {report}")
     if command.open:
         webbrowser.open(report.absolute().as_uri())
 
@@ -143,19 +143,20 @@ def _check_folder(command: EvaluateCommand, inputs: EvaluationInputs) -> None:
     check_places([Written(command.output / name, f"its {name}", "store", is_ours=True) for name in names], read)
 
 
-def describe(results: EvaluationResults) -> str:
-    """Averages and seconds per frame for people, several lines."""
+def describe(results: EvaluationResults) -> list[str]:
+    """Averages and seconds per frame for people, line by line."""
     rows = summarise(results)
-    parts = [
+    lines = [
         f"averages over windows / over sequences, protocol {results.protocol['name']}",
-        text_table(rows, results.metrics),
+        *text_table(rows, results.metrics),
+        "",
     ]
     if speeds := summarise_speed(results):
-        parts += ["", "seconds", as_text(speed_table(speeds))]
+        lines += ["", "seconds", *text_lines(speed_table(speeds)), ""]
     dropped = sum(window.dropped is not None for window in results.windows)
     if dropped:
-        parts.append(f"\nthe protocol dropped {dropped} of {len(results.windows)} windows; results.json says why")
-    return "\n".join((*parts, *gaps(results)))
+        lines += ["", f"the protocol dropped {dropped} of {len(results.windows)} windows; results.json says why"]
+    return [*lines, *gaps(results)]
 
 
 def system_requests(command: EvaluateCommand) -> tuple[SystemRequest, ...]:
@@ -225,8 +226,8 @@ class _StageProgress:
         self._stack.close()
 
 
-def compare_files(command: EvaluateCommand) -> str:
-    """Tell the difference of two results files.
+def compare_files(command: EvaluateCommand) -> list[str]:
+    """The difference of two results files, line by line.
 
     Raises:
         InputError: one of them cannot be read.
@@ -237,7 +238,7 @@ def compare_files(command: EvaluateCommand) -> str:
         raise ConfigError("--compare takes two results.json and evaluates nothing; leave out data and -o")
     first, second = (read_results(_results_file(path)) for path in command.compare)
     names = command.systems or (None, None)
-    return format_comparison(compare(first, second, *names))
+    return comparison_lines(compare(first, second, *names))
 
 
 def _results_file(path: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +10,7 @@ import tyro
 
 from evfi.cli.inspection_text import describe_inspection
 from evfi.cli.options import parse
+from evfi.cli.terminal import print_json, print_lines
 from evfi.errors import ConfigError
 from evfi.guard import Written, check_places
 from evfi.recordings.files import reads_named
@@ -61,12 +60,6 @@ def run(arguments: Sequence[str]) -> None:
 
             write_picture(command.picture, subject, inspection)
     if command.json:
-        print(json.dumps(inspection.as_json(), indent=2))
+        print_json(inspection.as_json(), indent=2)
     else:
-        _print_text(describe_inspection(inspection))
-
-
-def _print_text(text: str) -> None:
-    """Print; a terminal that lacks a character shows a question mark."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
+        print_lines(*describe_inspection(inspection))

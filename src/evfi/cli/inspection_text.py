@@ -14,8 +14,8 @@ _SPARKLINE_COLUMNS: Final = 60
 _LABEL: Final = 11
 
 
-def describe_inspection(inspection: Inspection) -> str:
-    """The inspection in several lines."""
+def describe_inspection(inspection: Inspection) -> list[str]:
+    """The inspection, line by line."""
     lines = [("path", inspection.path), ("format", inspection.format)]
     if inspection.convention:
         lines.append(("convention", inspection.convention))
@@ -26,8 +26,7 @@ def describe_inspection(inspection: Inspection) -> str:
     lines += _alignment_lines(inspection.alignment, inspection.no_alignment)
     text = [f"{label:{_LABEL}} {value}".rstrip() for label, value in lines]
     text += ["", _count_of_warnings(len(inspection.warnings))]
-    text += [f"  - {warning}" for warning in inspection.warnings]
-    return "\n".join(text)
+    return text + [f"  - {warning}" for warning in inspection.warnings]
 
 
 def sparkline(rates: Sequence[float], num_columns: int = _SPARKLINE_COLUMNS) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from evfi.cli.progress import ProgressReport, TimeLeft
+from evfi.cli.terminal import print_json, print_lines
 from evfi.pipeline.job_run import JobState
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _ForPeople:
         self._report(state.num_done + min(state.part, state.num_windows - state.num_done), state.num_windows, note)
 
     def done(self, summary: JobSummary) -> None:
-        print(describe(summary))
+        print_lines(*describe(summary))
 
 
 class _JsonLines:
@@ -111,7 +111,7 @@ class _Quiet:
 
 
 def _say(event: str, **facts: Any) -> None:
-    print(json.dumps({"event": event, **facts}), flush=True)
+    print_json({"event": event, **facts})
 
 
 def _places(summary: JobSummary) -> Iterator[tuple[str, Any]]:
@@ -128,8 +128,8 @@ def _places(summary: JobSummary) -> Iterator[tuple[str, Any]]:
     yield from ((name, place) for name, place in named.items() if place is not None)
 
 
-def describe(summary: JobSummary) -> str:
-    """A job's summary for people, several lines."""
+def describe(summary: JobSummary) -> list[str]:
+    """A job's summary for people, line by line."""
     playback, (num_keys, num_shown) = summary.playback, summary.num_key_frames
     windows = f"{summary.num_windows}"
     if summary.num_kept:
@@ -152,7 +152,7 @@ def describe(summary: JobSummary) -> str:
         lines.append(
             f"job       {summary.folder} ({summary.num_bytes / 1e6:.3g} MB; it may be removed when all is well)"
         )
-    return "\n".join(lines)
+    return lines
 
 
 _FINDINGS: Final = {

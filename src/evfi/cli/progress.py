@@ -10,6 +10,9 @@ from typing import Final, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from evfi.cli.terminal import print_lines
+from evfi.errors import escaped
+
 _PLAIN_INTERVAL_S: Final = 30.0
 
 
@@ -72,7 +75,7 @@ class ProgressReport:
                 TimeElapsedColumn(),
                 TextColumn("left:"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=Console(file=sys.stderr),
             )
             self._bar.start()
@@ -89,13 +92,13 @@ class ProgressReport:
         if self._bar is not None:
             if self._task is None:  # work that an earlier run did took this one no time
                 self._task = self._bar.add_task("", total=total, completed=int(done), done=0, note="")
-            self._bar.update(self._task, completed=done, total=total, done=int(done), note=note)
+            self._bar.update(self._task, completed=done, total=total, done=int(done), note=escaped(note))
             return
         now, left = time.monotonic(), self._time_left(done, total)
         if done > 0 and now - self._last >= self._interval_s:
             self._last = now
             parts = (f"{int(done)} of {total} {self._unit}", "" if left is None else f"{_duration(left)} left", note)
-            print(f"evfi: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+            print_lines(f"evfi: {', '.join(filter(None, parts))}", to_stderr=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,6 +11,7 @@ import tyro
 
 from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
+from evfi.cli.terminal import print_lines
 from evfi.events.simulate import SimulatorConfig
 from evfi.pipeline.simulate import simulate_recording
 
@@ -58,9 +59,9 @@ def run(arguments: Sequence[str]) -> None:
             seed=command.seed,
             progress=progress,
         )
-    print(
+    print_lines(
         f"frames     {result.num_video_frames}, {result.num_key_frames} of them key frames, "
-        f"{result.size[0]}×{result.size[1]}\n"
-        f"events     {result.num_events}\n"
-        f"recording  {result.folder}"
+        f"{result.size[0]}×{result.size[1]}",
+        f"events     {result.num_events}",
+        f"recording  {result.folder}",
     )

@@ -11,6 +11,7 @@ import tyro
 
 from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
+from evfi.cli.terminal import print_lines
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, RefinerTraining
 
 
@@ -48,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
     state = "finished" if summary.finished else "stopped; the same command goes on"
     lines = [f"steps   {summary.steps}, {state}", f"model   {summary.model}"]
     lines += [f"{name}   {value:.4g}" for name, value in summary.figures.items()]
-    print("\n".join(lines))
+    print_lines(*lines)
 
 
 def _loss_note(loss: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from evfi.errors import ConfigError
 from evfi.evaluation.bootstrap import interval
 from evfi.evaluation.results import EvaluationResults, MetricInfo
-from evfi.evaluation.results_table import Table, as_text, interval_text, metric_title, number_text
+from evfi.evaluation.results_table import Table, interval_text, metric_title, number_text, text_lines
 from evfi.evaluation.score_cells import (
     Cell,
     WindowKey,
@@ -141,20 +141,20 @@ def compare(
     return Comparison(tuple(rows), metrics, tuple(dict.fromkeys(notes)))
 
 
-def format_comparison(comparison: Comparison) -> str:
-    """A comparison as text for the terminal, its notes last."""
-    blocks = []
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """A comparison as text for the terminal, line by line, its notes last."""
+    lines: list[str] = []
     for pair in dict.fromkeys((row.system_a, row.system_b) for row in comparison.rows):
         table = comparison_table(comparison, *pair)
         names = f"{pair[1]} - {pair[0]}" if pair[0] != pair[1] else f"{pair[0]}, B - A"
-        blocks.append(f"{names}: paired differences, 95 % intervals\n\n{as_text(table)}")
+        lines += [f"{names}: paired differences, 95 % intervals", "", *text_lines(table), ""]
     if any(row.interval_over == "windows" for row in comparison.rows):
-        blocks.append(
-            "(w): fewer than 4 sequences, so the interval tells about other windows of these sequences only.\n"
-        )
-    if comparison.notes:
-        blocks.append("".join(f"note: {note}\n" for note in comparison.notes))
-    return "\n".join(blocks)
+        lines += [
+            "(w): fewer than 4 sequences, so the interval tells about other windows of these sequences only.",
+            "",
+        ]
+    lines += [f"note: {note}" for note in comparison.notes]
+    return lines if lines[-1:] != [""] else lines[:-1]
 
 
 def comparison_table(comparison: Comparison, system_a: str, system_b: str) -> Table:

@@ -115,16 +115,15 @@ def as_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_text(table: Table) -> str:
-    """Aligned columns for the terminal; a star stands behind the best cells."""
+def text_lines(table: Table) -> list[str]:
+    """Aligned columns, line by line, for the terminal; a star stands behind the best cells."""
     marked = [
         [cell + (" *" if (number, column) in table.best else "") for column, cell in enumerate(row)]
         for number, row in enumerate(table.rows)
     ]
     cells = [list(table.header), *marked]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join(lines) + "\n"
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def markdown_table(rows: Sequence[SummaryRow], metrics: Sequence[MetricInfo], *, with_intervals: bool = False) -> str:
@@ -132,9 +131,9 @@ def markdown_table(rows: Sequence[SummaryRow], metrics: Sequence[MetricInfo], *,
     return as_markdown(average_table(rows, metrics, with_intervals=with_intervals))
 
 
-def text_table(rows: Sequence[SummaryRow], metrics: Sequence[MetricInfo], *, with_intervals: bool = False) -> str:
-    """`average_table` for the terminal."""
-    return as_text(average_table(rows, metrics, with_intervals=with_intervals))
+def text_table(rows: Sequence[SummaryRow], metrics: Sequence[MetricInfo], *, with_intervals: bool = False) -> list[str]:
+    """`average_table`, line by line, for the terminal."""
+    return text_lines(average_table(rows, metrics, with_intervals=with_intervals))
 
 
 def metric_title(metric: MetricInfo) -> str:

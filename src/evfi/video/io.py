@@ -115,7 +115,8 @@ class VideoFrames:
             raise InputError(f"no such video file: {self.path}")
         self._damage: tuple[type[BaseException], ...] = (av.error.FFmpegError, ValueError)
         try:
-            self._container: Any = av.open(str(self.path), options=_DECODER_OPTIONS)
+            # absolute: FFmpeg takes what is before a colon in a relative path for a protocol
+            self._container: Any = av.open(str(self.path.absolute()), options=_DECODER_OPTIONS)
         except self._damage as error:
             raise InputError(f"cannot read {self.path} as a video: {one_line(error)}") from error
         try:

@@ -6,6 +6,7 @@ value may be larger than a block of any other container.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -90,7 +91,7 @@ class SqliteFile:
         return time_ns, unpack_message(data, self._compression)
 
     def _connect(self) -> sqlite3.Connection:
-        address = f"file:{quote(str(self.path.absolute()))}?mode=ro&immutable=1"
+        address = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro&immutable=1"
         database = sqlite3.connect(address, uri=True, cached_statements=8)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BLOCK_BYTES)
         database.execute("PRAGMA trusted_schema = OFF")
