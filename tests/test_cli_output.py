@@ -228,6 +228,18 @@ class TestInterrupts:
         assert self.interrupted(monkeypatch, work) == 0
         assert len(came) == 2
 
+    def test_what_the_first_one_said_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def work() -> None:
+            try:
+                raise KeyboardInterrupt("all is saved")
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        assert self.interrupted(monkeypatch, work) == 130
+        assert capsys.readouterr().err == "evfi: error: all is saved\n"
+
     def test_a_program_that_ends_is_left_in_peace(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = signal.getsignal(signal.SIGINT)
         monkeypatch.setattr(sys, "argv", ["evfi", "nothing"])

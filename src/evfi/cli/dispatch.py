@@ -65,7 +65,7 @@ def _run(arguments: list[str]) -> int:
             as_typed(one_line(error), arguments) if is_usage else one_line(error), USAGE if is_usage else FAILED
         )
     except KeyboardInterrupt as interrupt:
-        return _fail(str(interrupt) or "interrupted; nothing was written", INTERRUPTED)
+        return _fail(_told_by(interrupt) or "interrupted; nothing was written", INTERRUPTED)
     except BrokenPipeError:  # who read our output has left
         sys.stderr.close()
         return FAILED
@@ -126,6 +126,15 @@ def _parse_without_command(arguments: list[str]) -> str:
     parser.add_argument("--version", action="version", version=f"evfi {__version__}")
     parser.add_argument("command", metavar="COMMAND", choices=tuple(COMMANDS), help="see below")
     return str(parser.parse_args(arguments).command)
+
+
+def _told_by(interrupt: BaseException | None) -> str:
+    """What an interrupt says; if it came while another one was being handled, what that one says."""
+    while interrupt is not None:
+        if isinstance(interrupt, KeyboardInterrupt) and str(interrupt):
+            return str(interrupt)
+        interrupt = interrupt.__context__
+    return ""
 
 
 def _fail(message: str, status: int) -> int:
