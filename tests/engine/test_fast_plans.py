@@ -75,7 +75,7 @@ def _engine(bundle: ModelBundle, memory: Memory, limit: int | None = None) -> Fa
     return engine
 
 
-def _inputs(height: int = 128, width: int = 64) -> WindowInputs:
+def _inputs(height: int = 64, width: int = 64) -> WindowInputs:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(2, 3, height, width, generator=generator) * 2 - 1
     return WindowInputs(images, torch.rand(2, 4, 6, height, width, generator=generator) - 0.5)
