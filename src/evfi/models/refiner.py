@@ -59,7 +59,8 @@ class RefinerInputs:
 
     Attributes:
         keys: [B, 2, 3, H, W] start and end key frame.
-        key_stacks: [B, 2, 6, H, W] events right after the start (backward stack) and right before the end (forward stack).
+        key_stacks: [B, 2, 6, H, W] events right after the start (backward stack) and right before the end (forward stack);
+            None where the key frames' features are known.
         prediction: [B, N, 3, H, W] the diffusion model's frames, or None to do without.
         stacks: [B, N, 12, H, W] forward and backward event stack of each output time.
         sums: [B, N, 4, H, W] event sums, see `evfi.events.sums`.
@@ -68,7 +69,7 @@ class RefinerInputs:
     """
 
     keys: Tensor
-    key_stacks: Tensor
+    key_stacks: Tensor | None
     prediction: Tensor | None
     stacks: Tensor
     sums: Tensor
@@ -140,6 +141,7 @@ class Refiner(ModelMixin, ConfigMixin):
         Args:
             inputs: see `RefinerInputs`.
         """
+        assert inputs.key_stacks is not None
         keys = [level.unflatten(0, (-1, 2)) for level in self.key_features(inputs.keys, inputs.key_stacks)]
         return self.refine(inputs, keys)
 

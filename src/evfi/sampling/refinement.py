@@ -6,7 +6,7 @@ for a frame does not depend on which others are computed with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeAlias
 
@@ -49,23 +49,32 @@ class WindowEvents:
         self._events, self._size, self._device = events, size, device
         edges = np.searchsorted(events.t, times_us, side="left").tolist()
         self._intervals = list(pairwise(edges))
-        self._first, self._last = self._stacks(0), self._stacks(len(self._intervals) - 1)
+        self._before_first: Tensor | None = None
+        self._after_last: Tensor | None = None
 
     def key_stacks(self) -> Tensor:
         """The events right after the start and right before the end key frame, float32 [2, 6, H, W]."""
-        return torch.stack([self._first[1], self._last[0]])
+        self._before_first, after_start = self._stacks(0)
+        before_end, self._after_last = self._stacks(len(self._intervals) - 1)
+        return torch.stack([after_start, before_end])
 
     def frames(self) -> Iterator[FrameEvents]:
         """The events of each inserted frame."""
+        if self._before_first is None or self._after_last is None:
+            self.key_stacks()  # which makes these, too
+        assert self._before_first is not None and self._after_last is not None
         total = self._counts(self._intervals[0][0], self._intervals[-1][1])
         since = torch.zeros_like(total)
-        before, last = self._first, len(self._intervals) - 1
+        before, last = self._before_first, len(self._intervals) - 1
         for number in range(1, last + 1):
             since = since + self._counts(*self._intervals[number - 1])
-            after = self._last if number == last else self._stacks(number)
-            sums = self._fitted(compressed_counts(torch.cat([since, total - since])))
-            yield FrameEvents(torch.cat([before[0], after[1]]), sums)
-            before = after
+            following, after = (None, self._after_last) if number == last else self._stacks(number)
+            stacks = torch.cat([before, after])
+            if following is not None:
+                before = following
+            del following, after  # large frames have large images; each goes as soon as it may
+            yield FrameEvents(stacks, self._fitted(compressed_counts(torch.cat([since, total - since]))))
+            del stacks
 
     def _stacks(self, number: int) -> tuple[Tensor, Tensor]:
         """Forward and backward stack of an interval."""
@@ -118,6 +127,7 @@ def refine_window(
     made: list[Tensor] = []
     while chunks := [chunk for _ in range(lanes) if (chunk := list(islice(numbered, frames_at_once)))]:
         made += each(work.refined, chunks)
+        del chunks  # before the next ones are made
     return torch.cat(made)
 
 
@@ -133,8 +143,7 @@ class _WindowWork:
         self._fit = _Padding(height, width, refiner.multiple)
         pictures = torch.from_numpy(np.stack([window.start_image, window.end_image])).to(refiner.device)
         self._keys = self._fit.padded(_levels(pictures.permute(0, 3, 1, 2), refiner.dtype)).unsqueeze(0)
-        self._key_stacks = self._fit.padded(self.events.key_stacks().to(refiner.dtype), empty=True).unsqueeze(0)
-        features = refiner.key_features(self._keys, self._key_stacks)
+        features = refiner.key_features(self._keys, self._fit.images([self.events.key_stacks()], refiner.dtype))
         self._features = [level.unsqueeze(0) for level in features]
 
     def refined(self, chunk: _Chunk) -> Tensor:
@@ -142,14 +151,13 @@ class _WindowWork:
         refiner, fit = self._refiner, self._fit
         numbers = [number for number, _ in chunk]
         stacks, sums = (
-            fit.padded(torch.stack(images).to(refiner.dtype), empty=True).unsqueeze(0)
-            for images in zip(*(item for _, item in chunk), strict=True)
+            fit.images(images, refiner.dtype).unsqueeze(0) for images in zip(*(item for _, item in chunk), strict=True)
         )
         own = None
         if self._prediction is not None:
             own = fit.padded(_levels(self._prediction[numbers].to(refiner.device), refiner.dtype)).unsqueeze(0)
         share = torch.tensor([[self._shares[number] for number in numbers]]).to(refiner.device)
-        inputs = RefinerInputs(self._keys, self._key_stacks, own, stacks, sums, share)
+        inputs = RefinerInputs(self._keys, None, own, stacks, sums, share)
         frames = refiner.refine(inputs, self._features, bands=self._bands).frames
         height, width = self._size
         return rounded_levels(frames[..., :height, :width].float().mul_(127.5).add_(127.5))
@@ -161,11 +169,18 @@ class _Padding:
     def __init__(self, height: int, width: int, multiple: int) -> None:
         self._amount = (0, -width % multiple, 0, -height % multiple)
 
-    def padded(self, pictures: Tensor, *, empty: bool = False) -> Tensor:
-        """Pictures [N, C, H, W] with their last row and column repeated, or with zeros."""
-        if not any(self._amount):
-            return pictures
-        return F.pad(pictures, self._amount) if empty else F.pad(pictures, self._amount, mode="replicate")
+    def padded(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] with their last row and column repeated."""
+        return F.pad(pictures, self._amount, mode="replicate") if any(self._amount) else pictures
+
+    def images(self, images: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Images of events [..., H, W] as one batch, with zeros below and on the right, in one copy."""
+        (*inner, height, width), (_, right, _, below) = images[0].shape, self._amount
+        shape = (len(images), *inner, height + below, width + right)
+        batch = torch.zeros(shape, dtype=dtype, device=images[0].device)
+        for place, image in zip(batch, images, strict=True):
+            place[..., :height, :width] = image
+        return batch
 
 
 def rounded_levels(levels: Tensor) -> Tensor:
