@@ -306,7 +306,7 @@ def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Pat
         (ConfigError, "window_px .* multiple of 32, .* got 72; try 64", refiner(textures, runs, window_px=72, **new)),
         (
             ConfigError,
-            "size_px .* multiple of 16, .* got 24; try 16",  # of the loss, where the refiner has few levels
+            "size_px .* multiple of 32, .* got 24; try 32",  # of the loss, where the refiner has few levels
             refiner(textures, runs, network=replace(REFINER, widths=(8, 8, 8)), size_px=24, **new),
         ),
         (ConfigError, "widths must be", base(textures, runs, network=replace(DENOISER, widths=(32, 40)), **new)),

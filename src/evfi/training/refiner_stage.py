@@ -97,7 +97,7 @@ def _check_sides(config: RefinerTraining, maker: RefinerMaker, multiple: int) ->
     Raises:
         ConfigError: one does not.
     """
-    cropped = math.lcm(multiple, LOSS_MULTIPLE, TEXTURE_MULTIPLE)
+    cropped = math.lcm(multiple, LOSS_MULTIPLE, TEXTURE_MULTIPLE if config.texture_weight else 1)
     whole = math.lcm(cropped, maker.window_multiple)
     for name, factor in (("size_px", cropped), ("window_px", whole)):
         side = getattr(config, name)
