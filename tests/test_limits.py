@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 import zstandard
-from tests.file_writers import hostile
 
 from evfi import limits
 from evfi.cli.numbers import MAX_WHOLE
@@ -39,6 +38,7 @@ from evfi.recordings.options import RecordingOptions
 from evfi.recordings.planning import plan_windows
 from evfi.recordings.timestamps import read_timestamps
 from evfi.video.io import VideoFrames, read_image
+from file_writers import hostile
 
 SIZE = EventFileOptions((32, 32))
 COLUMNS = {"x": "<u2", "y": "<u2", "t": "<i8", "p": "|u1"}

@@ -138,7 +138,7 @@ def interval_stacks(
     """
     x, y, p = (column.to(device) for column in event_columns(events, start, stop))
     counts = _counts(torch.tensor([stop - start], device=device), x, y, p, events.sensor_size, config.num_channels)
-    forward, backward = _normalised(counts[0], config)
+    forward, backward = (_normalised(direction, config) for direction in counts[0])  # in turn: large frames need much
     return forward, backward
 
 
@@ -206,7 +206,7 @@ def _normalised(counts: Tensor, config: StackConfig) -> Tensor:
         most = config.count_cap + 1
         levels = torch.arange(-most, most + 1, device=counts.device)
         values = levels.sign() * torch.log1p(levels.abs()) / math.log1p(config.count_cap)
-        return _looked_up(_quantised(values), counts.clamp(-most, most), -most)
+        return _looked_up(_quantised(values), counts.clamp(-most, most).sub_(-most))
     channels = [_released(channel) for channel in counts.reshape(-1, *counts.shape[-2:])]
     return torch.stack(channels).reshape(counts.shape)
 
@@ -220,9 +220,9 @@ def _dequantised(levels: Tensor) -> Tensor:
     return levels.to(torch.float32) / 127 - 1
 
 
-def _looked_up(levels: Tensor, counts: Tensor, low: int) -> Tensor:
-    """The 8-bit level of each count from `low` on, as a value in [-1, 1], for counts int32 of any shape."""
-    return _dequantised(levels).index_select(0, (counts - low).flatten()).view(counts.shape)
+def _looked_up(levels: Tensor, places: Tensor) -> Tensor:
+    """The 8-bit level at each place, int32 of any shape, as a value in [-1, 1]."""
+    return _dequantised(levels).index_select(0, places.flatten()).view(places.shape)
 
 
 def _released(counts: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ def _released(counts: Tensor) -> Tensor:
         histogram = torch.bincount((counts - low).flatten(), minlength=levels.numel()).cpu()
         table[positive] = _released_values(levels[positive], histogram[positive])
         table[negative] = -_released_values(levels[negative], histogram[negative])
-    return _looked_up(_quantised(table).to(counts.device), counts, low)
+    return _looked_up(_quantised(table).to(counts.device), counts - low)
 
 
 def _released_values(levels: Tensor, histogram: Tensor) -> Tensor:

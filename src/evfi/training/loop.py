@@ -270,10 +270,11 @@ def interrupts_deferred() -> Iterator[list[int]]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt("stopped at once; the same command goes on from the latest saved state")
         came.append(number)
-        _log.info("stopping after this step; interrupt again to stop at once")
+        if len(came) == 2:
+            raise KeyboardInterrupt("stopped at once; run the same command to resume from the latest saved state")
+        if len(came) == 1:
+            _log.info("stopping after this step; interrupt again to stop at once")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
