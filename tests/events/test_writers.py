@@ -78,6 +78,13 @@ def test_any_events_come_back(
     assert_same(read_all(tmp_path / f"a{suffix}"), stream)
 
 
+def test_two_events_hours_apart_come_back(tmp_path: Path) -> None:
+    """The file's index by milliseconds then unpacks to far more than the file holds; it is only probed."""
+    stream = EventStream.from_arrays([1, 2], [3, 4], [0, 8_388_603_000], [1, -1], (8, 8))
+    write_events(tmp_path / "a.h5", stream)
+    assert_same(read_all(tmp_path / "a.h5"), stream)
+
+
 def test_dv_processing_reads_our_aedat4(tmp_path: Path) -> None:
     dv = pytest.importorskip("dv_processing")
     stream = make_stream(20_000, start_us=1_600_000_000_000_000)

@@ -132,8 +132,12 @@ class Hdf5File:
             raise InputError(f"{self.path}: group '{group or '/'}' holds more than {limit} entries")
         return sorted(name for name in found if isinstance(name, str))  # others are no text in UTF-8
 
-    def dataset(self, name: str) -> Any | None:
+    def dataset(self, name: str, *, is_probed: bool = False) -> Any | None:
         """A dataset whose content is in the file, or None if there is no dataset of this name.
+
+        Args:
+            name: where.
+            is_probed: only single elements will be read, so that its whole size does not matter.
 
         Raises:
             InputError: its content lies elsewhere or is not all there, or a filter is unknown.
@@ -142,7 +146,7 @@ class Hdf5File:
         with one_line_errors(self.path, f"dataset '{name}' cannot be opened"):
             if node is None or not hasattr(node, "dtype"):
                 return None
-            self._check_storage(name, node)
+            self._check_storage(name, node, is_probed)
             self._check_filters(name, node)
         return node
 
@@ -222,7 +226,7 @@ class Hdf5File:
                 node = node[part]
         return node
 
-    def _check_storage(self, name: str, dataset: Any) -> None:
+    def _check_storage(self, name: str, dataset: Any, is_probed: bool) -> None:
         import math
 
         if dataset.is_virtual or dataset.external:
@@ -234,7 +238,7 @@ class Hdf5File:
             raise InputError(f"{self.path}: dataset '{name}' must hold numbers, found {dataset.dtype}")
         itemsize, stored = dataset.dtype.itemsize, dataset.id.get_storage_size()
         claimed = math.prod(dataset.shape) * itemsize
-        self._claimed[name] = claimed
+        self._claimed[name] = 0 if is_probed else claimed
         is_short = stored < claimed if dataset.chunks is None else False
         if dataset.chunks is not None:
             limit, chunk_bytes = (

@@ -123,7 +123,7 @@ def _dsec_offset(file: Hdf5File) -> int:
 
 def _check_ms_to_idx(file: Hdf5File, table: EventTable) -> tuple[str, ...]:
     """A note where the file's own index contradicts its times (it is not needed to read them)."""
-    dataset = file.dataset("ms_to_idx")
+    dataset = file.dataset("ms_to_idx", is_probed=True)
     if dataset is None or dataset.ndim != 1 or len(dataset) == 0 or dataset.dtype.kind not in "iu":
         return ()
     with one_line_errors(file.path, "ms_to_idx cannot be read"):
