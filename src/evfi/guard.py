@@ -1,6 +1,6 @@
 """What is written is kept apart from what is read, and from each other, before any work begins.
 
-Files are told by their identity (device and number), so that another spelling of a path, a link and a hard link are the same
+Files are known by their identity (device and number), so that another spelling of a path, a link and a hard link are the same
 file. A folder that is read holds all that is in it, behind links too. What is new in such a folder may lie there only under
 a name that its reader does not look for, and only what was verified to be an earlier result is replaced there.
 """

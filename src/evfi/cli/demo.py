@@ -65,7 +65,7 @@ def describe(summary: DemoSummary, name: str) -> list[str]:
     for title, scores in ((name, summary.ours), ("linear blending", summary.blending)):
         rows.append((title, f"{scores.whole:.2f} dB", f"{scores.moving:.2f} dB"))
     return [
-        f"{summary.num_inserted} frames inserted in {summary.seconds:.0f} s; mean PSNR against the truth:",
+        f"{summary.num_inserted} frames inserted in {summary.seconds:.0f} s; mean PSNR against the ground truth:",
         *(f"  {title:16}{whole:>12}{moving:>14}" for title, whole, moving in rows),
         f"video      {summary.video}",
         f"picture    {summary.picture}",

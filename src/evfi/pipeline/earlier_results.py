@@ -1,7 +1,7 @@
 """What an earlier run of a job wrote, known again before it is replaced; what is not known stays.
 
 What the user names (`-o`) is replaced in any case. A folder of pictures is emptied only of the pictures that the job's note of
-results tells of. A comparison and a file of times, whose names the user did not choose, are replaced if the note tells of them
+results lists. A comparison and a file of times, whose names the user did not choose, are replaced if the note lists them
 or if their content says that they are such.
 """
 
@@ -33,7 +33,7 @@ class EarlierResults:
 
         Args:
             folder: the job's.
-            timeline: of the film to be written.
+            timeline: of the video to be written.
             size: (width, height) of its frames.
 
         Raises:
@@ -116,7 +116,7 @@ class EarlierResults:
 
 
 def known_results(folder: JobFolder) -> dict[Path, Mapping[str, Any]]:
-    """The results that a job's note tells of, by their places.
+    """The results that a job's note lists, by their places.
 
     Args:
         folder: the job's; it need not be held.
@@ -128,11 +128,11 @@ def known_results(folder: JobFolder) -> dict[Path, Mapping[str, Any]]:
 
 
 def holds_film(folder: Path, times_us: Times) -> bool:
-    """Whether a folder holds just the pictures of a film whose frames have these times.
+    """Whether a folder holds just the pictures of a video whose frames have these times.
 
     Args:
         folder: a folder of pictures, or none.
-        times_us: time of each frame of the film, int64 [N].
+        times_us: time of each frame of the video, int64 [N].
     """
     try:
         found = {entry.name for entry in folder.iterdir()}

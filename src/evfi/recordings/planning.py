@@ -18,7 +18,7 @@ Times = NDArray[np.int64]
 
 MAX_INSERT: Final = 1_000_000
 MAX_FRAMES: Final = 10_000_000
-"""Of a film: a century of work at a second each, or three days of video at 30 frames per second."""
+"""Of a video: a century of work at a second each, or three days of video at 30 frames per second."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
 
 
 def time_in_line(text: str, path: Path, line: int) -> int | float:
-    """A time, as it stands there.
+    """A time, as the file has it.
 
     Args:
         text: the number.

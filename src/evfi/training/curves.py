@@ -102,7 +102,7 @@ def read_series(path: Path) -> Series:
 
 
 def _is_metrics(file: Path) -> bool:
-    """Whether a file begins as curves do, or as far as it goes."""
+    """Whether a file begins as curves do; a shorter one, whether it could."""
     if file.is_symlink() or not file.is_file():
         return False
     with file.open("rb") as stream:

@@ -223,7 +223,7 @@ def refiner_inputs(batch: Batch) -> RefinerInputs:
 def _packed(windows: TrainingWindows, chosen: Tensor, prediction: Tensor) -> Windows:
     """What the pool keeps of windows; `chosen` are the numbers of the output frames.
 
-    The truth is as recorded, with the grain that interpolated frames shall share with the key frames.
+    The ground truth is as recorded, with the grain that interpolated frames shall share with the key frames.
     """
     events, times = windows.events, windows.times_us
     columns = (events.b, events.x, events.y, events.t, events.p)

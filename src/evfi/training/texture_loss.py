@@ -1,4 +1,4 @@
-"""How far the texture of pictures is from the truth's, wherever exactly each grain lies.
+"""How far the texture of pictures is from that of the ground truth, wherever exactly each grain lies.
 
 Errors of pixels are least for the mean of all that might be there, which is blurred. The correlations of features within small
 windows (Gram matrices; Gatys et al., arXiv 1508.06576; for interpolation, Reda et al., "FILM", arXiv 2202.04901) do not ask
