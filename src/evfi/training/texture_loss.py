@@ -38,9 +38,9 @@ class TextureError:
                 "texture_weight to 0 or give a small model such as evfi-tiny as --init"
             )
         layers = list(vae.encoder.layers)
-        # a convolution and a block of each; a level's later blocks agreed less with ST-LPIPS
-        firsts = (0, 1 + vae.config.num_encoder_blocks[0])
-        self._levels = [nn.Sequential(*layers[first : first + 2]) for first in firsts]
+        # up to the first block at each resolution; a level's later blocks agreed less with ST-LPIPS
+        halved = 1 + vae.config.num_encoder_blocks[0]
+        self._levels = [nn.Sequential(*layers[:2]), nn.Sequential(*layers[2 : halved + 2])]
         self._dtype: torch.dtype = layers[0].weight.dtype
 
     def __call__(self, pictures: Tensor, truth: Tensor) -> Tensor:
