@@ -256,6 +256,16 @@ def set_aside(path: Path) -> Path:
         raise OutputError(f"cannot move {path} aside: {one_line(error)}; move it away") from error
 
 
+def read_mark(file: Path, max_bytes: int) -> Any:
+    """What a small JSON file says that marks a folder; None if it is none, larger, or a link."""
+    try:
+        if file.is_symlink() or file.stat().st_size > max_bytes:
+            return None
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line, without its number, and with control characters escaped."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -30,7 +30,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from evfi.errors import ConfigError, OutputError
-from evfi.files import is_partial, one_line, set_aside, written_whole
+from evfi.files import is_partial, one_line, read_mark, set_aside, written_whole
 from evfi.fingerprints import fingerprint_of
 from evfi.pipeline.damaged_pictures import remove_damaged_pictures
 from evfi.pipeline.window_store import holds_pieces, remove_pieces
@@ -218,7 +218,7 @@ class JobFolder:
 
     def _write_mark(self) -> None:
         try:
-            if _marked_format(self.path / _MARK_FILE) != _MARK:
+            if read_mark(self.path / _MARK_FILE, _MAX_MARK_BYTES) != _MARK:
                 self._write(self.path / _MARK_FILE, _MARK)
         except BaseException:
             self.__exit__()
@@ -303,23 +303,13 @@ def check_job_folder(path: Path) -> bool:
 
 def _is_job(path: Path) -> bool:
     """Whether the mark, or the checksum of something else in a folder, says that it is a job's."""
-    if _marked_format(path / _MARK_FILE) == _MARK:
+    if read_mark(path / _MARK_FILE, _MAX_MARK_BYTES) == _MARK:
         return True
     for name, what in (("job.json", "made_of"), ("outputs.json", "results")):
         with suppress(OutputError):
             if _read(path / name, what)[0] is not None:
                 return True
     return bool(_log_lines(path / _LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
-
-
-def _marked_format(file: Path) -> Any:
-    """What a mark says; None if it is none."""
-    try:
-        if file.is_symlink() or file.stat().st_size > _MAX_MARK_BYTES:
-            return None
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def _log_lines(file: Path) -> int:

@@ -26,6 +26,7 @@ from evfi.files import (
     check_writable,
     is_partial,
     one_line,
+    read_mark,
     remove_leftovers,
     set_aside,
     temporary_beside,
@@ -34,7 +35,7 @@ from evfi.files import (
 from evfi.guard import Read, Written, check_cache, check_places
 from evfi.recordings.files import is_looked_for, recording_reads
 from evfi.recordings.opening import open_recording
-from evfi.training.checkpoint import digest_on_disk, holds_state, saved_states
+from evfi.training.checkpoint import digest_of, digest_on_disk, holds_state, saved_states
 from evfi.training.config import ControlNetTraining, RefinerTraining, TrainConfig
 from evfi.training.textures import TEXTURE_FOLDERS
 
@@ -154,10 +155,10 @@ class RunFolder:
         self._write(_CONFIG_FILE, self._settings, is_config)
 
     def _replace_model(self, place: Path, made: Path) -> None:
-        new, known = _digests_of(made), self._noted_model()
+        new, known = _digests_of(made, digest_on_disk), self._noted_model()
         if new is None:
             raise OutputError(f"cannot write {place}: it holds something else than files")
-        found = _digests_of(place) if os.path.lexists(place) else {}
+        found = _digests_of(place, digest_of) if os.path.lexists(place) else {}
         if found != new:
             make_room(place, lambda _: found is not None and all(found[name] in known.get(name, ()) for name in found))
             names = dict.fromkeys((*known, *new))
@@ -269,7 +270,7 @@ def _reads_of(config: TrainConfig) -> list[Read]:
     return reads
 
 
-def _digests_of(folder: Path) -> dict[str, str] | None:
+def _digests_of(folder: Path, digest: Callable[[Path], str]) -> dict[str, str] | None:
     """SHA-256 of every file below a folder, by name; None if it is none, or holds anything else, links included."""
     if folder.is_symlink() or not folder.is_dir():
         return None
@@ -278,7 +279,7 @@ def _digests_of(folder: Path) -> dict[str, str] | None:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             return None
         if path.is_file():
-            found[path.relative_to(folder).as_posix()] = digest_on_disk(path)
+            found[path.relative_to(folder).as_posix()] = digest(path)
     return found
 
 
@@ -294,10 +295,5 @@ def _is_empty_file(path: Path) -> bool:
 
 
 def _read_json(file: Path) -> Any:
-    """What a small JSON file says; None if it is none, or a link."""
-    try:
-        if file.is_symlink() or file.stat().st_size > _MAX_JSON_BYTES:
-            return None
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+    """A JSON file of the run; None if it is none."""
+    return read_mark(file, _MAX_JSON_BYTES)
