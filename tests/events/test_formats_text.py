@@ -193,6 +193,7 @@ def test_outside_is_counted_in_its_slice(tmp_path: Path) -> None:
         ("1 1 1 0\n2 1 1\n3 1 1 0\n", "columns"),
         ("1 1 1 0\n2 a 1 1\n3 1 1 0\n", "line 2: '2 a 1 1': expected 4 columns of numbers"),
         ("1 1 1 0\nnan 1 1 1\n3 1 1 0\n", "line 2: 'nan 1 1 1': expected 4 columns of numbers"),
+        ("1 1 1 0\n2\x1b[31m 1 1\n3 1 1 0\n", r"line 2: '2\\x1b\[31m 1 1': expected 4 columns"),
         ("1 1 1 0\n2 1 1 1\n3 1 1 0 5\n", "line 3: '3 1 1 0 5': expected 4 columns"),
         ("1 1 1 0\n99999999999999999999 1 1 1\n", "too large for a time"),
         ("1 1 1 0\n2 1 1 -1\n", "found -1 and 0"),

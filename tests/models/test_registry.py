@@ -27,6 +27,7 @@ from evfi.models.info import ModelInfo
 from evfi.models.registry import MODELS, BundleFolder, Parts, load_model, resolve_model
 from evfi.models.sources import models_folder, resolve_controlnet
 from evfi.models.unet import EventUNet
+from killed import killed_while_writing
 
 HUB_ID = "somebody/some-model"
 
@@ -365,8 +366,15 @@ class TestUntrustedArchives:
     def test_names_with_line_ends_do_not_break_the_message(self, tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "c.zip", "w") as opened:
             opened.writestr("c\nonfig\x1b[31m.json", "{}")
-        with pytest.raises(ModelError, match=r"found c\?onfig\?\[31m\.json$"):
+        with pytest.raises(ModelError, match=r"found c\\nonfig\\x1b\[31m\.json$"):
             resolve_controlnet(tmp_path / "c.zip")
+
+    def test_what_a_killed_run_left_is_removed(self, tmp_path: Path) -> None:
+        first = resolve_controlnet(write_zip(tmp_path / "c.zip", write_controlnet(tmp_path / "c")))
+        killed_while_writing(first.with_name("d-0123456789ab"))
+        assert len(list(first.parent.iterdir())) == 2
+        second = resolve_controlnet(write_zip(tmp_path / "d.zip", tmp_path / "c"))
+        assert sorted(first.parent.iterdir()) == sorted([first, second])
 
     def test_unpacked_once_and_again_when_the_archive_changes(self, tmp_path: Path) -> None:
         archive = write_zip(tmp_path / "c.zip", write_controlnet(tmp_path / "c"))

@@ -8,16 +8,19 @@ before a byte is written.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Final
 
-from evfi.errors import ModelError, ResourceError
+from evfi.errors import ModelError, ResourceError, escaped
+from evfi.files import remove_leftovers, temporary_beside
 from evfi.limits import refusal, shown_bytes
-from evfi.models.layouts import find_controlnet, is_weight_file, printable
+from evfi.models.layouts import find_controlnet, is_weight_file
 from evfi.zips import DAMAGE, content_starts, member_blocks
 
+_NAME: Final = re.compile(r".+-[0-9a-f]{12}", re.DOTALL)
 MAX_UNPACKED_BYTES = 16 * 2**30
 """More than any ControlNet of this kind needs: the published ones hold 682 M parameters, 2.7 GB in float32."""
 
@@ -71,7 +74,7 @@ def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipI
     ]
     names = [PurePosixPath(entry.filename).name for entry in wanted]
     if len(set(names)) != len(names):
-        raise ModelError(f"{archive} holds two files of one name in {printable(folder)}; fetch it again")
+        raise ModelError(f"{archive} holds two files of one name in {escaped(str(folder))}; fetch it again")
     return wanted
 
 
@@ -93,8 +96,8 @@ def _check_sizes(members: list[zipfile.ZipInfo], archive: Path, cache: Path) -> 
 
 def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], target: Path) -> Path:
     """Write the members under their bare names; the target appears only when all of them are there."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
-        made = Path(scratch) / "made"
+    remove_leftovers(target.parent, lambda name: _NAME.fullmatch(name) is not None)  # of a run that was killed
+    with temporary_beside(target) as made:
         made.mkdir()
         for entry in members:
             with (made / PurePosixPath(entry.filename).name).open("xb") as sink:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from evfi.errors import ModelError
+from evfi.errors import ModelError, escaped
 
 BUNDLE_FILE = "evfi.json"
 INDEX_NAME = "model_index.json"
@@ -85,7 +85,7 @@ def find_controlnet(files: Sequence[PurePosixPath], where: Path) -> PurePosixPat
     pickled = [path for path in files if path.suffix in _PICKLES and path.parent in folders]
     if pickled:
         raise ModelError(
-            f"{where} holds the ControlNet only as a pickle ({printable(pickled[0])}), which can run code when loaded; "
+            f"{where} holds the ControlNet only as a pickle ({escaped(str(pickled[0]))}), which can run code when loaded; "
             "fetch or convert it to .safetensors"
         )
     raise ModelError(
@@ -116,10 +116,5 @@ def _has_suffix(files: Iterable[PurePosixPath], folder: PurePosixPath, suffixes:
 def _listing(files: Sequence[PurePosixPath], limit: int = 4) -> str:
     if not files:
         return "no files"
-    names = ", ".join(printable(path) for path in sorted(files)[:limit])
+    names = ", ".join(escaped(str(path)) for path in sorted(files)[:limit])
     return names + (f" and {len(files) - limit} more" if len(files) > limit else "")
-
-
-def printable(path: PurePosixPath) -> str:
-    """A path out of an untrusted archive, for a message: line ends and other control characters become question marks."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(path))

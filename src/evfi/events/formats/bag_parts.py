@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from evfi.errors import escaped
 from evfi.limits import allowed_bytes, refusal
 
 MAX_BLOCK_BYTES: Final = 2**29
@@ -79,7 +80,7 @@ def topic_type(name: str) -> str:
 
 def shown(text: str, max_letters: int = 80) -> str:
     """Text out of a file, for messages: printable, on one line, and short."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())[:max_letters])
+    return escaped(" ".join(text.split())[:max_letters])
 
 
 def unpack(data: bytes, compression: str, size: int) -> bytes:

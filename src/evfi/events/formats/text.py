@@ -26,7 +26,7 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.errors import InputError, RecordingError
+from evfi.errors import InputError, RecordingError, escaped
 from evfi.events.formats.columns import EventFileOptions, TimeUnit, chunk_of_columns, tell_time_unit
 from evfi.events.formats.text_layout import GZIP_MAGIC, TextLayout, find_layout
 from evfi.events.index import ChunkIndex, load_or_build
@@ -157,7 +157,7 @@ class _TextContent:
         from evfi.events.formats.text_parser import FRACTION_OF_PIXEL, FRACTION_OF_TIME, POLARITY, TOO_LARGE
 
         line = os.pread(self._file.fileno(), 256, position).splitlines()[0].decode("utf-8", "replace")
-        shown = "".join(letter if letter.isprintable() else " " for letter in line)[:_SHOWN].strip()
+        shown = escaped(line[:_SHOWN].strip())
         problem = {
             FRACTION_OF_TIME: "expected times in whole microseconds; if they are seconds, declare it "
             '(--events-unit s; recording.json: "events_time_unit": "s")',
