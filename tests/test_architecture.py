@@ -21,6 +21,7 @@ PACKAGE = Path(evfi.__file__).parent
 
 ROOMS = [
     "errors",
+    "plain_json",
     "files",
     "guard",
     "limits",

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from evfi.demo.comparison import compare
+from evfi.demo.folder import prepare_folder
 from evfi.demo.recording import DemoConfig, film_scene
 from evfi.demo.run import run_demo
 from evfi.demo.scene import Scene, to_srgb
@@ -17,6 +18,7 @@ from evfi.errors import ConfigError, OutputError
 from evfi.recordings.opening import open_recording
 from evfi.recordings.recording import Window
 from evfi.video.io import VideoFrames, read_image
+from hostile_json import HOSTILE_JSON
 from stand_ins import Blender
 
 SMALL = DemoConfig(width=64, height=48, windows=2, insert=3, sub_frames=3)
@@ -127,3 +129,12 @@ def test_sheet():
     header = labelled[:-30]
     assert (header < 100).any()
     assert magnify(panel, (0, 0, 10, 10), (40, 30)).shape == panel.shape
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_files_are_of_no_demo(tmp_path: Path, name: str):
+    for folder, file in (("a", "demo.json"), ("b", "recording/recording.json")):
+        (tmp_path / folder / file).parent.mkdir(parents=True)
+        (tmp_path / folder / file).write_bytes(HOSTILE_JSON[name])
+        with pytest.raises(OutputError, match=r"is no list of a demo's files|is no recording of a demo"):
+            prepare_folder(tmp_path / folder)

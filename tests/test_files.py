@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from evfi.files import (
     remove_leftovers,
     written_whole,
 )
+from killed import killed_while_writing
 
 
 def test_written_whole_renames_only_at_success(tmp_path: Path):
@@ -77,15 +76,6 @@ def test_errors_take_one_line():
     assert one_line(OSError(28, "No space left on device")) == "No space left on device"
     assert one_line(ValueError("two\nlines")) == "two lines"
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
-
-
-def killed_while_writing(path: Path) -> None:
-    """Let a process end in the middle of writing a file."""
-    code = (
-        "import os, sys; from pathlib import Path; from evfi.files import temporary_beside\n"
-        "with temporary_beside(Path(sys.argv[1])) as partial: partial.write_text('half'); os._exit(9)"
-    )
-    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
 
 
 class TestTemporaryNames:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from evfi import safe_yaml
 from evfi.errors import InputError
+from evfi.plain_json import MAX_DEPTH
 from evfi.safe_yaml import MAX_VALUES, parse_yaml, read_yaml
-from evfi.strict_json import MAX_DEPTH
 
 PLAIN = [
     ("", None),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from evfi import kinds
 from evfi.errors import ConfigError, InputError
-from evfi.strict_json import MAX_DEPTH, Keys, loads, parse_json
+from evfi.plain_json import MAX_DEPTH, loads
+from evfi.strict_json import Keys, parse_json
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -29,9 +30,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from evfi.errors import OutputError, escaped
+from evfi.plain_json import loads, read_json
 
 if sys.platform != "win32":
     import fcntl
+
+_log = logging.getLogger(__name__)
 
 _PREFIX: Final = ".evfi-"
 _SUFFIX: Final = ".part"
@@ -256,13 +260,27 @@ def set_aside(path: Path) -> Path:
         raise OutputError(f"cannot move {path} aside: {one_line(error)}; move it away") from error
 
 
+def make_room(place: Path, is_own: Callable[[Path], bool]) -> None:
+    """Move aside what is in the way of a result and is not known as an earlier one, and say so.
+
+    Args:
+        place: of a file or folder that will be written.
+        is_own: whether what is there is an earlier result.
+
+    Raises:
+        OutputError: it cannot be moved.
+    """
+    if os.path.lexists(place) and not is_own(place):
+        _log.warning(
+            "%s: nothing shows that an earlier run wrote it; it was moved aside to %s", place, set_aside(place).name
+        )
+
+
 def read_mark(file: Path, max_bytes: int) -> Any:
     """What a small JSON file says that marks a folder; None if it is none, larger, or a link."""
     try:
-        if file.is_symlink() or file.stat().st_size > max_bytes:
-            return None
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return None if file.is_symlink() else read_json(file, max_bytes)
+    except (OSError, ValueError):
         return None
 
 
@@ -308,7 +326,7 @@ def _remove_private(folder: Path, target: str) -> None:
 def _target_of(content: bytes) -> str | None:
     """What a mark says is being written; None if it is no mark."""
     try:
-        told = json.loads(content)
+        told = loads(content)
         name = os.fsdecode(bytes.fromhex(told.pop("target")))
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

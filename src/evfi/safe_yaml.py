@@ -21,7 +21,8 @@ from typing import Any, Final, NoReturn
 
 from evfi.errors import InputError
 from evfi.files import one_line
-from evfi.strict_json import MAX_DEPTH, read_text
+from evfi.plain_json import MAX_DEPTH
+from evfi.strict_json import read_text
 
 MAX_VALUES: Final = 2**19
 _MAX_NUMBER: Final = 64  # letters: longer ones are no measurements

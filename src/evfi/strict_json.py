@@ -7,7 +7,6 @@ caller asks for no other class.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,12 +16,9 @@ from evfi import kinds
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
 from evfi.kinds import Kind
-
-MAX_DEPTH: Final = 64
-"""How deep lists and objects may be nested; what reads them further on may recurse."""
+from evfi.plain_json import loads
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,63}")
-_BRACKETS: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)  # texts are stepped over as a whole
 
 
 def read_text(path: Path, max_bytes: int, what: str, error: type[EvfiError] = ConfigError) -> str:
@@ -51,7 +47,7 @@ def read_text(path: Path, max_bytes: int, what: str, error: type[EvfiError] = Co
 
 
 def parse_json(text: str, where: str, what: str, error: type[EvfiError] = ConfigError) -> Any:
-    """Read JSON; see `loads`.
+    """Read JSON; see `evfi.plain_json.loads`.
 
     Args:
         text: what the file holds.
@@ -66,20 +62,6 @@ def parse_json(text: str, where: str, what: str, error: type[EvfiError] = Config
         return loads(text)
     except ValueError as reason:
         raise error(f"{where}: expected a {what} in JSON, but {one_line(reason)}") from reason
-
-
-def loads(text: str | bytes) -> Any:
-    """Read JSON in which no key stands twice, every number is finite and nothing is nested deeper than `MAX_DEPTH`.
-
-    Raises:
-        ValueError: it is not that.
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")
-    _check_nesting(text)
-    return json.loads(
-        text, object_pairs_hook=_without_doubles, parse_constant=_refuse_constant, parse_float=_finite_number
-    )
 
 
 class Keys:
@@ -214,36 +196,3 @@ def shown(value: object) -> str:
     """A value as JSON, short, for errors."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _check_nesting(text: str) -> None:
-    """Refuse deep nesting before the library's parser, which recurses, sees it."""
-    depth = 0
-    for found in _BRACKETS.finditer(text):
-        first = found[0][0]
-        if first in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"values are nested more than {MAX_DEPTH} deep")
-        elif first in "]}":
-            depth -= 1
-
-
-def _finite_number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return value
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in data:
-            raise ValueError(f"key {name[:40]!r} is given twice")
-        data[name] = value
-    return data
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from evfi.evaluation.generation import frame_store
 from evfi.evaluation.plan import EvaluationPlan
 from evfi.evaluation.protocol import load_protocol
 from evfi.evaluation.results import SystemInfo
+from hostile_json import HOSTILE_JSON
+from killed import killed_while_writing
 
 RECORD = window_record("dog", 3, 1)
 SEQUENCE = sequence_info("dog")
@@ -89,3 +93,101 @@ def test_facts_are_plain_json(tmp_path: Path):
     store = FrameStore(tmp_path, "me")
     store.write(RECORD, SEQUENCE, FRAMES, np.arange(5, 8))
     assert json.loads((store.path(RECORD) / "window.json").read_text())["frame_numbers"] == [5, 6, 7]
+
+
+ODD_FACTS = (
+    {"frame_numbers": ["a"]},
+    {"frame_numbers": [10**40]},
+    {"frame_numbers": [True]},
+    {"notes": [5]},
+    {"seconds": "3"},
+    {"is_warm": 1},
+    {"digests": ["a"]},
+)
+
+
+def assert_made_again(store: FrameStore) -> None:
+    assert store.facts(RECORD, SEQUENCE) is None
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    assert store.facts(RECORD, SEQUENCE) is not None
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_facts_count_as_absent(tmp_path: Path, name: str):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    (store.path(RECORD) / "window.json").write_bytes(HOSTILE_JSON[name])
+    assert_made_again(store)
+
+
+@pytest.mark.parametrize("odd", ODD_FACTS, ids=str)
+def test_odd_facts_count_as_absent(tmp_path: Path, odd: dict[str, Any]):
+    store = FrameStore(tmp_path, "me")
+    store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+    file = store.path(RECORD) / "window.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **odd}))
+    assert_made_again(store)
+
+
+class TestWhatIsNotOurs:
+    """In a window's place only a window's frames, known by their content, are removed."""
+
+    def written_over(self, store: FrameStore, caplog: pytest.LogCaptureFixture) -> Path | None:
+        """Write a window; where what was there has gone, None if it was removed."""
+        with caplog.at_level(logging.WARNING):
+            store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+        np.testing.assert_array_equal(store.read(RECORD, SEQUENCE), FRAMES)
+        aside = store.path(RECORD).with_name("00001.unusable")
+        entries = {entry.name for entry in aside.parent.iterdir()}
+        assert entries <= {"00001", "00001.unusable"}
+        assert ("it was moved aside to 00001.unusable" in caplog.text) == ("00001.unusable" in entries)
+        return aside if "00001.unusable" in entries else None
+
+    def test_a_folder_of_somebody_else(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        store = FrameStore(tmp_path, "me")
+        store.path(RECORD).mkdir(parents=True)
+        (store.path(RECORD) / "thesis.txt").write_text("years of work")
+        aside = self.written_over(store, caplog)
+        assert aside is not None
+        assert (aside / "thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize("name", ["thesis.txt", "000009.png", "000006.png"])
+    def test_a_file_of_somebody_else_among_frames(self, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str):
+        FrameStore(tmp_path, "old").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+        store = FrameStore(tmp_path, "me")
+        (store.path(RECORD) / name).write_text("years of work")
+        aside = self.written_over(store, caplog)
+        assert aside is not None
+        assert (aside / name).read_text() == "years of work"
+
+    def test_a_link(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        FrameStore(tmp_path / "theirs", "old").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+        store = FrameStore(tmp_path / "ours", "me")
+        store.path(RECORD).parent.mkdir(parents=True)
+        store.path(RECORD).symlink_to(FrameStore(tmp_path / "theirs", "old").path(RECORD))
+        aside = self.written_over(store, caplog)
+        assert aside is not None
+        assert aside.is_symlink()
+        assert FrameStore(tmp_path / "theirs", "old").facts(RECORD, SEQUENCE) is not None
+
+    def test_earlier_frames_are_removed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        FrameStore(tmp_path, "old").write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+        (FrameStore(tmp_path, "old").path(RECORD) / "000006.png").unlink()
+        assert self.written_over(FrameStore(tmp_path, "me"), caplog) is None
+
+    def test_earlier_frames_without_checksums_are_removed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        store = FrameStore(tmp_path, "old")
+        store.write(RECORD, SEQUENCE, FRAMES, [5, 6, 7])
+        file = store.path(RECORD) / "window.json"
+        facts = json.loads(file.read_text())
+        del facts["digests"]
+        file.write_text(json.dumps(facts))
+        assert store.facts(RECORD, SEQUENCE) is not None
+        assert self.written_over(FrameStore(tmp_path, "me"), caplog) is None
+
+    def test_what_a_killed_run_left_is_removed(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        store = FrameStore(tmp_path, "me")
+        store.path(RECORD).parent.mkdir(parents=True)
+        killed_while_writing(store.path(RECORD))
+        assert list(store.path(RECORD).parent.iterdir()) != []
+        assert self.written_over(store, caplog) is None

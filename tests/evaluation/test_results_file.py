@@ -129,10 +129,10 @@ def test_missing_and_unfit_files(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ('{"format": "evfi-evaluation", "format_version": 2}', "found 2"),
         ('{"format": "evfi-evaluation", "format_version": true}', "found True"),
         ('{"format": "evfi-evaluation", "format_version": 1}', "expected the keys command, "),
-        ('{"a": 1, "a": 2}', "expected every key once, found 'a'"),
-        ('{"a": NaN}', "expected finite numbers everywhere, found 'NaN'"),
-        ('{"a": -Infinity}', "expected finite numbers everywhere"),
-        ("[" * 100_000, "recursion"),
+        ('{"a": 1, "a": 2}', "key 'a' is given twice"),
+        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": -Infinity}', "-Infinity is no JSON number"),
+        ("[" * 100_000, "nested more than 64 deep"),
         ("9" * 10_000, "digits"),
     ],
 )
@@ -188,7 +188,7 @@ def test_spoilt_results_are_refused_in_one_line(
 
 def test_numbers_beyond_floats_are_refused_in_settings(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content).replace('"limit": null', '"limit": [1e999]')
-    assert "settings: expected a finite number, found inf" in read_error(path, text)
+    assert "1e999 is too large a number" in read_error(path, text)
 
 
 def test_a_score_of_a_dropped_window_is_refused(path: Path) -> None:

@@ -19,6 +19,7 @@ from evfi.evaluation.results_file import read_results
 from evfi.evaluation.run import EvaluationConfig, EvaluationInputs, evaluate
 from evfi.evaluation.systems import SystemRequest
 from evfi.pipeline.blending import blend_linearly
+from hostile_json import HOSTILE_JSON
 
 HOLD, LINEAR = SystemRequest("hold", "baseline", "hold"), SystemRequest("linear", "baseline", "linear")
 CONFIG = EvaluationConfig(skips=(1, 3), metrics=("psnr_rgb",))
@@ -217,3 +218,21 @@ def test_wrong_use_is_told(recording: Path, tmp_path: Path):
 def test_settings_are_checked(settings: dict[str, Any]):
     with pytest.raises(ConfigError):
         EvaluationConfig(**settings)
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_a_hostile_mark_makes_no_evaluation(recording: Path, tmp_path: Path, name: str):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_bytes(HOSTILE_JSON[name])
+    with pytest.raises(OutputError, match="not of an earlier evaluation"):
+        evaluate(EvaluationInputs((recording,), (HOLD,)), tmp_path / "out", CONFIG)
+
+
+def test_hostile_values_are_computed_again(recording: Path, tmp_path: Path):
+    inputs = EvaluationInputs((recording,), (HOLD, LINEAR))
+    before = evaluate(inputs, tmp_path / "out", CONFIG)
+    files = sorted((tmp_path / "out" / "scores").rglob("*.json"))
+    assert len(files) >= len(HOSTILE_JSON)
+    for file, content in zip(files, HOSTILE_JSON.values(), strict=False):
+        file.write_bytes(content)
+    assert evaluate(inputs, tmp_path / "out", CONFIG).scores == before.scores

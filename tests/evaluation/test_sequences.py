@@ -14,6 +14,7 @@ from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.recordings.options import RecordingOptions
 from evfi.video.writer import VideoWriter
 from file_writers.datasets import known_recording, write_refid_gopro
+from hostile_json import HOSTILE_JSON
 
 
 def write_video(path: Path, number: int = 9) -> Path:
@@ -135,3 +136,12 @@ def test_the_fingerprint_sees_event_files_beside_the_sequence(tmp_path: Path):
     columns["polarity"] = columns["polarity"][::-1].copy()
     np.savez(event_file, **columns)
     assert prepare_sequence(name, found, tmp_path / "out").info.fingerprint != before
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_a_hostile_mark_is_of_another_simulation(tmp_path: Path, name: str):
+    video = write_video(tmp_path / "a.mp4", 3)
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "a.simulation.json").write_bytes(HOSTILE_JSON[name])
+    with pytest.raises(ConfigError, match="simulated from another video"):
+        prepare_sequence("a", video, tmp_path / "out")

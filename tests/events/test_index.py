@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 
 from evfi.events.index import ChunkIndex, index_path, load_or_build
 from evfi.events.report import ReadReport
+from file_writers.hostile import npy_header
+from hostile_json import HOSTILE_JSON
+from killed import killed_while_writing
 
 READER = "test 1"
 
@@ -89,3 +94,53 @@ def test_damaged_index_is_made_anew(file: Path, damage: bytes | None) -> None:
 def test_cache_that_cannot_be_written_is_no_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVFI_CACHE", str(file / "not a folder"))
     assert load_or_build(file, READER, Builder(), min_bytes=0).report.num_events == 7
+
+
+def save_with(kept: Path, about: bytes) -> None:
+    with np.load(kept) as members:
+        arrays = {name: members[name] for name in members.files}
+    np.savez(kept, **{**arrays, "about": np.frombuffer(about, np.uint8)})
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_a_hostile_index_is_made_anew(file: Path, name: str) -> None:
+    build = Builder()
+    load_or_build(file, READER, build, min_bytes=0)
+    save_with(index_path(file, READER), HOSTILE_JSON[name])
+    load_or_build(file, READER, build, min_bytes=0)
+    load_or_build(file, READER, build, min_bytes=0)
+    assert build.num_calls == 2
+
+
+@pytest.mark.parametrize("report", [5, {"notes": 5}, {"format": "x", "notes": [], "other": 1}])
+def test_an_index_with_an_odd_report_is_made_anew(file: Path, report: object) -> None:
+    build = Builder()
+    load_or_build(file, READER, build, min_bytes=0)
+    kept = index_path(file, READER)
+    with np.load(kept) as members:
+        about = json.loads(bytes(members["about"]))
+    save_with(kept, json.dumps({**about, "report": report}).encode())
+    load_or_build(file, READER, build, min_bytes=0)
+    assert build.num_calls == 2
+
+
+def test_an_index_that_promises_more_than_memory_holds_is_made_anew(file: Path) -> None:
+    build = Builder()
+    load_or_build(file, READER, build, min_bytes=0)
+    kept = index_path(file, READER)
+    with zipfile.ZipFile(kept) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["starts.npy"] = npy_header(2**50, "<i8")
+    with zipfile.ZipFile(kept, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    load_or_build(file, READER, build, min_bytes=0)
+    assert build.num_calls == 2
+
+
+def test_nothing_but_indexes_is_left(file: Path) -> None:
+    kept = index_path(file, READER)
+    kept.parent.mkdir(parents=True)
+    killed_while_writing(kept.with_name("0" * 32 + ".npz"))
+    load_or_build(file, READER, Builder(), min_bytes=0)
+    assert list(kept.parent.iterdir()) == [kept]

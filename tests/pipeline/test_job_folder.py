@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evfi.errors import ConfigError, OutputError
-from evfi.pipeline.job_folder import JobDescription, JobFolder
+from evfi.fingerprints import fingerprint_of
+from evfi.pipeline.damaged_pictures import DamagedPictures
+from evfi.pipeline.job_folder import JobDescription, JobFolder, check_job_folder
+from hostile_json import HOSTILE_JSON
 
 MADE_OF = {
     "recording": "a" * 64,
@@ -217,3 +220,53 @@ def test_removal_takes_the_folder_with_it_unless_others_use_it(tmp_path):
             folder.remove()
     assert not (tmp_path / "job").exists()
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["mine.txt"]
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize("file", ["job.json", "outputs.json"])
+    @pytest.mark.parametrize("name", HOSTILE_JSON)
+    def test_they_count_as_damaged(self, tmp_path: Path, file: str, name: str):
+        path = tmp_path / "job"
+        claim(path)
+        (path / file).write_bytes(HOSTILE_JSON[name])
+        with JobFolder(path) as folder:
+            problems = folder.claim(JOB) + folder.results_problems()
+            assert folder.results() == {}
+        assert len(problems) == 1
+        assert "damaged" in problems[0]
+
+    @pytest.mark.parametrize("name", HOSTILE_JSON)
+    def test_they_make_no_job(self, tmp_path: Path, name: str):
+        for file in ("evfi-job.json", "job.json", "outputs.json", "log.jsonl"):
+            folder = tmp_path / file.partition(".")[0]
+            folder.mkdir()
+            (folder / file).write_bytes(HOSTILE_JSON[name])
+            with pytest.raises(OutputError, match="is no job's folder"):
+                check_job_folder(folder)
+
+    @pytest.mark.parametrize("windows", [[], 5, "abcd", [[0, 0, 1, []]], [[0, 0, 1, ["a", "b"]]], [[0, 0, 1]]])
+    def test_descriptions_with_a_checksum_that_fits(self, tmp_path: Path, windows: object):
+        path = tmp_path / "job"
+        claim(path)
+        content = {**json.loads((path / "job.json").read_text()), "windows": windows}
+        content["fingerprint"] = fingerprint_of([content["made_of"], windows])
+        (path / "job.json").write_text(json.dumps(content))
+        (problem,) = claim(path)
+        assert "job.json: damaged" in problem
+
+    @pytest.mark.parametrize("results", [[], 5, {"a": 5}, {"a\0b": {}}])
+    def test_results_with_a_checksum_that_fits(self, tmp_path: Path, results: object):
+        path = tmp_path / "job"
+        claim(path)
+        content = {"format": "evfi-job", "version": 1, "results": results, "fingerprint": fingerprint_of(results)}
+        (path / "outputs.json").write_text(json.dumps(content))
+        with JobFolder(path) as folder:
+            assert folder.results() == {}
+            assert len(folder.results_problems()) == 1
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_notes_of_damaged_pictures_are_passed_over(tmp_path: Path, name: str):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / f"{'0' * 64}.json").write_bytes(HOSTILE_JSON[name])
+    assert DamagedPictures(tmp_path, [tmp_path / "recording"]).stand_ins() == {}

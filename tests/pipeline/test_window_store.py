@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
+import json
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from evfi.errors import InputError, OutputError
 from evfi.pipeline import window_store
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.window_store import Piece, WindowStore, remove_pieces
+from hostile_json import HOSTILE_JSON
 
 FACTS = WindowFacts(3, 0, 40_000, 2, 500, 7, "interpolate", "exposure", ("brighter",), 1.25, "cpu", 2)
 KEYS = [(3, ()), (3, (0,)), (3, (0, 12)), (4, ()), (1_000_000, ())]
@@ -222,3 +227,29 @@ def test_removing_pieces_leaves_what_is_none(store):
     store.write(piece())
     remove_pieces(store.folder)
     assert not store.folder.exists()
+
+
+def put(store: WindowStore, content: bytes, method: int = zipfile.ZIP_STORED) -> None:
+    """Put a piece of this description there, under a name that fits."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        archive.writestr("piece.json", content)
+    store.folder.mkdir()
+    (store.folder / f"000003-{hashlib.sha256(packed.getvalue()).hexdigest()[:24]}.zip").write_bytes(packed.getvalue())
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_descriptions_are_not_taken(store: WindowStore, name: str):
+    put(store, HOSTILE_JSON[name])
+    assert_not_taken(store, "is not a piece of a job")
+
+
+@pytest.mark.parametrize("facts", [[], 5, {}, {"notes": 5}, {"notes": []}])
+def test_odd_facts_are_not_taken(store: WindowStore, facts: object):
+    put(store, json.dumps({"job": "job", "piece": "000003", "frames": 0, "facts": facts}).encode())
+    assert_not_taken(store, "is not a piece of a job")
+
+
+def test_what_unpacks_to_more_than_it_holds_is_not_taken(store: WindowStore):
+    put(store, b" " * 2**20, zipfile.ZIP_DEFLATED)
+    assert_not_taken(store, "piece.json is packed")

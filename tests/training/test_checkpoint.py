@@ -11,7 +11,8 @@ from torch import nn
 from torch.optim import AdamW
 
 from evfi.errors import InputError, OutputError
-from evfi.training.checkpoint import MovingAverage, load_state, save_state, saved_states, trained
+from evfi.training.checkpoint import MovingAverage, holds_state, load_state, save_state, saved_states, trained
+from hostile_json import HOSTILE_JSON
 
 
 def new_run(seed: int, width: int = 4) -> tuple[nn.Module, MovingAverage, AdamW]:
@@ -76,14 +77,30 @@ def test_only_the_latest_are_kept_and_half_written_ones_ignored(tmp_path: Path) 
     assert saved_states(tmp_path / "absent") == []
 
 
-def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+def test_a_kill_while_a_step_is_saved_again_leaves_a_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = new_run(0)
-    save_state(tmp_path, 1, *run, keep=2)
-    make_steps(*run, 0, 1)
-    other = new_run(1)
-    load_state(save_state(tmp_path, 1, *run, keep=2), *other)
-    assert torch.equal(other[0][0].weight, run[0][0].weight)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000001"]
+    state = save_state(tmp_path, 0, *run, keep=2)
+    rename = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        assert saved_states(tmp_path) == [state]  # a kill at this moment leaves a run that can be resumed
+        return renamed
+
+    monkeypatch.setattr(Path, "replace", watched)
+    assert save_state(tmp_path, 0, *run, keep=2) == state
+    assert load_state(state, *new_run(0)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000"]
+
+
+def test_a_damaged_state_of_the_same_step_is_moved_aside(tmp_path: Path) -> None:
+    run = new_run(0)
+    file = save_state(tmp_path, 0, *run, keep=2) / "state.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert load_state(save_state(tmp_path, 0, *run, keep=2), *new_run(0)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000000", "step-0000000.unusable"]
 
 
 def cut_short(state: Path) -> None:
@@ -113,6 +130,15 @@ def test_damaged_states_are_told_in_one_line(tmp_path: Path, damage: object) -> 
         load_state(state, *new_run(0))
     assert "\n" not in str(refused.value)
     assert str(state) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_facts(tmp_path: Path, name: str) -> None:
+    state = save_state(tmp_path, 1, *new_run(0), keep=2)
+    (state / "state.json").write_bytes(HOSTILE_JSON[name])
+    with pytest.raises(InputError, match="cannot be resumed"):
+        load_state(state, *new_run(0))
+    assert not holds_state(tmp_path)
 
 
 def test_states_of_other_networks_are_refused(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from evfi.training.config import (
 )
 from evfi.training.curves import draw_series, read_series
 from evfi.training.loop import interrupts_deferred, train
+from hostile_json import HOSTILE_JSON
 from stand_ins import STEP_US, key_frames, memory_recording
 
 TINY: dict[str, Any] = {
@@ -369,6 +370,21 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         AutoencoderTraining(Path("t"), Path("o"), **wrong)
+
+
+def test_hostile_lines_of_curves_are_passed_over(tmp_path: Path) -> None:
+    odd = [b'{"step": 2, "loss": 1%s}' % (b"0" * 400), b'{"step": "a"}', b'{"step": 3, "loss": []}', b'{"loss": 5}']
+    whole = b'{"step": 1, "loss": 0.5}'
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*HOSTILE_JSON.values(), *odd, whole]))
+    assert {name: values for name, values in read_series(tmp_path / "metrics.jsonl").items() if values} == {
+        "loss": {1: 0.5}
+    }
+
+
+def test_the_plot_does_not_grow_without_end(tmp_path: Path) -> None:
+    figures = {f"curve {number}": 0.5 for number in range(2_000)}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, **figures}) + "\n")
+    assert len(read_series(tmp_path / "metrics.jsonl")) == 64
 
 
 def test_curves_are_read_back_and_drawn(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from evfi.demo.pictures import sheet_size, video_size
 from evfi.demo.scene import Scene, to_srgb
 from evfi.errors import EvfiError, OutputError
-from evfi.files import check_writable, one_line, written_whole
+from evfi.files import check_writable, one_line, read_mark, written_whole
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK
 from evfi.video.geometry import Size, frame_size
 from evfi.video.io import VideoFrames, read_image
@@ -32,6 +32,7 @@ NOTE: Final = "demo.json"
 
 _NOTE: Final[dict[str, Any]] = {"format": "evfi-demo", "version": 1}
 _MAX_NOTE_BYTES: Final = 2**26
+_MAX_DECLARATION_BYTES: Final = 2**20
 _OWN_FOLDERS: Final = (RECORDING, "frames")
 _OLD_FILES: Final = re.compile(r"frames/\d{6}\.png|timestamps\.txt|events\.npz|recording\.json")
 _MOST_DIFFERENT: Final = 2  # levels by which processors may render the scene differently
@@ -136,7 +137,7 @@ def _size_of_demo_recording(folder: Path) -> Size | None:
     """(width, height) of the frames of a demo's recording; None if it is none, or holds anything else."""
     try:
         names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
-        declared = json.loads((folder / "recording.json").read_text("utf-8"))
+        declared = read_mark(folder / "recording.json", _MAX_DECLARATION_BYTES)
         if declared["format"] != FORMAT_MARK["format"] or not all(_OLD_FILES.fullmatch(name) for name in names):
             return None
         times = [int(line) for line in (folder / "timestamps.txt").read_text("utf-8").split()]
@@ -147,7 +148,7 @@ def _size_of_demo_recording(folder: Path) -> Size | None:
             shown = to_srgb(scene.render(time_us * 1e-6)).astype(np.int16)
             if np.abs(shown - read_image(picture)).max() > _MOST_DIFFERENT:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EvfiError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, EvfiError):
         return None
     return size
 
@@ -205,12 +206,10 @@ def _foreign(folder: Path, name: str, problem: str) -> OutputError:
 
 
 def _read_note(file: Path) -> dict[str, tuple[str, ...]] | None:
+    told = read_mark(file, _MAX_NOTE_BYTES)
     try:
-        if file.is_symlink() or file.stat().st_size > _MAX_NOTE_BYTES:
-            return None
-        told = json.loads(file.read_text("utf-8"))
         files = {str(name): tuple(map(str, digests)) for name, digests in told.pop("files").items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (KeyError, TypeError, AttributeError):
         return None
     return files if told == _NOTE else None
 

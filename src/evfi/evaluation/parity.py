@@ -16,7 +16,6 @@ folders made with other sizes, seeds, numbers of frames and tile shapes. A file 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -36,6 +35,7 @@ from evfi.models.bundle import ModelBundle, assemble
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import ModelInfo
 from evfi.models.unet import EventUNet
+from evfi.plain_json import read_json
 from evfi.recordings.datasets import bsergb
 from evfi.recordings.opening import open_recording
 from evfi.recordings.planning import WindowSpec
@@ -59,6 +59,7 @@ MAX_PIXELS_OFF = 1e-3
 
 
 SMALL_CHANGE = 1e-6
+_MAX_JSON_BYTES = 2**24
 """About what rounding does to a float32 tensor; shows how well a sampling can be reproduced at all."""
 
 
@@ -187,7 +188,7 @@ def check_event_stacks(_: ReferenceFolder, file: Path) -> Iterator[Check]:
 def check_tile_views(_: ReferenceFolder, file: Path) -> Iterator[Check]:
     """Tile positions; sizes are in pixels, positions in latents of an autoencoder of factor 8."""
     tile = tuple(int(side) // 8 for side in _match(r"(\d+)x(\d+)", file.stem))
-    cases = json.loads(file.read_text(encoding="utf-8"))
+    cases = read_json(file, _MAX_JSON_BYTES)
     if not cases:
         return
     wrong = []
@@ -253,7 +254,7 @@ def check_pipeline(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     Where the latents are off, the note says how much rounding alone can change them: networks that normalise groups of one
     or two values (small tiles at their coarsest level) magnify it beyond any tolerance, in the reference as well.
     """
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = read_json(file, _MAX_JSON_BYTES)
     tensors = load_file(file.with_suffix(".safetensors"))
     known = {field.name for field in fields(SamplingConfig)}
     config = SamplingConfig(
@@ -308,7 +309,7 @@ class StoredNoise:
 def check_steps(folder: ReferenceFolder, file: Path) -> Iterator[Check]:
     """The schedule and single Euler steps with churn."""
     tensors = load_file(file)
-    config = json.loads((folder.path / "tiny_svd/scheduler/scheduler_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder.path / "tiny_svd/scheduler/scheduler_config.json", _MAX_JSON_BYTES)
     schedule = karras_schedule(config, len(tensors["timesteps"]))
     yield compare("sigmas", torch.tensor(schedule.sigmas), tensors["sigmas"], 1e-4, relative=True)
     yield compare("timesteps", torch.tensor(schedule.timesteps), tensors["timesteps"], 1e-4, relative=True)
@@ -349,7 +350,7 @@ def check_parameters(_: ReferenceFolder, file: Path) -> Iterator[Check]:
         "svd_unet_parameters": EventUNet,
         "event_controlnet_parameters": EventControlNet,
     }
-    expected = {name: tuple(shape) for name, shape in json.loads(file.read_text(encoding="utf-8")).items()}
+    expected = {name: tuple(shape) for name, shape in read_json(file, _MAX_JSON_BYTES).items()}
     if file.stem not in builders:
         raise InputError(f"expected one of {', '.join(builders)}")
     with torch.device("meta"):

@@ -16,12 +16,13 @@ from pathlib import Path
 from reprlib import Repr
 from sys import intern
 from types import NoneType, UnionType
-from typing import Any, BinaryIO, Final, NoReturn, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Final, TypeAlias, get_args, get_origin, get_type_hints
 
 from evfi.errors import ConfigError, InputError
 from evfi.evaluation.results import FORMAT, FORMAT_VERSION, EvaluationResults, Score
 from evfi.evaluation.results_checks import fault_of
 from evfi.files import one_line, written_whole
+from evfi.plain_json import loads
 
 MAX_BYTES: Final = 2**28
 """Larger files are not read: 256 MiB hold about two million scores."""
@@ -67,7 +68,7 @@ def read_results(path: str | Path) -> EvaluationResults:
     """
     path = Path(path)
     try:
-        content = json.loads(_read_text(path), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        content = loads(_read_text(path))
         _check_format(content)
         results: EvaluationResults = _reader_of(EvaluationResults)(content)
     except _UnexpectedError as error:
@@ -76,7 +77,7 @@ def read_results(path: str | Path) -> EvaluationResults:
         raise InputError(
             f"cannot read {path}: line {error.lineno}, column {error.colno}: no JSON ({error.msg})"
         ) from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets nested by the thousand
+    except ValueError as error:  # keys given twice, numbers that JSON does not know, brackets nested by the thousand
         raise InputError(f"cannot read {path}: {one_line(error)}") from error
     if fault := fault_of(results):
         raise InputError(f"cannot read {path}: {fault}")
@@ -154,18 +155,6 @@ def _short(value: Any) -> str:
     shortened = Repr()
     shortened.maxstring = 120
     return shortened.repr(value)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _UnexpectedError("finite numbers everywhere", name)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _UnexpectedError("every key once", next(name for name in names if names.count(name) > 1))
-    return content
 
 
 def _check_format(content: Any) -> None:

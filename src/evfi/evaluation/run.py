@@ -41,13 +41,14 @@ from evfi.evaluation.scoring import VAE, collect_scores, score_missing, usable_m
 from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
 from evfi.evaluation.systems import System, SystemRequest, load_system
 from evfi.events.simulate import SimulatorConfig
-from evfi.files import one_line, written_whole
+from evfi.files import one_line, read_mark, written_whole
 from evfi.recordings.options import RecordingOptions
 
 _log = logging.getLogger(__name__)
 
 _MARK: Final = "evaluation.json"
 _MARK_CONTENT: Final = {"format": "evfi-evaluation-folder", "version": 1}
+_MAX_MARK_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _claim_folder(output: Path) -> None:
     try:
         if output.exists() and not output.is_dir():
             raise OutputError(f"cannot make the folder {output}: there is a file of that name; choose another")
-        if output.is_dir() and any(output.iterdir()) and not _is_mark(mark):
+        if output.is_dir() and any(output.iterdir()) and read_mark(mark, _MAX_MARK_BYTES) != _MARK_CONTENT:
             raise OutputError(
                 f"cannot write into {output}: it is not empty and not of an earlier evaluation; choose another folder"
             )
@@ -234,13 +235,6 @@ def _claim_folder(output: Path) -> None:
         raise OutputError(f"cannot make the folder {output}: {one_line(error)}; choose another") from error
     with written_whole(mark) as partial:
         partial.write_text(json.dumps(_MARK_CONTENT) + "\n", encoding="utf-8")
-
-
-def _is_mark(file: Path) -> bool:
-    try:
-        return file.is_file() and bool(json.loads(file.read_bytes()) == _MARK_CONTENT)
-    except (ValueError, RecursionError):
-        return False
 
 
 @contextmanager

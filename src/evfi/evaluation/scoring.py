@@ -28,11 +28,13 @@ from evfi.evaluation.metrics.registry import metric_named
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.results import Score, SystemInfo, WindowRecord
 from evfi.evaluation.workers import Work, run_work
-from evfi.files import written_whole
+from evfi.files import read_mark, written_whole
 from evfi.fingerprints import fingerprint_of
 
 RAW: Final = "raw"
 VAE: Final = "vae"
+_MAX_BYTES: Final = 2**26
+"""Of the values of one window: some 10 kB for each of its frames would be plenty."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class ScoreFile:
 
     def _read(self, num_inserted: int) -> dict[str, dict[str, Any]]:
         """Values by truth and metric, those only that are of the same frames and truth; damaged ones count as absent."""
+        raw = read_mark(self.path, _MAX_BYTES)
         try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
             return {
                 truth: {name: entry for name, entry in raw[truth]["metrics"].items() if _is_whole(entry, num_inserted)}
                 for truth, expected in self.made_of.items()
                 if truth in raw and raw[truth]["made_of"] == expected
             }
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (TypeError, KeyError, AttributeError):
             return {}
 
     def lacks(self, truth: str, metric: Metric) -> bool:

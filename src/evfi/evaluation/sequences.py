@@ -18,7 +18,7 @@ from typing import Any, Final
 from evfi.errors import ConfigError, InputError, OutputError
 from evfi.evaluation.results import SequenceInfo
 from evfi.events.simulate import SIMULATOR_VERSION, SimulatorConfig
-from evfi.files import one_line, written_whole
+from evfi.files import one_line, read_mark, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
@@ -33,6 +33,7 @@ MAX_SEQUENCES: Final = 10_000
 _MAX_SEARCHED_FOLDERS: Final = 20_000
 _RECORDING_SUFFIXES: Final = (".aedat", ".aedat4", ".bag", ".db3", ".mcap", ".h5", ".hdf5")
 _SIMULATION_FILE: Final = "simulation.json"
+_MAX_MARK_BYTES: Final = 2**16
 
 Progress = Callable[[int, int], None]
 
@@ -212,7 +213,7 @@ def _simulated(
     }
     mark = folder.with_name(f"{folder.name}.{_SIMULATION_FILE}")
     if folder.is_dir():
-        if _read_mark(mark) == wanted:
+        if read_mark(mark, _MAX_MARK_BYTES) == wanted:
             return wanted
         raise ConfigError(
             f"{folder} holds events simulated from another video, with other settings or by another version; "
@@ -235,10 +236,3 @@ def _simulated(
         progress=progress,
     )
     return wanted
-
-
-def _read_mark(mark: Path) -> Any:
-    try:
-        return json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import re
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,12 +20,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evfi.errors import OutputError
 from evfi.events.report import ReadReport
-from evfi.files import cache_folder
+from evfi.files import cache_folder, remove_leftovers, written_whole
+from evfi.plain_json import loads
+from evfi.zips import DAMAGE
 
 MIN_INDEXED_BYTES: Final = 8 * 2**20
 MAX_INDEX_BYTES: Final = 256 * 2**20
 _END_BYTES: Final = 65536
+_MAX_ABOUT_BYTES: Final = 2**20
+_NAME: Final = re.compile(r"[0-9a-f]{32}\.npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +110,12 @@ def _load(kept: Path, fingerprint: str) -> ChunkIndex | None:
         with np.load(kept, allow_pickle=False) as members:
             arrays = {name: members[name] for name in members.files}
         return _from_arrays(arrays, fingerprint)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+    except (*DAMAGE, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError):
         return None  # damaged or of another version: it is made anew
 
 
 def _from_arrays(arrays: dict[str, NDArray[Any]], fingerprint: str) -> ChunkIndex | None:
-    about = json.loads(bytes(arrays["about"].astype(np.uint8)))
+    about = loads(arrays["about"].astype(np.uint8)[:_MAX_ABOUT_BYTES].tobytes())
     starts, bounds, counts, states = (arrays[name] for name in ("starts", "bounds_us", "counts", "states"))
     num = len(counts)
     fits = starts.shape == (num + 1,) and bounds.shape == (num, 2) and states.ndim == 2
@@ -129,19 +133,15 @@ def _from_arrays(arrays: dict[str, NDArray[Any]], fingerprint: str) -> ChunkInde
 def _save(kept: Path, fingerprint: str, index: ChunkIndex) -> None:
     """Keep an index, whole or not at all; a cache that cannot be written is no error."""
     about = {"fingerprint": fingerprint, "report": asdict(index.report), "sensor_size": index.sensor_size}
-    with suppress(OSError):
+    with suppress(OSError, OutputError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=kept.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-                    starts=index.starts,
-                    bounds_us=index.bounds_us,
-                    counts=index.counts,
-                    states=index.states,
-                )
-            Path(name).replace(kept)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        remove_leftovers(kept.parent, lambda name: _NAME.fullmatch(name) is not None)  # of a run that was killed
+        with written_whole(kept) as partial:
+            np.savez(
+                partial,
+                about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+                starts=index.starts,
+                bounds_us=index.bounds_us,
+                counts=index.counts,
+                states=index.states,
+            )

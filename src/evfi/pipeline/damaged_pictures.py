@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from evfi.errors import EvfiError, InputError
-from evfi.files import written_whole
+from evfi.files import read_mark, written_whole
 from evfi.fingerprints import files_of
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording, pictures_of
@@ -30,6 +30,7 @@ from evfi.recordings.recording import Recording, pictures_of
 DAMAGED_FOLDER: Final = "damaged"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(rf"{_SHA256.pattern}\.(json|file)")
+_MAX_NOTE_BYTES: Final = 2**16
 
 
 class DamagedPictures:
@@ -98,8 +99,8 @@ class DamagedPictures:
     def _notes(self) -> Iterator[tuple[str, str, str]]:
         """SHA-256 of what was damaged, where it lay, and SHA-256 of what it was put right to, if known."""
         for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                content = json.loads(path.read_text(encoding="utf-8"))
+            with suppress(KeyError, TypeError):
+                content = read_mark(path, _MAX_NOTE_BYTES)
                 damaged, name, mended = (str(content[key]) for key in ("damaged", "file", "mended"))
                 if _SHA256.fullmatch(damaged):
                     yield damaged, name, mended

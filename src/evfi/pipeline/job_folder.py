@@ -34,10 +34,11 @@ from evfi.files import is_partial, one_line, read_mark, set_aside, written_whole
 from evfi.fingerprints import fingerprint_of
 from evfi.pipeline.damaged_pictures import remove_damaged_pictures
 from evfi.pipeline.window_store import holds_pieces, remove_pieces
+from evfi.plain_json import loads, read_json
 
 _FORMAT: Final = "evfi-job"
 _FORMAT_VERSION: Final = 1
-_MAX_BYTES: Final = 2**30
+_MAX_BYTES: Final = 2**28
 _NAMED_DIFFERENCES: Final = 4
 
 WINDOWS_FOLDER: Final = "windows"
@@ -316,8 +317,8 @@ def _log_lines(file: Path) -> int:
     """How many of a log's first lines are a job's, one at most; a link or anything else has none."""
     first = _beginning(file).split(b"\n")[0]
     try:
-        told = json.loads(first)
-    except (ValueError, RecursionError):
+        told = loads(first)
+    except ValueError:
         return 0
     return int(isinstance(told, dict) and told.keys() >= _LOG_KEYS)
 
@@ -355,19 +356,39 @@ def _read(file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
     try:
         if not file.exists():
             return None, []
-        if file.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large")
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, _MAX_BYTES)
         if content["format"] != _FORMAT or content["version"] != _FORMAT_VERSION:
             raise ValueError("it is of another version")
         expected = fingerprint_of([content["made_of"], content["windows"]] if what == "made_of" else content["results"])
         if content["fingerprint"] != expected:
             raise ValueError("its checksum does not fit")
+        if not (_is_description(content) if what == "made_of" else _are_results(content["results"])):
+            raise ValueError("it describes no job")
     except OSError as error:
         raise OutputError(f"cannot read {file}: {one_line(error)}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         return None, [f"{file}: damaged ({one_line(error)}); it is written again"]
     return content, []
+
+
+def _is_description(content: Mapping[str, Any]) -> bool:
+    """Whether what a job is made of, and its windows, have the form in which they are written."""
+    windows = content["windows"]
+    return isinstance(content["made_of"], dict) and bool(windows) and all(map(_is_window, windows))
+
+
+def _is_window(window: Any) -> bool:
+    index, first, last, times = window
+    return len(times) >= 2 and all(type(number) is int for number in (index, first, last, *times))
+
+
+def _are_results(results: Any) -> bool:
+    """Whether results have the form in which they are noted; a path cannot hold the letter NUL."""
+    return (
+        isinstance(results, dict)
+        and all("\0" not in name for name in results)
+        and all(isinstance(entry, dict) for entry in results.values())
+    )
 
 
 def _described(windows: Sequence[Any]) -> str:

@@ -30,12 +30,15 @@ from evfi.files import is_partial, one_line, remove_leftovers, temporary_beside
 from evfi.limits import MAX_PIXELS
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.tasks import TaskKey
+from evfi.plain_json import loads
+from evfi.zips import DAMAGE
 
 _NAME: Final = re.compile(r"(\d{6,})((?:\.\d+)*)-([0-9a-f]{24})\.zip")
 _PARTIAL_NAME: Final = re.compile(rf"\.{_NAME.pattern}\.\d+\.part")
 _UNUSABLE: Final = ".unusable"
 _DIGITS: Final = 24
 _FACTS_FILE: Final = "piece.json"
+_MAX_FACTS_BYTES: Final = 2**24
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """The time of every entry, so that the same frames make the same file."""
 
@@ -244,24 +247,32 @@ class _Opened:
     """A file whose checksum is right, so that what can be wrong is whose it is."""
 
     def __init__(self, content: bytes, path: Path) -> None:
-        self.path = path
+        self.path, self.content = path, content
         try:
             self.archive = zipfile.ZipFile(io.BytesIO(content))
-            told: dict[str, Any] = json.loads(self.archive.read(_FACTS_FILE))
+            told: dict[str, Any] = loads(self._member(_FACTS_FILE, _MAX_FACTS_BYTES))
             self.job, self.stem, self.num_frames = str(told["job"]), str(told["piece"]), int(told["frames"])
             self.facts = _facts(told["facts"])
-        except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (*DAMAGE, LookupError, TypeError, AttributeError) as error:
             raise self._foreign(error) from error
 
     def frames(self) -> NDArray[np.uint8]:
         try:
             frames = [self._picture(f"{number:03d}.png") for number in range(1, self.num_frames + 1)]
             return np.stack(frames) if frames else np.zeros((0, 1, 1, 3), np.uint8)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (*DAMAGE, LookupError) as error:
             raise self._foreign(error) from error
 
+    def _member(self, name: str, max_bytes: int) -> bytes:
+        """What is under a name; members are stored as they are, so that none takes more than the file does."""
+        member = self.archive.getinfo(name)
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > max_bytes:
+            raise ValueError(f"{name} is packed, or larger than {max_bytes} bytes")
+        return self.archive.read(member)
+
     def _picture(self, name: str) -> NDArray[np.uint8]:
-        with Image.open(io.BytesIO(self.archive.read(name)), formats=["PNG"]) as image:
+        content = self._member(name, len(self.content))
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{name} is no frame")
             return np.array(image)

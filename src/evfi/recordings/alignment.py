@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from evfi.errors import InputError
 from evfi.events.stream import EventStream
-from evfi.strict_json import loads, read_text
+from evfi.plain_json import loads
+from evfi.strict_json import read_text
 
 Matrix = NDArray[np.float64]
 RectificationMap = NDArray[np.float32]

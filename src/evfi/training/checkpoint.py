@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from evfi.errors import InputError, OutputError
 from evfi.files import one_line, remove_leftovers, set_aside, temporary_beside
+from evfi.plain_json import read_json
 
 _NAME: Final = re.compile(r"step-(\d{7,})")
 _TENSORS_FILE: Final = "state.safetensors"
@@ -81,6 +82,9 @@ def save_state(
 ) -> Path:
     """Write the state after `step` steps below `folder` and remove all but the `keep` latest.
 
+    A sound state of the same step stays: it is the same, for a state depends on the run and its step alone. Replaced, it would
+    be missing for a moment, and a run that is killed then would have none.
+
     Raises:
         OutputError: it cannot be written; earlier states are all there.
     """
@@ -98,9 +102,10 @@ def save_state(
             facts = json.dumps({"step": step, "sha256": digest_on_disk(file)})
             (partial / _FACTS_FILE).write_text(facts + "\n", encoding="utf-8")
             digest_on_disk(partial / _FACTS_FILE)
-            if os.path.lexists(target):
-                _remove_state(target) if _is_state(target) else set_aside(target)
-            partial.replace(target)
+            if os.path.lexists(target) and not _is_sound(target):
+                set_aside(target)
+            if not os.path.lexists(target):
+                partial.replace(target)
         for old in [state for state in saved_states(folder) if _is_state(state)][:-keep]:
             _remove_state(old)
     except (OSError, SafetensorError) as error:
@@ -201,10 +206,7 @@ def _states(folder: Path) -> list[Path]:
 
 def _facts_of(state: Path) -> dict[str, Any]:
     """What a state says of itself; raises one of `_DAMAGE` where it says nothing sensible."""
-    file = state / _FACTS_FILE
-    if file.stat().st_size > _MAX_FACTS_BYTES:
-        raise ValueError(f"its {_FACTS_FILE} is too large")
-    facts = json.loads(file.read_text(encoding="utf-8"))
+    facts = read_json(state / _FACTS_FILE, _MAX_FACTS_BYTES)
     if not isinstance(facts, dict) or f"step-{int(facts['step']):07d}" != state.name:
         raise ValueError(f"its {_FACTS_FILE} is of another step")
     return facts
@@ -221,6 +223,14 @@ def _is_state(path: Path) -> bool:
         _facts_of(path)
         with safe_open(path / _TENSORS_FILE, framework="pt") as file:
             return any(name.startswith("network.") for name in file.keys())  # noqa: SIM118 - not a dict
+    except _DAMAGE:
+        return False
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether there is a state in a folder whose checksum fits."""
+    try:
+        return _is_state(path) and _facts_of(path).get("sha256") in (None, digest_of(path / _TENSORS_FILE))
     except _DAMAGE:
         return False
 

@@ -11,10 +11,10 @@ Files of these names that are not a run's are moved aside.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +24,9 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from evfi.files import written_whole
-from evfi.training.run_folder import CURVES_FILE, SAMPLES, make_room
+from evfi.files import make_room, written_whole
+from evfi.plain_json import loads
+from evfi.training.run_folder import CURVES_FILE, SAMPLES
 
 _PANEL = (420, 200)  # px of one plot
 _MARGIN = (12, 24)  # px kept clear on either side, and above and below
@@ -33,6 +34,9 @@ _COLUMNS = 2
 _METRICS_FILE: Final = "metrics.jsonl"
 _MARK: Final = ("Software", "evfi train")  # in every picture
 _MAX_LINE_BYTES: Final = 2**16
+_MAX_CURVES: Final = 64
+
+_log = logging.getLogger(__name__)
 
 Series = dict[str, dict[int, float]]
 """Values by step, by name."""
@@ -89,16 +93,25 @@ class Curves:
 def read_series(path: Path) -> Series:
     """The curves in a run's metrics.jsonl; of a step that was made twice, after a resume, the later line counts.
 
-    Lines that are not whole, as a power cut leaves them, are passed over: they are for looking at only.
+    Lines that are not whole, as a power cut leaves them, are passed over: they are for looking at only. So are curves after
+    the first `_MAX_CURVES`.
     """
     series: Series = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError, KeyError, TypeError):
-            figures = json.loads(line)
+    for line in _lines_of(path):
+        with suppress(ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            figures = loads(line, finite=False)  # a loss may become NaN
             step = int(figures.pop("step"))
             for name, value in figures.items():
-                series.setdefault(name, {})[step] = float(value)
+                if name in series or len(series) < _MAX_CURVES:
+                    series.setdefault(name, {})[step] = float(value)
     return series
+
+
+def _lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file; those that are too long come in parts."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            yield from iter(lambda: stream.readline(_MAX_LINE_BYTES), b"")
 
 
 def _is_metrics(file: Path) -> bool:
@@ -166,6 +179,6 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        print("evfi: tensorboard is not installed; curves go to metrics.jsonl and curves.png alone", file=sys.stderr)
+        _log.info("tensorboard is not installed; curves go to metrics.jsonl and curves.png alone")
         return None
     return SummaryWriter(str(folder))

@@ -12,7 +12,6 @@ What else it holds is described in `loop`. What has a name of the run's and is n
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,10 +24,10 @@ from evfi.errors import ConfigError, InputError, OutputError
 from evfi.files import (
     check_writable,
     is_partial,
+    make_room,
     one_line,
     read_mark,
     remove_leftovers,
-    set_aside,
     temporary_beside,
     written_whole,
 )
@@ -38,8 +37,6 @@ from evfi.recordings.opening import open_recording
 from evfi.training.checkpoint import digest_of, digest_on_disk, holds_state, saved_states
 from evfi.training.config import ControlNetTraining, RefinerTraining, TrainConfig
 from evfi.training.textures import TEXTURE_FOLDERS
-
-_log = logging.getLogger(__name__)
 
 CURVES_FILE: Final = "curves.png"
 MODEL: Final = "model"
@@ -188,20 +185,6 @@ class RunFolder:
             stream.write(json.dumps(content, indent=2) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def make_room(place: Path, is_own: Callable[[Path], bool]) -> None:
-    """Move aside what is in a run's way and is not the run's, and say so.
-
-    Args:
-        place: of a file or folder of the run.
-        is_own: whether what is there is the run's.
-
-    Raises:
-        OutputError: it cannot be moved.
-    """
-    if os.path.lexists(place) and not is_own(place):
-        _log.warning("%s: nothing shows that this run wrote it; it was moved aside to %s", place, set_aside(place).name)
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
