@@ -32,7 +32,7 @@ from evfi.events.formats.ros_decoders import EventDecoder
 from evfi.events.formats.ros_messages import EventMessage
 from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream, check_sensor_size
-from evfi.pipeline.jobs import JobConfig, read_times
+from evfi.pipeline.job_plan import JobConfig, read_times
 from evfi.recordings.datasets.ecd import open_recording as open_ecd
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.planning import plan_windows
@@ -276,6 +276,21 @@ class TestBags:
         with pytest.raises(ValueError, match="a message of 1200 events is longer than the 1000"):
             EventDecoder("evt3").decode(message)
 
+    def test_few_words_that_stand_for_many_events(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A message of as many events, but one for each word, is read."""
+        monkeypatch.setattr("evfi.events.formats.ros_decoders._MAX_VECTOR_EVENTS", 1000)
+        head = struct.pack("<4H", 0x8001, 0x6001, 0x0001, 0x3001)
+        vectors, single = (head + struct.pack("<H", word) * num for word, num in ((0x4FFF, 100), (0x2001, 1200)))
+        with pytest.raises(ValueError, match="a message of 1200 events is longer than the 1000"):
+            EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(vectors)))
+        assert len(EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(single)))[2]) == 1200
+
+    def test_ros1_zeros_are_no_records(self, tmp_path: Path) -> None:
+        """A chunk of zeros, of which a few bytes unpack to millions, ends at once, and is told."""
+        zeros = {"op": b"\x05", "compression": b"bz2", "size": struct.pack("<I", 2**22)}
+        chunks = [hostile.ros1_chunk_of_connection(), hostile.ros1_record(zeros, bz2.compress(bytes(2**22)))]
+        self.check(hostile.ros1_file(tmp_path / "e.bag", chunks), "a chunk holds a broken record")
+
 
 class TestHdf5:
     def test_chunk_of_zeros(self, tmp_path: Path) -> None:
@@ -374,6 +389,19 @@ class TestSensors:
         for number in (0, 1, 2, 0):
             events.slice(number, number + 1)
         assert read == [0, 1, 2, 0]
+
+    def test_events_outside_the_sensor_take_memory_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Chunks at the same time are held until the last one is read; the times of what is left out count."""
+        monkeypatch.setattr("evfi.events.source._MAX_HELD_EVENTS", 25)
+
+        def load(number: int) -> EventChunk:
+            none = np.zeros(0, np.int32)
+            events = EventStream(none, none, none.astype(np.int64), none.astype(np.int8), (8, 8))
+            return EventChunk(events, np.full(10, 5, np.int64))
+
+        events = ChunkedEvents((8, 8), (5, 5), np.full((4, 2), 5), load, num_cached=16)
+        with pytest.raises(InputError, match="so far out of order that more than 25 would have to be held"):
+            list(events.pieces())
 
 
 def parsed(kind: type, *arguments: str) -> Any:

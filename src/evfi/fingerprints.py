@@ -71,7 +71,7 @@ def fingerprint_of_files(
     digest = hashlib.sha256()
     for path in paths:
         for file in files_of(path, ignored):
-            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode("utf-8", "surrogateescape"))
             try:
                 _add_file(digest, (stand_ins or {}).get(file, file))
             except OSError as error:

@@ -16,6 +16,7 @@ from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.flatbuffers import table_numbers
 from evfi.events.stream import EventStream
+from file_writers import hostile
 from file_writers.aedat4 import SIZE, START_US, random_events, write_aedat4
 
 OPTIONS = EventFileOptions()
@@ -221,3 +222,39 @@ def test_table_that_claims_too_much(tmp_path: Path) -> None:
     buffer = memoryview(bytes(64))
     with pytest.raises(struct.error, match="leaves the buffer"):
         table_numbers(buffer, 28, 2**32 - 1, (0, 1))  # before memory is taken for it
+
+
+@pytest.mark.parametrize(("compression", "mark"), [(0, b""), (1, b"\x04\x22\x4d\x18"), (3, b"\x28\xb5\x2f\xfd")])
+def test_looking_for_packets_behind_much_damage_reads_the_file_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: int, mark: bytes
+) -> None:
+    """Packets of nothing, with bytes behind each that are none: the next one is looked for 5000 times."""
+    packet = struct.pack("<ii", 0, 8) + mark + b"abcd" if mark else struct.pack("<ii", 0, 12) + b"\xff" * 8 + b"EVTS"
+    path = hostile.aedat4_file(tmp_path / "a.aedat4", [], compression=compression)
+    path.write_bytes(path.read_bytes() + (packet + b"\xff" * 8) * 5000)
+    num_read = 0
+    read = Aedat4File.read
+
+    def counted(file: Aedat4File, start: int, length: int) -> bytes:
+        nonlocal num_read
+        content = read(file, start, length)
+        num_read += len(content)
+        return content
+
+    monkeypatch.setattr(Aedat4File, "read", counted)
+    file = Aedat4File(path, tolerant=True)
+    stream = file.stream("EVTS", "events")
+    assert stream is not None
+    assert len(file.packets(stream)) == 5000
+    assert num_read < 5000 * 6000
+    file.close()
+
+
+def test_table_with_the_least_time_of_64_bits(tmp_path: Path) -> None:
+    written = random_events(100, 50_000)
+    path = write_aedat4(tmp_path / "a.aedat4", events=written, compression="NONE")
+    content, first = path.read_bytes(), struct.pack("<q", written[0, 0])
+    at = content.rindex(first)
+    path.write_bytes(content[:at] + struct.pack("<q", -(2**63)) + content[at + 8 :])
+    with pytest.raises(InputError, match="its data table holds impossible times"):
+        Aedat4Events(Aedat4File(path), min_indexed_bytes=1)

@@ -407,3 +407,10 @@ def test_a_bag_cut_before_its_first_topic_is_called_truncated(tmp_path: Path) ->
     for options in (EventFileOptions(), EventFileOptions(tolerant=True)):
         with pytest.raises(InputError, match=r"truncated: it has no footer.* names no topic; copy it again"):
             open_event_file(path, options)
+
+
+def test_packets_in_an_encoding_that_is_named_as_whole_records_are(tmp_path: Path) -> None:
+    data = packet(10**9, SIZE, 0, 0, "records", bytes(26))
+    path = write_bag(tmp_path / "a.bag", "ros1", [("/e", EVENT_PACKET, 0, data)])
+    with pytest.raises(InputError, match="packets in encoding 'records' cannot be read"):
+        open_event_file(path)

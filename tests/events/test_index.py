@@ -144,3 +144,8 @@ def test_nothing_but_indexes_is_left(file: Path) -> None:
     killed_while_writing(kept.with_name("0" * 32 + ".npz"))
     load_or_build(file, READER, Builder(), min_bytes=0)
     assert list(kept.parent.iterdir()) == [kept]
+
+
+def test_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.raw")
+    assert index_path(path, "r") != index_path(tmp_path / "x.raw", "r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,6 +310,17 @@ def test_eventaid_tables_that_are_broken(tmp_path: Path) -> None:
     (path / "frame_info.txt").write_text("index time\n0 x\n")
     with pytest.raises(InputError, match="line 2: expected a time in column 2, found '0 x'"):
         open_recording(path)
+
+
+def test_eventaid_shape_of_any_length_is_read_no_further_than_needed(tmp_path: Path) -> None:
+    path = write_eventaid(tmp_path / "scene", known_recording())
+    with (path / "shape.txt").open("r+b") as file:
+        file.truncate(2**25)
+    tracemalloc.start()
+    open_recording(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_evdi_exposures_that_end_before_they_start(copy: Copy) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from evfi.errors import InputError
 from evfi.events.stream import EventStream
-from evfi.fingerprints import files_of
+from evfi.fingerprints import files_of, fingerprint_of_files
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.opening import open_recording
@@ -149,3 +149,11 @@ class TestFileWatch:
         output.write_text("new")
         (recording / "new.txt").touch()
         watch.check()
+
+
+def test_files_whose_names_are_no_text_have_a_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / os.fsdecode(b"\xff.png")).write_bytes(b"1")
+    before = fingerprint_of_files([tmp_path / "a"])
+    (tmp_path / "a" / os.fsdecode(b"\xff.png")).rename(tmp_path / "a" / os.fsdecode(b"\xfe.png"))
+    assert fingerprint_of_files([tmp_path / "a"]) != before

@@ -131,6 +131,6 @@ def _has_posterior(vae: Any) -> bool:
 
 def _frame_noise(key: str, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 noise that depends on the key alone."""
-    digest = hashlib.blake2b(f"truth/{key}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"truth/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
     return torch.randn(shape, generator=generator, dtype=torch.float32)

@@ -85,7 +85,7 @@ def load_or_build(
 
 def index_path(path: Path, reader: str) -> Path:
     """Where the index of a file is kept."""
-    key = hashlib.sha256(f"{path.resolve()}\0{reader}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{path.resolve()}\0{reader}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache_folder() / "indexes" / f"{key}.npz"
 
 

@@ -181,7 +181,7 @@ class ChunkedEvents:
                 parts = [held[i].slice(start, end) for i in sorted(held)]
                 yield parts[0] if len(parts) == 1 else EventStream.concatenate(parts)
             held = {i: _rest(chunk, end) for i, chunk in held.items() if self._bounds[i, 1] >= end}
-            if sum(len(chunk.stream) for chunk in held.values()) > _MAX_HELD_EVENTS:
+            if sum(map(_num_times, held.values())) > _MAX_HELD_EVENTS:
                 raise InputError(
                     f"the events ({self.report.format}) are so far out of order that more than {_MAX_HELD_EVENTS} would "
                     "have to be held in memory; the file is damaged, or has to be sorted by time before"
@@ -197,7 +197,12 @@ class ChunkedEvents:
         return chunk
 
     def _num_events(self) -> int:
-        return sum(len(chunk.stream) for chunk in self._cache.values())
+        return sum(map(_num_times, self._cache.values()))
+
+
+def _num_times(chunk: EventChunk) -> int:
+    """What a chunk takes in memory: its events, and the times of those outside the sensor."""
+    return len(chunk.stream) + len(chunk.dropped_us)
 
 
 def _rest(chunk: EventChunk, start_us: int) -> EventChunk:

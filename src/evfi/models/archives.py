@@ -60,7 +60,8 @@ def _fingerprint(archive: Path) -> str:
     """A folder name that changes when the archive does."""
     status = archive.stat()
     text = f"{archive.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
-    return f"{archive.stem}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{archive.stem}-{digest[:12]}"
 
 
 def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:

@@ -90,7 +90,8 @@ class DamagedPictures:
         self._note(damaged, name, "")
 
     def _note(self, damaged: str, name: str, mended: str) -> None:
-        file = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        file = self._folder / f"{digest}.json"
         with written_whole(file) as partial:
             partial.write_text(
                 json.dumps({"file": name, "damaged": damaged, "mended": mended}) + "\n", encoding="utf-8"

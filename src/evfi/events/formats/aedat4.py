@@ -208,7 +208,8 @@ def _index_of_table(file: Aedat4File, packets: Packets) -> ChunkIndex:
     assert filled.elements is not None
     counts, times = filled.elements[:, 0], filled.elements[:, 1:]
     with file.reading():
-        if len(times) and ((times[:, 0] > times[:, 1]).any() or np.abs(times).max() > MAX_ABS_TIME_US):
+        is_far = (times < -MAX_ABS_TIME_US) | (times > MAX_ABS_TIME_US)  # not np.abs: that of -2^63 is negative
+        if is_far.any() or (times[:, 0] > times[:, 1]).any():
             raise ValueError("its data table holds impossible times")
     num_unsorted = int(np.count_nonzero(times[1:, 0] < times[:-1, 1]))
     report = _report(file, int(counts.sum()), num_unsorted)

@@ -8,6 +8,7 @@ crashed, a table that contradicts the file) packets are followed from header to 
 
 from __future__ import annotations
 
+import heapq
 import struct
 import threading
 from array import array
@@ -37,6 +38,7 @@ _MARKS: Final[dict[Compression, tuple[tuple[bytes, ...], int]]] = {
 }
 """What packets hold at a fixed distance from their beginning, to find the next one behind damage."""
 _SEARCH_BYTES: Final = 2**20
+_FIRST_SEARCH_BYTES: Final = 2**12  # the next packet is mostly near
 _MAX_HEADER_BYTES: Final = 2**22
 _MIN_PACKET_BYTES: Final = 8  # less holds no table, however it is packed
 _BEGINNING_BYTES: Final = 2**17
@@ -228,6 +230,7 @@ class Aedat4File:
             raise ValueError(f"unknown compression {compression}")
         self.compression = _COMPRESSIONS[compression]
         self.streams = _parse_streams(header.text(2))
+        self._numbers = frozenset(stream.number for stream in self.streams)
         return begin + length, header.number(1, "q", -1)
 
     def _read_table(self, begin: int, table_start: int, size: int) -> Packets | None:
@@ -279,32 +282,35 @@ class Aedat4File:
         number, length = _PACKET_HEADER.unpack(header)
         if not _MIN_PACKET_BYTES <= length <= end - position - _PACKET_HEADER.size:
             return None
-        if self.tolerant and number not in [stream.number for stream in self.streams]:
+        if self.tolerant and number not in self._numbers:
             return None
         return number, length
 
     def _next_packet(self, position: int, end: int) -> int:
         """Where the next packet seems to begin, `end` if there is none."""
         marks, distance = _MARKS[self.compression]
+        size = _FIRST_SEARCH_BYTES
         while position < end:
-            block = self.read(position, min(_SEARCH_BYTES + distance + 4, end - position))
+            block = self.read(position, min(size + distance + 4, end - position))
             for place in _places(block, marks, distance):
                 header = self._packet_header(position + place, end)
                 if header is not None:
                     return position + place
-            position += _SEARCH_BYTES
+            position += size
+            size = min(2 * size, _SEARCH_BYTES)
         return end
 
 
 def _places(block: bytes, marks: tuple[bytes, ...], distance: int) -> Iterator[int]:
-    """Places in a block, growing, that lie so far before a mark."""
-    found = []
-    for mark in marks:
-        at = block.find(mark, distance)
-        while at >= 0:
-            found.append(at - distance)
-            at = block.find(mark, at + 1)
-    yield from sorted(found)
+    """Places in a block, growing, that lie so far before a mark; looked for no further than they are asked for."""
+    return heapq.merge(*(_places_of(block, mark, distance) for mark in marks))
+
+
+def _places_of(block: bytes, mark: bytes, distance: int) -> Iterator[int]:
+    at = block.find(mark, distance)
+    while at >= 0:
+        yield at - distance
+        at = block.find(mark, at + 1)
 
 
 def _parse_streams(description: str) -> tuple[Aedat4Stream, ...]:

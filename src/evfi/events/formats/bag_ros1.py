@@ -209,7 +209,7 @@ def _records_of(block: bytes) -> Iterator[tuple[Fields, memoryview]]:
     while position + 8 <= len(block):
         (length,) = _U32.unpack_from(block, position)
         start = position + 8 + length
-        if start > len(block):
+        if not length or start > len(block):
             return
         (data_length,) = _U32.unpack_from(block, start - 4)
         if start + data_length > len(block):
@@ -229,7 +229,7 @@ def _whole_length(block: bytes) -> int:
     while position + 8 <= len(block):
         (header_length,) = _U32.unpack_from(block, position)
         start = position + 8 + header_length
-        if start > len(block):
+        if not header_length or start > len(block):  # without a header it says nothing; zeros are no records
             break
         position = start + int(_U32.unpack_from(block, start - 4)[0])
         if position <= len(block):

@@ -21,6 +21,7 @@ from evfi.events.formats.word_state import Columns
 
 NUM_STATE: Final = word_state.NUM_STATE
 _MAX_EVENTS: Final = 2**24  # of one message, which is decoded at once; cameras send some 100,000
+_MAX_VECTOR_EVENTS: Final = 2**22  # of one message with fewer words than that, each of which may stand for up to twelve
 CAMERA_CLOCKS: Final = ("evt2", "evt3", "mono")
 """Encodings whose times begin when the camera does."""
 
@@ -92,7 +93,7 @@ class EventDecoder:
         limits = np.array([word_state.NO_SIZE, word_state.NO_SIZE, word_state.NO_LIMIT, word_state.NO_LIMIT], np.int64)
         counted = word_state.new_tally()
         decode(words, self.state.copy(), limits, None, None, None, None, None, counted)
-        x, y, t, p = _room_for(int(counted[word_state.EVENTS]))
+        x, y, t, p = _room_for(int(counted[word_state.EVENTS]), len(words))
         tally = word_state.new_tally()
         decode(words, self.state, limits, x, y, t, p, t[:0], tally)
         self.num_triggers += int(tally[word_state.TRIGGERS])
@@ -119,7 +120,7 @@ class EventDecoder:
 
         words = _words_of(message, "<u2").astype(np.uint16, copy=False)
         count, num_unknown = count_libcaer_words(words)
-        columns = _room_for(count)
+        columns = _room_for(count, len(words))
         self.state[0] = read_libcaer_words(words, _checked_base(message), int(self.state[0]), *columns)
         self.num_unknown += num_unknown
         return columns
@@ -145,14 +146,19 @@ def _words_of(message: EventMessage, dtype: str | np.dtype[Any]) -> NDArray[Any]
     return words
 
 
-def _room_for(count: int) -> Columns:
-    """Room for the events of a message; a few bytes of vectors may stand for many events.
+def _room_for(count: int, num_words: int | None = None) -> Columns:
+    """Room for the events of a message.
+
+    Args:
+        count: how many they are.
+        num_words: words that they stand in, where one may stand for many events.
 
     Raises:
         ValueError: they are too many.
     """
-    if count > _MAX_EVENTS:
-        raise ValueError(f"a message of {count} events is longer than the {_MAX_EVENTS} that can be read")
+    most = _MAX_EVENTS if num_words is None else min(_MAX_EVENTS, max(_MAX_VECTOR_EVENTS, num_words))
+    if count > most:
+        raise ValueError(f"a message of {count} events is longer than the {most} that can be read")
     return word_state.empty_columns(count)
 
 

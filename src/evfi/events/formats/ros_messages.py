@@ -130,12 +130,14 @@ def parse_event_message(message: BagMessage, topic: Topic) -> EventMessage:
     if topic.type in ARRAY_TYPES:
         return _records(fields, stamp, (width, height))
     sequence, time_base = fields.number("Q"), fields.number("Q")
-    encoding = fields.text()
+    encoding = shown(fields.text())
+    if encoding == RECORDS:  # no packet's encoding, but what whole records are called here
+        raise ValueError(f"packets in encoding '{encoding}' cannot be read")
     is_big = bool(fields.number("B"))
     payload = fields.content()
     if is_big and len(payload):
         raise ValueError("packets of big-endian machines are not supported; record on another machine")
-    return EventMessage(stamp, (width, height), shown(encoding), payload, sequence=sequence, time_base_ns=time_base)
+    return EventMessage(stamp, (width, height), encoding, payload, sequence=sequence, time_base_ns=time_base)
 
 
 def _records(fields: Fields, stamp_ns: int, size: tuple[int, int]) -> EventMessage:

@@ -154,7 +154,8 @@ def _column_of(path: Path, rows: list[list[str]], column: int) -> Times:
 def _check_shape(path: Path, frames: PictureFrames) -> None:
     if not path.is_file():
         return
-    numbers = re.findall(r"\d+", path.read_text("utf-8", "replace")[:100])[:2]
+    with path.open(encoding="utf-8", errors="replace") as file:
+        numbers = re.findall(r"\d+", file.read(100))[:2]
     if len(numbers) == 2 and (int(numbers[0]), int(numbers[1])) != frames.size:
         raise InputError(
             f"{path}: expected the frames' size {frames.size[0]}×{frames.size[1]}, found {' '.join(numbers)}; the events' "
