@@ -6,6 +6,7 @@ import bz2
 import gzip
 import struct
 import tempfile
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,13 +24,14 @@ from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.filters import check_filter_time
 from evfi.events.formats import open_event_file
 from evfi.events.formats.aedat4_unpacking import unpack
+from evfi.events.formats.bag_parts import shown, unpack_message
 from evfi.events.formats.bag_parts import unpack as unpack_block
-from evfi.events.formats.bag_parts import unpack_message
+from evfi.events.formats.bag_ros1 import Ros1File
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.hdf5 import is_hdf5
 from evfi.events.formats.npz import read_arrays
 from evfi.events.formats.ros_decoders import EventDecoder
-from evfi.events.formats.ros_messages import EventMessage
+from evfi.events.formats.ros_messages import EventMessage, Fields
 from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream, check_sensor_size
 from evfi.pipeline.job_plan import JobConfig, read_times
@@ -284,6 +286,34 @@ class TestBags:
         with pytest.raises(ValueError, match="a message of 1200 events is longer than the 1000"):
             EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(vectors)))
         assert len(EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(single)))[2]) == 1200
+
+    def test_names_of_any_length(self, tmp_path: Path) -> None:
+        """Names of topics, types and encodings are of bounded length, wherever they stand; no message quotes them whole."""
+        name = "a" * 5000
+        for path in (
+            hostile.mcap_file(tmp_path / "e.mcap", [], topic_type=name),
+            hostile.ros1_file(tmp_path / "e.bag", [hostile.ros1_connection(name)]),
+        ):
+            with pytest.raises(EvfiError, match="no topic") as caught:
+                open_event_file(path, EventFileOptions((32, 32), tolerant=True))
+            assert len(str(caught.value)) < 1000
+        with pytest.raises(ValueError, match="a name of 5000 bytes is longer than the 4096"):
+            Fields(memoryview(struct.pack("<I", 5000) + bytes(5000)), is_cdr=False).text()
+        tracemalloc.start()
+        assert shown("ab " * 2**20) == ("ab " * 27)[:80]
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+        tracemalloc.stop()
+
+    def test_topics_of_any_number(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        about = hostile.ros1_fields({"type": b"a"})
+        connections = b"".join(
+            hostile.ros1_record({"op": b"\x07", "conn": struct.pack("<I", number), "topic": b"/t"}, about)
+            for number in range(9)
+        )
+        fields = {"op": b"\x05", "compression": b"none", "size": struct.pack("<I", len(connections))}
+        path = hostile.ros1_file(tmp_path / "e.bag", [hostile.ros1_record(fields, connections)])
+        monkeypatch.setattr("evfi.events.formats.bag_ros1.MAX_TOPICS", 5)
+        assert len(Ros1File(path).connections) == 5
 
     def test_ros1_zeros_are_no_records(self, tmp_path: Path) -> None:
         """A chunk of zeros, of which a few bytes unpack to millions, ends at once, and is told."""

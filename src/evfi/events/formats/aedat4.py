@@ -196,7 +196,7 @@ def _sensor_size(file: Aedat4File, stream: Aedat4Stream, options: EventFileOptio
         return stream.size
     if options.sensor_size is None or options.size_is_assumed:
         raise InputError(
-            f"{file.path}: the event stream '{stream.name}' does not say its sensor size; give it (--sensor-size)"
+            f"{file.path}: the event stream '{stream.name[:80]}' does not say its sensor size; give it (--sensor-size)"
         )
     return options.sensor_size
 

@@ -42,6 +42,7 @@ _FIRST_SEARCH_BYTES: Final = 2**12  # the next packet is mostly near
 _MAX_HEADER_BYTES: Final = 2**22
 _MIN_PACKET_BYTES: Final = 8  # less holds no table, however it is packed
 _BEGINNING_BYTES: Final = 2**17
+_SHOWN: Final = 80
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,11 @@ class Aedat4File:
         if len(found) <= 1:
             return found[0] if found else None
         chosen = next((stream for stream in found if stream.name == usual_name), found[0])
-        others = ", ".join(f"'{stream.name}'" for stream in found if stream is not chosen)
-        self.warnings.append(f"{self.path}: {usual_name} are read from stream '{chosen.name}'; not used: {others}")
+        others = ", ".join(f"'{stream.name[:_SHOWN]}'" for stream in found if stream is not chosen)
+        name = chosen.name[:_SHOWN]
+        self.warnings.append(
+            f"{self.path}: {usual_name} are read from stream '{name}'; not used: {others[: 5 * _SHOWN]}"
+        )
         return chosen
 
     def packets(self, stream: Aedat4Stream) -> Packets:

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import IO, Final
 
 from evfi.errors import InputError
-from evfi.events.formats.bag_parts import BagMessage, Damage, OnDamage, Topic, topic_type, unpack, unpack_message
+from evfi.events.formats.bag_parts import (
+    MAX_NAME_BYTES,
+    MAX_TOPICS,
+    BagMessage,
+    Damage,
+    OnDamage,
+    Topic,
+    topic_type,
+    unpack,
+    unpack_message,
+)
 
 MAGIC: Final = b"\x89MCAP0\r\n"
 _NO_RECORD, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0, 2, 3, 4, 5, 6, 15
@@ -95,7 +105,8 @@ class McapFile:
             try:
                 if kind == _SCHEMA:
                     (number,) = struct.unpack_from("<H", content)
-                    self._schemas[number] = _text(content, 2)[0]
+                    if len(self._schemas) < MAX_TOPICS:
+                        self._schemas[number] = _text(content, 2)[0]
                 else:
                     self._add_channel(content)
             except (ValueError, struct.error):
@@ -105,7 +116,7 @@ class McapFile:
         number, schema = struct.unpack_from("<HH", content)
         topic, behind = _text(content, 4)
         encoding, _ = _text(content, behind)
-        if encoding in _WIRES and schema in self._schemas:
+        if encoding in _WIRES and schema in self._schemas and len(self.connections) < MAX_TOPICS:
             self.connections.setdefault(number, Topic(topic, topic_type(self._schemas[schema]), _WIRES[encoding]))
 
     def _blocks(self, on_damage: OnDamage, position: int) -> Iterator[tuple[int, bytes]]:
@@ -193,8 +204,10 @@ def _whole_length(block: bytes) -> int:
 
 
 def _text(content: memoryview, position: int) -> tuple[str, int]:
-    """A string with its length in front, and where it ends."""
+    """A name with its length in front, and where it ends."""
     (length,) = struct.unpack_from("<I", content, position)
+    if length > MAX_NAME_BYTES:
+        raise ValueError(f"a name of {length} bytes is longer than the {MAX_NAME_BYTES} that can be read")
     end = position + 4 + length
     if end > len(content):
         raise ValueError("a text reaches beyond its record")

@@ -14,6 +14,11 @@ from evfi.limits import allowed_bytes, refusal
 MAX_BLOCK_BYTES: Final = 2**29
 """No chunk is larger than this; recorders write chunks of about 1 MB."""
 
+MAX_TOPICS: Final = 10_000
+"""Of one file; further ones are not looked at."""
+MAX_NAME_BYTES: Final = 2**12
+"""No name of a topic, type, encoding or compression is longer; a few bytes may unpack to one of many megabytes."""
+
 _PIECE_BYTES: Final = 2**22
 
 
@@ -80,7 +85,7 @@ def topic_type(name: str) -> str:
 
 def shown(text: str, max_letters: int = 80) -> str:
     """Text out of a file, for messages: printable, on one line, and short."""
-    return escaped(" ".join(text.split())[:max_letters])
+    return escaped(" ".join(text[: 16 * max_letters].split())[:max_letters])  # a text may be as long as a block
 
 
 def unpack(data: bytes, compression: str, size: int) -> bytes:

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from evfi.errors import InputError
-from evfi.events.formats.bag_parts import BagMessage, Damage, OnDamage, Topic, shown, topic_type, unpack
+from evfi.events.formats.bag_parts import (
+    MAX_NAME_BYTES,
+    MAX_TOPICS,
+    BagMessage,
+    Damage,
+    OnDamage,
+    Topic,
+    shown,
+    topic_type,
+    unpack,
+)
 
 MAGIC: Final = b"#ROSBAG V"
 _FIRST_LINE: Final = b"#ROSBAG V2.0\n"
@@ -112,7 +122,8 @@ class Ros1File:
         except ValueError:
             return
         number, name, kind = fields.get(b"conn", b""), fields.get(b"topic", b""), about.get(b"type", b"")
-        if len(number) == 4 and name and kind:
+        is_named = 0 < len(name) <= MAX_NAME_BYTES and 0 < len(kind) <= MAX_NAME_BYTES
+        if len(number) == 4 and is_named and len(self.connections) < MAX_TOPICS:
             topic = Topic(name.decode("utf-8", "replace"), topic_type(kind.decode("utf-8", "replace")), False)
             self.connections.setdefault(_U32.unpack(number)[0], topic)
 

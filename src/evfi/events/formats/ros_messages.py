@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from evfi.events.formats.bag_parts import BagMessage, Topic, shown
+from evfi.events.formats.bag_parts import MAX_NAME_BYTES, BagMessage, Topic, shown
 
 RECORDS: Final = "records"
 ARRAY_TYPES: Final = ("dvs_msgs/EventArray", "prophesee_event_msgs/EventArray", "dv_ros_msgs/EventArray")
@@ -60,8 +60,11 @@ class Fields:
         return int(value)
 
     def text(self) -> str:
-        """The next string."""
-        return bytes(self._take(self.number("I"))).rstrip(b"\0").decode("utf-8", "replace")
+        """The next string, which is a name."""
+        length = self.number("I")
+        if length > MAX_NAME_BYTES:
+            raise ValueError(f"a name of {length} bytes is longer than the {MAX_NAME_BYTES} that can be read")
+        return bytes(self._take(length)).rstrip(b"\0").decode("utf-8", "replace")
 
     def content(self) -> memoryview:
         """The next array of bytes."""
