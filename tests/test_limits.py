@@ -27,6 +27,7 @@ from evfi.events.formats.aedat4_unpacking import unpack
 from evfi.events.formats.bag_parts import shown, unpack_message
 from evfi.events.formats.bag_parts import unpack as unpack_block
 from evfi.events.formats.bag_ros1 import Ros1File
+from evfi.events.formats.bags import Bag
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.hdf5 import is_hdf5
 from evfi.events.formats.npz import read_arrays
@@ -41,6 +42,7 @@ from evfi.recordings.planning import plan_windows
 from evfi.recordings.timestamps import read_timestamps
 from evfi.video.io import VideoFrames, read_image
 from file_writers import hostile
+from file_writers.rosbag import EVENT_PACKET, packet, write_bag
 
 SIZE = EventFileOptions((32, 32))
 COLUMNS = {"x": "<u2", "y": "<u2", "t": "<i8", "p": "|u1"}
@@ -245,8 +247,6 @@ class TestBags:
             open_event_file(path)
         with pytest.raises(EvfiError):
             open_event_file(path, EventFileOptions((32, 32), tolerant=True))
-        from evfi.events.formats.bags import Bag
-
         bag, told = Bag(path), []
         assert list(bag.messages(bag.topics[0], told.append)) == []
         assert reason in told[-1].reason
@@ -286,6 +286,28 @@ class TestBags:
         with pytest.raises(ValueError, match="a message of 1200 events is longer than the 1000"):
             EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(vectors)))
         assert len(EventDecoder("evt3").decode(EventMessage(0, (1280, 720), "evt3", memoryview(single)))[2]) == 1200
+
+    @pytest.mark.parametrize("kind", ["ros1", "mcap"])
+    def test_chunks_together(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each chunk alone may unpack to what it does; all of them to no more than a file of their size may."""
+        monkeypatch.setattr(limits, "FREE_BYTES", 2**20)
+        if kind == "mcap":
+            records = hostile.mcap_record(200, bytes(2**19))
+            chunk = hostile.mcap_chunk(zstandard.compress(records), "zstd", len(records))
+            path = hostile.mcap_file(tmp_path / "e.mcap", [chunk] * 3)
+        else:
+            records = hostile.ros1_record({"op": b"\x09"}, bytes(2**19))
+            fields = {"op": b"\x05", "compression": b"bz2", "size": struct.pack("<I", len(records))}
+            chunk = hostile.ros1_record(fields, bz2.compress(records))
+            path = hostile.ros1_file(tmp_path / "e.bag", [hostile.ros1_chunk_of_connection(), *[chunk] * 3])
+        self.check(path, "may unpack to at most 1.0 MiB, found more")
+
+    def test_messages_together(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "FREE_BYTES", 2**23)
+        data = packet(10**9, (32, 32), 0, 0, "mono", bytes(2**22))
+        bag, told = Bag(write_bag(tmp_path / "bag", "ros2", [("/e", EVENT_PACKET, 0, data)] * 3, "message")), []
+        assert len(list(bag.messages(bag.topics[0], told.append))) == 1
+        assert "may unpack to at most 8.0 MiB, found more" in told[0].reason
 
     def test_names_of_any_length(self, tmp_path: Path) -> None:
         """Names of topics, types and encodings are of bounded length, wherever they stand; no message quotes them whole."""

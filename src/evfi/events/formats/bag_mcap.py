@@ -21,6 +21,7 @@ from evfi.events.formats.bag_parts import (
     Damage,
     OnDamage,
     Topic,
+    Unpacked,
     topic_type,
     unpack,
     unpack_message,
@@ -66,6 +67,7 @@ class McapFile:
         self, numbers: frozenset[int], on_damage: OnDamage, position: int = 0, ordinal: int = 0
     ) -> Iterator[BagMessage]:
         """Messages of some channels, chunk by chunk."""
+        unpacked = Unpacked(self._size)
         for start, block in self._blocks(on_damage, position or len(MAGIC)):
             skip = ordinal if start == position else 0
             for number, (kind, content) in enumerate(_records_of(block)):
@@ -76,6 +78,9 @@ class McapFile:
                     continue
                 try:
                     data = unpack_message(content[_MESSAGE_HEAD.size :], self._compression)
+                    if self._compression and (told := unpacked.add(len(data))):
+                        on_damage(Damage(start, self._size - start, told))
+                        return
                 except ValueError as error:
                     on_damage(Damage(start, len(content), str(error)))
                     data = content[:0]
@@ -121,6 +126,7 @@ class McapFile:
 
     def _blocks(self, on_damage: OnDamage, position: int) -> Iterator[tuple[int, bytes]]:
         """Positions and unpacked contents of the chunks; a message, schema or channel outside is a block of its own."""
+        unpacked = Unpacked(self._size)
         with self.path.open("rb") as file:
             while position < self._size:
                 file.seek(position)
@@ -138,7 +144,11 @@ class McapFile:
                     )
                     return
                 if kind == _CHUNK:
-                    yield position, self._chunk(file, position, min(end, self._size), on_damage)
+                    block = self._chunk(file, position, min(end, self._size), on_damage)
+                    if told := unpacked.add(len(block)):
+                        on_damage(Damage(position, self._size - position, told))
+                        return
+                    yield position, block
                 elif kind in (_SCHEMA, _CHANNEL, _MESSAGE):
                     yield position, head + file.read(length)
                 position = end

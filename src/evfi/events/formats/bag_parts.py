@@ -114,6 +114,23 @@ def unpack(data: bytes, compression: str, size: int) -> bytes:
     return unpacked
 
 
+class Unpacked:
+    """Counts what reading through a file unpacks: its chunks together may give no more than a file of its size may.
+
+    Args:
+        num_packed: bytes of the file.
+    """
+
+    def __init__(self, num_packed: int):
+        self._num_packed = num_packed
+        self._total = 0
+
+    def add(self, num_bytes: int) -> str:
+        """Count some bytes more; what to say where they are too many, else ""."""
+        self._total += num_bytes
+        return refusal(self._total, self._num_packed, in_memory=False, is_cut=True)
+
+
 def unpack_message(data: bytes | memoryview, compression: str) -> memoryview:
     """Unpack a message that is compressed on its own; "" means that it is not.
 

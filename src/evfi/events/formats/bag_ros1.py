@@ -19,6 +19,7 @@ from evfi.events.formats.bag_parts import (
     Damage,
     OnDamage,
     Topic,
+    Unpacked,
     shown,
     topic_type,
     unpack,
@@ -129,6 +130,7 @@ class Ros1File:
 
     def _blocks(self, on_damage: OnDamage, position: int) -> Iterator[tuple[int, bytes]]:
         """Positions and unpacked contents of the chunks from a position on."""
+        unpacked = Unpacked(self._size)
         with self.path.open("rb") as file:
             while position < self._end:
                 try:
@@ -137,7 +139,11 @@ class Ros1File:
                     on_damage(Damage(position, self._end - position, str(error)))
                     return
                 if record.fields.get(b"op") == _CHUNK:
-                    yield position, self._block(file, position, record, on_damage)
+                    block = self._block(file, position, record, on_damage)
+                    if told := unpacked.add(len(block)):
+                        on_damage(Damage(position, self._end - position, told))
+                        return
+                    yield position, block
                 position = record.end
 
     def _block(self, file: IO[bytes], position: int, record: _Record, on_damage: OnDamage) -> bytes:

@@ -21,6 +21,7 @@ from evfi.events.formats.bag_parts import (
     Damage,
     OnDamage,
     Topic,
+    Unpacked,
     shown,
     topic_type,
     unpack_message,
@@ -75,13 +76,17 @@ class SqliteFile:
         last = position - 1
         wanted = ",".join(str(int(number)) for number in sorted(numbers))
         query = f"SELECT id, timestamp, data FROM messages WHERE id >= ? AND topic_id IN ({wanted}) ORDER BY id"
+        unpacked = Unpacked(self._size)
         try:
             with closing(self._connect()) as database:
                 for number, time_ns, data in database.execute(query, (position,)):
                     if type(number) is not int or number <= last:
                         raise ValueError("its rows are out of order")
                     last = number
-                    yield BagMessage(*self._checked(time_ns, data), number, 0)
+                    message = BagMessage(*self._checked(time_ns, data), number, 0)
+                    if told := unpacked.add(len(message.data)):
+                        raise ValueError(told)
+                    yield message
         except (sqlite3.Error, ValueError) as error:
             on_damage(Damage(last, 0, f"after row {last}: {shown(str(error), 200)}"))
 
