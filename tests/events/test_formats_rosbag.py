@@ -11,6 +11,8 @@ import pytest
 
 from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.formats import find_event_format, open_event_file
+from evfi.events.formats.bag_mcap import McapFile
+from evfi.events.formats.bags import Bag
 from evfi.events.formats.columns import EventFileOptions
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
@@ -414,3 +416,27 @@ def test_packets_in_an_encoding_that_is_named_as_whole_records_are(tmp_path: Pat
     path = write_bag(tmp_path / "a.bag", "ros1", [("/e", EVENT_PACKET, 0, data)])
     with pytest.raises(InputError, match="packets in encoding 'records' cannot be read"):
         open_event_file(path)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_bag_that_names_a_file_twice(tmp_path: Path, is_link: bool) -> None:
+    path = write_bag(tmp_path / "bag", "mcap", list(event_arrays(*events(), SIZE)))
+    metadata = path / "metadata.yaml"
+    if is_link:
+        (path / "b.mcap").symlink_to("bag.mcap")
+    more = "b.mcap" if is_link else "bag.mcap"
+    metadata.write_text(metadata.read_text().replace("- bag.mcap", f"- bag.mcap\n  - {more}", 1))
+    with pytest.raises(InputError, match=f"expected each file of the bag once, found {more} twice"):
+        open_event_file(path)
+
+
+def test_one_file_of_a_bag_keeps_a_chunk_in_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        made = write_bag(tmp_path / f"{number}", "mcap", list(event_arrays(*events(), SIZE)), "storage")
+        (tmp_path / "bag").mkdir(exist_ok=True)
+        content = (made / f"{number}.mcap").read_bytes()
+        (tmp_path / "bag" / f"{number}.mcap").write_bytes(content if number else content[:-100])
+    bag = Bag(tmp_path / "bag")
+    assert len(list(bag.messages(bag.topics[0], lambda damage: None))) > 3
+    kept = [file._kept[1] for file in bag.files if isinstance(file, McapFile)]
+    assert [len(block) > 0 for block in kept] == [False, False, True]

@@ -102,6 +102,7 @@ class McapFile:
         """Look for channels from the beginning, for files without a summary."""
         for _, block in self._blocks(_pass_over, len(MAGIC)):
             self._learn(block)
+        self.forget()
 
     def _learn(self, records: bytes) -> None:
         for kind, content in _records_of(records):
@@ -123,6 +124,10 @@ class McapFile:
         encoding, _ = _text(content, behind)
         if encoding in _WIRES and schema in self._schemas and len(self.connections) < MAX_TOPICS:
             self.connections.setdefault(number, Topic(topic, topic_type(self._schemas[schema]), _WIRES[encoding]))
+
+    def forget(self) -> None:
+        """Let go of the chunk that was read last."""
+        self._kept = (-1, b"")
 
     def _blocks(self, on_damage: OnDamage, position: int) -> Iterator[tuple[int, bytes]]:
         """Positions and unpacked contents of the chunks; a message, schema or channel outside is a block of its own."""

@@ -77,6 +77,9 @@ class BagFile(Protocol):
     ) -> Iterator[BagMessage]:
         """Messages of some connections in the file's order, from a place on."""
 
+    def forget(self) -> None:
+        """Let go of what is kept in memory between messages."""
+
 
 def topic_type(name: str) -> str:
     """A message type as package and name, whichever way ROS writes it."""

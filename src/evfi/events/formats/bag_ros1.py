@@ -128,6 +128,10 @@ class Ros1File:
             topic = Topic(name.decode("utf-8", "replace"), topic_type(kind.decode("utf-8", "replace")), False)
             self.connections.setdefault(_U32.unpack(number)[0], topic)
 
+    def forget(self) -> None:
+        """Let go of the chunk that was read last."""
+        self._kept = (-1, b"")
+
     def _blocks(self, on_damage: OnDamage, position: int) -> Iterator[tuple[int, bytes]]:
         """Positions and unpacked contents of the chunks from a position on."""
         unpacked = Unpacked(self._size)

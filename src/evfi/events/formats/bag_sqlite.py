@@ -90,6 +90,9 @@ class SqliteFile:
         except (sqlite3.Error, ValueError) as error:
             on_damage(Damage(last, 0, f"after row {last}: {shown(str(error), 200)}"))
 
+    def forget(self) -> None:
+        """Nothing is kept."""
+
     def _checked(self, time_ns: object, data: object) -> tuple[int, memoryview]:
         if type(time_ns) is not int or not isinstance(data, bytes):
             raise ValueError("a message has no time or no content")

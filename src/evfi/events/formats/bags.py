@@ -56,8 +56,10 @@ class Bag:
         paths = [path]
         if path.is_dir():
             paths, message_compression = _files_of_folder(path, self.notes)
+            _refuse_twice(path, paths)
         self.files = [_open_file(file, message_compression) for file in paths]
         found = {topic for file in self.files for topic in file.connections.values()}
+        self._used = self.files[0]
         self.topics = sorted(found, key=lambda topic: (topic.name, topic.type))
 
     def complaints(self) -> list[tuple[Path, Damage]]:
@@ -70,6 +72,9 @@ class Bag:
         """Messages of a topic from a place on, in the files' order, each with its own place."""
         for number in range(start.file, len(self.files)):
             file = self.files[number]
+            if file is not self._used:  # a bag may have thousands of files
+                self._used.forget()
+                self._used = file
             wanted = frozenset(key for key, value in file.connections.items() if value == topic)
             position, ordinal = (start.position, start.ordinal) if number == start.file else (0, 0)
             for message in file.messages(wanted, on_damage, position, ordinal) if wanted else ():
@@ -171,6 +176,22 @@ def _files_of_folder(folder: Path, notes: list[str]) -> tuple[list[Path], str]:
         raise InputError(f"{folder}: its files are compressed as a whole; unpack them with `ros2 bag convert`")
     files = [_file_in_folder(folder, metadata, name) for name in names]
     return files, "zstd" if mode == "message" else ""
+
+
+def _refuse_twice(folder: Path, files: list[Path]) -> None:
+    """Make sure that no file counts more than once, under whatever names.
+
+    Raises:
+        InputError: one does.
+    """
+    known: set[tuple[int, int]] = set()
+    for file in files:
+        state = file.stat()
+        if (state.st_dev, state.st_ino) in known:
+            raise InputError(
+                f"{folder}: expected each file of the bag once, found {file.name} twice; run `ros2 bag reindex`"
+            )
+        known.add((state.st_dev, state.st_ino))
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
