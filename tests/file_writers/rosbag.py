@@ -85,7 +85,7 @@ def event_packets(
     for number, first in enumerate(range(0, len(t), per_message)):
         part = np.s_[first : first + per_message]
         base = int(t[part][0])
-        payload = _ENCODERS[encoding](x[part], y[part], t[part], p[part], base)
+        payload = ENCODERS[encoding](x[part], y[part], t[part], p[part], base)
         stamp = (base + ros_minus_camera_us) * 1000
         yield topic, EVENT_PACKET, stamp, packet(stamp, size, number, base * 1000, encoding, payload)
 
@@ -167,7 +167,7 @@ def _libcaer_cmp(x: np.ndarray, y: np.ndarray, t: np.ndarray, p: np.ndarray, bas
     return np.array(words, "<u2").tobytes()
 
 
-_ENCODERS = {"evt2": _evt2, "evt3": _evt3, "mono": _mono, "libcaer": _libcaer, "libcaer_cmp": _libcaer_cmp}
+ENCODERS = {"evt2": _evt2, "evt3": _evt3, "mono": _mono, "libcaer": _libcaer, "libcaer_cmp": _libcaer_cmp}
 
 
 def _write_ros1(path: Path, messages: list[Message], compression: str | None) -> Path:
