@@ -30,6 +30,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from evfi.pipeline.work import OnStep, Outcome
+from evfi.pipeline.workers import LocalWorkers
 
 from evfi.events.stacks import StackConfig, event_stacks
 from evfi.events.stream import EventStream
@@ -37,11 +39,9 @@ from evfi.fingerprints import fingerprint_of_files
 from evfi.interpolator import Interpolator
 from evfi.models.random import RANDOM_MODELS, random_bundle
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.jobs import JobConfig, plan_job
+from evfi.pipeline.job import JobSetup, run_job
+from evfi.pipeline.job_plan import JobConfig, plan_job
 from evfi.pipeline.outputs import Targets
-from evfi.pipeline.running import JobSetup, run_job
-from evfi.pipeline.work import OnStep, Outcome
-from evfi.pipeline.workers import LocalWorkers
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.opening import open_recording
 from evfi.recordings.recording import Window

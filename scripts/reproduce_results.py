@@ -82,7 +82,7 @@ def main() -> None:
         data=tuple(arguments.data),
         systems=requests_of(arguments.part),
         video=VIDEO,
-        device=arguments.device,
+        devices=arguments.device,
         command=shlex.join(["python", *sys.argv]),
     )
     began = time.monotonic()

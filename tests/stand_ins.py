@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from evfi.events.stream import EventStream
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.work import OnStep
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording, Window
+from evfi.workers.tasks import OnStep
 
 WIDTH, HEIGHT = 34, 22
 STEP_US = 40_000
@@ -22,7 +22,12 @@ class Blender:
         self.seen: list[tuple[int, int]] = []
         self.fail_at, self.error = fail_at, error
 
-    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+    def prepare(self, window: Window) -> object:
+        return None
+
+    def interpolate_window(
+        self, window: Window, *, seed: int, on_step: OnStep | None, prepared: object = None
+    ) -> NDArray[np.uint8]:
         if window.spec.index == self.fail_at:
             raise self.error("stand-in failed")
         self.seen.append((window.spec.index, seed))

@@ -38,6 +38,7 @@ ROOMS = [
     "sampling",
     "engine",
     "interpolator",
+    "workers",
     "pipeline",
     "training",
     "evaluation",
@@ -116,7 +117,7 @@ class TestImportsPointOneWay:
 def test_who_plans_a_job_goes_without_the_libraries_of_its_networks() -> None:
     code = """
     import json, sys
-    import evfi.cli.interpolate, evfi.pipeline.running, evfi.pipeline.workers
+    import evfi.cli.interpolate, evfi.pipeline.job, evfi.workers.plan
     from evfi.pipeline.models import ModelRequest
 
     request = ModelRequest()

@@ -25,12 +25,12 @@ from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
 from evfi.models.facts import ModelFacts
 from evfi.pipeline import models
-from evfi.pipeline.jobs import JobConfig
-from evfi.pipeline.models import parse_devices
+from evfi.pipeline.job_plan import JobConfig
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.sampling.config import SamplingConfig
 from evfi.video.io import VideoFrames, read_image
 from evfi.video.writer import VideoWriter
+from evfi.workers.devices import parse_devices
 from stand_ins import HEIGHT, STEP_US, WIDTH, Blender, key_frames
 
 
@@ -169,12 +169,12 @@ class TestOptions:
         assert names == (renamed - on_by_default) | {f"no_{name}" for name in on_by_default}
 
     def test_nothing_given_overrides_nothing(self):
-        assert sampling_overrides(SamplingOptions()) == {}
+        assert sampling_overrides(SamplingOptions(), "exact") == {}
 
     def test_what_is_given(self):
         arguments = ["r", "--steps", "5", "--conditioning-fps", "9", "--fps", "30", "--no-refinement"]
         command = parse(InterpolateCommand, "interpolate", arguments)
-        assert sampling_overrides(command.sampling) == {
+        assert sampling_overrides(command.sampling, "exact") == {
             "num_inference_steps": 5,
             "fps": 9,
             "refinement": False,
@@ -197,17 +197,26 @@ class TestOptions:
     def test_both_makers_of_frames_off(self):
         command = parse(InterpolateCommand, "interpolate", ["r", "--no-refinement", "--no-diffusion"])
         with pytest.raises(ConfigError, match="nothing would make frames"):
-            sampling_overrides(command.sampling)
+            sampling_overrides(command.sampling, "exact")
+
+    def test_options_without_effect(self):
+        message = "^--steps, --s-churn, --no-two-sided, --seed: of no effect without the diffusion model, which preset warp"
+        for way in (["--preset", "warp"], ["--no-diffusion"]):
+            assert failure(*WITHOUT_FILES, *way, "--steps", 5, "--s-churn", 0, "--no-two-sided", "--seed", 3)
+        options = SamplingOptions(steps=5, s_churn=0.0, no_two_sided=True)
+        with pytest.raises(ConfigError, match=message):
+            sampling_overrides(options, "warp", ["seed"])
+        assert sampling_overrides(SamplingOptions(no_diffusion=True), "warp") == {"diffusion": False}
 
     def test_out_of_range(self):
         with pytest.raises(ConfigError, match="num_inference_steps"):
-            sampling_overrides(SamplingOptions(steps=0))
-        assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5)) == {"min_guidance_scale": 3.5}
+            sampling_overrides(SamplingOptions(steps=0), "exact")
+        assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5), "exact") == {"min_guidance_scale": 3.5}
 
     def test_a_solver_without_churn_goes_with_what_the_model_may_say(self):
-        assert sampling_overrides(SamplingOptions(solver="dpmpp_2m")) == {"solver": "dpmpp_2m"}
+        assert sampling_overrides(SamplingOptions(solver="dpmpp_2m"), "exact") == {"solver": "dpmpp_2m"}
         with pytest.raises(ConfigError, match=r"dpmpp_2m needs s_churn 0, got 0\.5"):
-            sampling_overrides(SamplingOptions(solver="dpmpp_2m", s_churn=0.5))
+            sampling_overrides(SamplingOptions(solver="dpmpp_2m", s_churn=0.5), "exact")
 
 
 class TestProgress:

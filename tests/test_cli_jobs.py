@@ -13,7 +13,7 @@ from evfi.cli.interpolate import InterpolateCommand
 from evfi.cli.job_progress import job_progress
 from evfi.cli.options import parse
 from evfi.interpolator import Interpolator
-from evfi.pipeline.job_run import JobState
+from evfi.pipeline.job_loop import JobState
 from evfi.recordings.estimation import AlignmentEstimate
 from evfi.video.io import VideoFrames
 from evfi.video.writer import VideoWriter
@@ -123,7 +123,7 @@ class TestShards:
             (("--shard", "1/2", "--fresh"), "a shard does work and nothing else"),
             (("--shard", "1/2", "--remove-job"), "a shard does work and nothing else"),
             (("--merge", "--fresh"), "leave one of them out"),
-            (("--workers", "elsewhere"), "workers must be local, here, ray"),
+            (("--workers", "elsewhere"), "workers must be here, local, a number, ray"),
             (("--devices", "gpu"), "device must be"),
             (("--on-gap", "skip"), "skip"),
         ],

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +74,12 @@ def test_nothing_is_done_twice(recording: Path, tmp_path: Path, monkeypatch: pyt
     first = evaluate(inputs, tmp_path / "out", CONFIG)
     made: list[Any] = []
     scored: list[Any] = []
-    make, score = generation.FrameWork.do, scoring.ScoreWork.do
+    make, score = generation.FrameMaker.perform, scoring.Scorer.perform
     monkeypatch.setattr(
-        generation.FrameWork, "do", lambda self, state, item: (made.append(item), make(self, state, item))[1]
+        generation.FrameMaker, "perform", lambda self, item, *more: (made.append(item), make(self, item, *more))[1]
     )
     monkeypatch.setattr(
-        scoring.ScoreWork, "do", lambda self, state, item: (scored.append(item), score(self, state, item))[1]
+        scoring.Scorer, "perform", lambda self, item, *more: (scored.append(item), score(self, item, *more))[1]
     )
     again = evaluate(inputs, tmp_path / "out", CONFIG)
     assert (made, scored) == ([], [])
@@ -91,16 +96,16 @@ def test_nothing_is_done_twice(recording: Path, tmp_path: Path, monkeypatch: pyt
 def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     inputs = EvaluationInputs((recording,), (LINEAR,))
     whole = evaluate(inputs, tmp_path / "whole", CONFIG)
-    make = generation.FrameWork.do
+    make = generation.FrameMaker.perform
     calls: list[int] = []
 
-    def fail_at_third(self: Any, state: Any, item: Any) -> None:
+    def fail_at_third(self: Any, item: Any, *more: Any) -> None:
         calls.append(item.index)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        make(self, state, item)
+        make(self, item, *more)
 
-    monkeypatch.setattr(generation.FrameWork, "do", fail_at_third)
+    monkeypatch.setattr(generation.FrameMaker, "perform", fail_at_third)
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         evaluate(inputs, tmp_path / "out", CONFIG)
     assert not (tmp_path / "out" / "results.json").exists()
@@ -109,14 +114,36 @@ def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypat
     assert resumed.scores == whole.scores
 
 
-def test_several_processes_give_the_same(recording: Path, tmp_path: Path):
-    inputs = EvaluationInputs((recording,), (LINEAR,))
-    config = dataclasses.replace(CONFIG, skips=(3,))
+def test_several_workers_one_of_which_is_killed_give_the_same(recording: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    inputs, config = EvaluationInputs((recording,), (LINEAR,)), dataclasses.replace(CONFIG, skips=(1,))
     alone = evaluate(inputs, tmp_path / "alone", config)
-    together = evaluate(inputs, tmp_path / "together", dataclasses.replace(config, workers=2))
-    assert len(together.scores) == 6
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.01)
+        os.kill(children[0].pid, signal.SIGKILL)
+        killed.append(children[0].pid)
+
+    threading.Thread(target=kill_one, daemon=True).start()
+    together = evaluate(dataclasses.replace(inputs, devices="cpu,cpu"), tmp_path / "together", config)
+    assert len(killed) == 1
+    assert "killed by SIGKILL" in caplog.text
+    assert len(together.scores) == 8
     assert together.scores == alone.scores
     assert together.timings == ()
+    assert not list((tmp_path / "together").rglob("*.part"))
+
+
+def test_an_error_in_another_process_reaches_the_caller(recording: Path, tmp_path: Path):
+    inputs = EvaluationInputs((recording,), (LINEAR,))
+    config = dataclasses.replace(CONFIG, skips=(1,))
+    evaluate(inputs, tmp_path / "out", config)
+    (frame, *_) = sorted((tmp_path / "out" / "frames").rglob("*.png"))
+    frame.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=frame.name):
+        evaluate(inputs, tmp_path / "out", dataclasses.replace(config, metrics=("psnr_y",), workers=2))
+    assert not multiprocessing.active_children()
 
 
 def test_changed_data_is_noticed(tmp_path: Path):

@@ -39,7 +39,7 @@ def sequence(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NDArray[np
 
 @pytest.fixture(scope="module")
 def results(sequence: tuple[Path, NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> EvaluationResults:
-    return evaluate(EvaluationInputs((sequence[0],), (MODEL,), device="cpu"), tmp_path_factory.mktemp("out"), CONFIG)
+    return evaluate(EvaluationInputs((sequence[0],), (MODEL,), devices="cpu"), tmp_path_factory.mktemp("out"), CONFIG)
 
 
 def resized(picture: NDArray[np.uint8], size: tuple[int, int], how: Image.Resampling) -> NDArray[np.uint8]:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def pretended() -> AbstractContextManager[Any]:
-    """The command loads no model and looks for no devices."""
+    """The command loads no model."""
     from fault_model import StandInRequest
 
     from evfi.cli import interpolate
 
-    return patch.multiple(interpolate, ModelRequest=StandInRequest, parse_devices=lambda text: tuple(text.split(",")))
+    return patch.multiple(interpolate, ModelRequest=StandInRequest)
 
 
 def run_here(arguments: Sequence[str]) -> Finished:

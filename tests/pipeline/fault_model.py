@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evfi.errors import ResourceError
 from evfi.models.facts import ModelFacts
+from evfi.pipeline.models import WindowWorker
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class StandInRequest:
     preset: str = "exact"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, device: str) -> StandInModel:
+    def __call__(self, device: str) -> WindowWorker:
         notes, seconds, *faults = self.name.split(",")
         parsed = {int(window): Fault(kind, int(attempts)) for window, kind, attempts in (f.split(":") for f in faults)}
-        return StandInModel(Path(notes), float(seconds), parsed)
+        return WindowWorker(StandInModel(Path(notes), float(seconds), parsed))
 
     def facts(self) -> ModelFacts:
         return ModelFacts("stand-in", 6, {}, "0" * 64)
@@ -66,7 +67,10 @@ class StandInModel:
     def __init__(self, notes: Path, seconds: float, faults: Mapping[int, Fault]) -> None:
         self._notes, self._seconds, self._faults = notes, seconds, faults
 
-    def interpolate_window(self, window: Any, *, seed: int, on_step: Any) -> NDArray[np.uint8]:
+    def prepare(self, window: Any) -> None:
+        return None
+
+    def interpolate_window(self, window: Any, *, seed: int, on_step: Any, prepared: Any = None) -> NDArray[np.uint8]:
         from evfi.pipeline.blending import blend_linearly
 
         index = window.spec.index

@@ -16,24 +16,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from executor_checks import PATIENCE_S, assert_same_frames, outcomes, works
+from scheduler_checks import PATIENCE_S, assert_same_frames, outcomes, tasks
 from worker_models import Painter, Paints
 from workshop import Workshop, contents
 
 from evfi.errors import ModelError, ResourceError
-from evfi.pipeline import workers
-from evfi.pipeline.jobs import JobConfig
-from evfi.pipeline.work import MOST_ATTEMPTS
-from evfi.pipeline.workers import LocalWorkers
+from evfi.pipeline.job_plan import JobConfig
+from evfi.workers import scheduler as scheduling
+from evfi.workers.local import LocalProcesses
+from evfi.workers.scheduler import MOST_ATTEMPTS, Scheduler
 
 
 @contextmanager
-def local(plan: Paints, devices: Sequence[str] = ("cpu",), **settings: object) -> Iterator[LocalWorkers]:
-    executor = LocalWorkers(plan, devices, **settings)  # type: ignore[arg-type]
+def local(plan: Paints, devices: Sequence[str] = ("cpu",), **settings: object) -> Iterator[Scheduler]:
+    scheduler = Scheduler(LocalProcesses(plan, devices, **settings))  # type: ignore[arg-type]
     try:
-        yield executor
+        yield scheduler
     finally:
-        executor.close()
+        scheduler.close()
 
 
 def is_alive(pid: int) -> bool:
@@ -62,7 +62,7 @@ def test_a_job_comes_to_the_same_film(tmp_path):
     summary = workshop.run(
         "there",
         config,
-        executor=lambda on_step: LocalWorkers(Paints(seconds=0.21), ("cpu", "cpu"), on_step),
+        scheduler=lambda on_step: Scheduler(LocalProcesses(Paints(seconds=0.21), ("cpu", "cpu"), on_step)),
         on_state=told.append,
     )
     assert contents(workshop.targets("there")) == contents(workshop.targets("here"))
@@ -75,55 +75,55 @@ def test_a_job_comes_to_the_same_film(tmp_path):
 
 
 def test_workers_that_come_to_harm_are_replaced(tmp_path):
-    given = works(5)
-    with local(Paints(dies_at=(1,), raises_at=(3,), once=tmp_path)) as executor:
-        found = outcomes(executor, given)
+    given = tasks(5)
+    with local(Paints(dies_at=(1,), raises_at=(3,), once=tmp_path)) as scheduler:
+        found = outcomes(scheduler, given)
     assert_same_frames(found, given)
-    assert [found[index].work.attempt for index in range(5)] == [1, 2, 1, 2, 1]
+    assert [found[index].task.attempt for index in range(5)] == [1, 2, 1, 2, 1]
 
 
 def test_a_window_that_no_worker_survives_fails_and_others_do_not():
-    given = works(3)
-    with local(Paints(dies_at=(0,))) as executor:
-        found = outcomes(executor, given)
+    given = tasks(3)
+    with local(Paints(dies_at=(0,))) as scheduler:
+        found = outcomes(scheduler, given)
     failure = found[0].failure
     assert failure is not None
     assert failure.kind == "crash"
     assert failure.message == "the worker was killed by SIGKILL: perhaps too little memory"
-    assert found[0].work.attempt == MOST_ATTEMPTS
+    assert found[0].task.attempt == MOST_ATTEMPTS
     del found[0]
     assert_same_frames(found, given)
 
 
 def test_a_model_that_cannot_be_loaded_is_told():
-    with local(Paints(cannot_load=True)) as executor:
-        executor.submit(works(1)[0])
+    with local(Paints(cannot_load=True)) as scheduler:
+        scheduler.submit(tasks(1)[0])
         with pytest.raises(ModelError, match="no weights for cpu"):
-            outcomes(executor, [])
+            outcomes(scheduler, [])
             while True:
-                executor.next_outcome(0.5)
+                scheduler.next_outcome(0.5)
 
 
 def test_when_no_worker_is_left_the_job_ends(monkeypatch):
-    monkeypatch.setattr(workers, "MOST_STARTS", 1)
-    with local(Paints(cannot_start=True), ("cpu", "cpu")) as executor:
-        executor.submit(works(1)[0])
+    monkeypatch.setattr(scheduling, "MOST_STARTS", 1)
+    with local(Paints(cannot_start=True), ("cpu", "cpu")) as scheduler:
+        scheduler.submit(tasks(1)[0])
         with pytest.raises(ResourceError, match="no worker is left: cpu: its worker ended 1 times"):
-            outcomes(executor, works(1))
-        assert executor.next_outcome(0.5) is None  # told once
+            outcomes(scheduler, tasks(1))
+        assert scheduler.next_outcome(0.5) is None  # told once
 
 
 def test_an_error_of_who_hears_of_steps_ends_the_job():
     def fail(*_: object) -> None:
         raise BrokenPipeError("nobody listens")
 
-    with local(Paints(seconds=0.3), on_step=fail) as executor, pytest.raises(BrokenPipeError):
-        outcomes(executor, works(1))
+    with local(Paints(seconds=0.3), on_step=fail) as scheduler, pytest.raises(BrokenPipeError):
+        outcomes(scheduler, tasks(1))
 
 
 def test_ctrl_c_is_not_for_workers_and_close_ends_them(tmp_path):
-    given = works(2)
-    with local(Paints(pids=tmp_path, seconds=0.2)) as executor:
+    given = tasks(2)
+    with local(Paints(pids=tmp_path, seconds=0.2)) as scheduler:
         assert wait_until(lambda: bool(multiprocessing.active_children()))
         (child,) = multiprocessing.active_children()
 
@@ -132,8 +132,8 @@ def test_ctrl_c_is_not_for_workers_and_close_ends_them(tmp_path):
             return bool(list(tmp_path.iterdir()))
 
         assert wait_until(is_ready)
-        assert_same_frames(outcomes(executor, given), given)
-        executor.submit(works(1)[0])
+        assert_same_frames(outcomes(scheduler, given), given)
+        scheduler.submit(tasks(1)[0])
     assert [int(path.name) for path in tmp_path.iterdir()] == [child.pid]  # never replaced
     assert not is_alive(child.pid)
 
@@ -142,12 +142,16 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     code = (
         "import sys, time; sys.path[:0] = {path!r}\n"
         "from pathlib import Path\n"
-        "from evfi.pipeline.workers import LocalWorkers\n"
-        "from executor_checks import works\n"
+        "from evfi.workers.local import LocalProcesses\n"
+        "from evfi.workers.scheduler import Scheduler\n"
+        "from scheduler_checks import tasks\n"
         "from worker_models import Paints\n"
         "if __name__ == '__main__':\n"
-        "    executor = LocalWorkers(Paints(pids=Path({folder!r}), seconds=600), ('cpu', 'cpu'))\n"
-        "    for work in works(2): executor.submit(work)\n"
+        "    plan = Paints(pids=Path({folder!r}), seconds=600)\n"
+        "    scheduler = Scheduler(LocalProcesses(plan, ('cpu', 'cpu')))\n"
+        "    for task in tasks(2): scheduler.submit(task)\n"
+        "    scheduler.next_outcome(600)\n"
+        "    scheduler.next_outcome(600)\n"
         "    time.sleep(600)\n"
     )
     script = tmp_path / "parent.py"

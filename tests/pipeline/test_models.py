@@ -11,8 +11,9 @@ import torch
 from evfi.errors import ConfigError, ModelError, ResourceError
 from evfi.models.facts import ModelFacts, model_facts
 from evfi.pipeline import models
-from evfi.pipeline.models import ModelRequest, parse_devices
+from evfi.pipeline.models import ModelRequest
 from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
+from evfi.workers.devices import parse_devices
 from tiny_models import tiny_bundle
 
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.piece_board import PieceBoard
-from evfi.pipeline.tasks import Task, task_of
+from evfi.pipeline.pieces import Piece, piece_of
 from evfi.recordings.planning import WindowSpec
 
 
-def tree(index: int, inserted: int, most: int) -> Task:
-    return task_of(WindowSpec(index, index, index + 1, np.arange(inserted + 2, dtype=np.int64)), most)
+def tree(index: int, inserted: int, most: int) -> Piece:
+    return piece_of(WindowSpec(index, index, index + 1, np.arange(inserted + 2, dtype=np.int64)), most)
 
 
-def facts_of(task: Task, treatment: str = "interpolate", finding: str = "") -> WindowFacts:
-    number = len(task.times_us) - 2 if treatment == "interpolate" else task.window.num_inserted
-    return WindowFacts(task.window.index, 0, 1, number, 100, 0, treatment, finding, (), 2.0, "cpu")  # type: ignore[arg-type]
+def facts_of(piece: Piece, treatment: str = "interpolate", finding: str = "") -> WindowFacts:
+    number = len(piece.times_us) - 2 if treatment == "interpolate" else piece.window.num_inserted
+    return WindowFacts(piece.window.index, 0, 1, number, 100, 0, treatment, finding, (), 2.0, "cpu")  # type: ignore[arg-type]
 
 
 trees_of_windows = st.builds(
@@ -33,19 +33,19 @@ trees_of_windows = st.builds(
 @given(trees_of_windows, st.data())
 def test_all_is_done_once_whatever_the_order(trees, data):
     board = PieceBoard(trees)
-    under_way: list[Task] = []
+    under_way: list[Piece] = []
     finished = set()
-    for task in board.tasks():
-        if task is None:
+    for piece in board.pieces():
+        if piece is None:
             assert under_way  # else it would be waited for ever
             done = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
             assert board.done(done, facts_of(done)) == (done.window.index in board.complete)
             finished.add(done.key)
         else:
-            assert not task.path or (task.window.index, task.path[:-1]) in finished  # what bounds it is there
-            assert task.key not in finished | {one.key for one in under_way}
-            under_way.append(task)
-    assert finished == {task.key for one in trees for task in one.all()}
+            assert not piece.path or (piece.window.index, piece.path[:-1]) in finished  # what bounds it is there
+            assert piece.key not in finished | {one.key for one in under_way}
+            under_way.append(piece)
+    assert finished == {piece.key for one in trees for piece in one.all()}
     assert set(board.complete) == {one.window.index for one in trees}
     for one in trees:
         assert board.complete[one.window.index].seconds == 2.0 * sum(1 for _ in one.all())
@@ -53,10 +53,10 @@ def test_all_is_done_once_whatever_the_order(trees, data):
 
 def one_after_the_other(board: PieceBoard) -> list[tuple[int, tuple[int, ...]]]:
     order = []
-    for task in board.tasks():
-        assert task is not None
-        order.append(task.key)
-        board.done(task, facts_of(task))
+    for piece in board.pieces():
+        assert piece is not None
+        order.append(piece.key)
+        board.done(piece, facts_of(piece))
     return order
 
 
@@ -68,23 +68,23 @@ def test_a_window_is_finished_before_the_next_begins():
 
 @given(trees_of_windows, st.data())
 def test_what_was_done_is_not_done_again(trees, data):
-    tasks = [task for one in trees for task in one.all()]
-    there = data.draw(st.sets(st.sampled_from([task.key for task in tasks])))
+    pieces = [piece for one in trees for piece in one.all()]
+    there = data.draw(st.sets(st.sampled_from([piece.key for piece in pieces])))
     board = PieceBoard(trees)
-    board.resume({task.key: facts_of(task) for task in tasks if task.key in there}, None)
+    board.resume({piece.key: facts_of(piece) for piece in pieces if piece.key in there}, None)
 
     def is_kept(key: tuple[int, tuple[int, ...]]) -> bool:  # with all that bounds it
         index, path = key
         return all((index, path[:depth]) in there for depth in range(len(path) + 1))
 
-    expected = sorted(task.key for task in tasks if not is_kept(task.key))
+    expected = sorted(piece.key for piece in pieces if not is_kept(piece.key))
     assert sorted(one_after_the_other(board)) == expected
     assert len(board.complete) == len(trees)
 
 
 def test_a_window_that_failed_is_left_and_the_others_go_on():
     board = PieceBoard([tree(0, 3, 1), tree(1, 1, 1)])
-    first = next(board.tasks())
+    first = next(board.pieces())
     assert first is not None
     board.done(first, facts_of(first))
     board.fail(0)
@@ -94,10 +94,10 @@ def test_a_window_that_failed_is_left_and_the_others_go_on():
 
 def test_a_window_made_as_a_whole_has_no_further_pieces():
     board = PieceBoard([tree(0, 15, 3)])
-    root = next(board.tasks())
+    root = next(board.pieces())
     assert root is not None
     assert board.done(root, facts_of(root, "blend", "gap"))
-    assert next(board.tasks(), "over") == "over"
+    assert next(board.pieces(), "over") == "over"
 
 
 def test_only_doubtful_windows_are_made_anew_if_the_user_chooses_otherwise():
@@ -116,8 +116,8 @@ def test_only_doubtful_windows_are_made_anew_if_the_user_chooses_otherwise():
 def test_facts_of_pieces_add_up():
     one = tree(0, 3, 1)
     board = PieceBoard([one])
-    for task, (device, attempts) in zip(one.all(), [("cpu", 1), ("cuda:1", 3), ("cpu", 2)], strict=True):
-        board.done(task, replace(facts_of(task), device=device, attempts=attempts))
+    for piece, (device, attempts) in zip(one.all(), [("cpu", 1), ("cuda:1", 3), ("cpu", 2)], strict=True):
+        board.done(piece, replace(facts_of(piece), device=device, attempts=attempts))
     assert board.complete[0].device == "cpu, cuda:1"
     assert board.complete[0].attempts == 3
     assert board.complete[0].seconds == 6.0
@@ -127,8 +127,8 @@ def test_pieces_of_open_windows_count_in_part():
     trees = [tree(0, 15, 3), tree(1, 15, 3)]  # five pieces each
     board = PieceBoard(trees)
     parts = []
-    for task in [*trees[0].all(), *list(trees[1].all())[:2]]:
-        board.done(task, facts_of(task))
+    for piece in [*trees[0].all(), *list(trees[1].all())[:2]]:
+        board.done(piece, facts_of(piece))
         parts.append(round(board.part_done, 6))
     assert parts == [0.2, 0.4, 0.6, 0.8, 0.0, 0.2, 0.4]
     board.fail(1)

@@ -12,13 +12,14 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from executor_checks import assert_same_frames, outcomes, works  # noqa: E402
+from scheduler_checks import assert_same_frames, outcomes, tasks  # noqa: E402
 from worker_models import Painter, Paints  # noqa: E402
 from workshop import Workshop, contents  # noqa: E402
 
 from evfi.errors import ConfigError, ModelError, ResourceError  # noqa: E402
-from evfi.pipeline.jobs import JobConfig  # noqa: E402
-from evfi.pipeline.ray_workers import RayCluster, RayWorkers, ray_cluster  # noqa: E402
+from evfi.pipeline.job_plan import JobConfig  # noqa: E402
+from evfi.workers.ray_cluster import RayActors, cluster_devices  # noqa: E402
+from evfi.workers.scheduler import Scheduler  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +45,7 @@ def test_a_job_comes_to_the_same_film_though_an_actor_is_lost(tmp_path):
     lost.mkdir()
     workshop.run("here", config, model=Painter())
     plan = Paints(dies_at=(1,), once=lost)
-    summary = workshop.run("there", config, executor=lambda on_step: RayWorkers(plan, RayCluster(2, "cpu"), on_step))
+    summary = workshop.run("there", config, scheduler=lambda on_step: Scheduler(RayActors(plan, ("cpu", "cpu"))))
     assert contents(workshop.targets("there")) == contents(workshop.targets("here"))
     assert sum(summary.pieces.values()) == 12
     assert [facts.attempts for facts in summary.windows] == [1, 2, 1, 1]
@@ -53,11 +54,12 @@ def test_a_job_comes_to_the_same_film_though_an_actor_is_lost(tmp_path):
 
 @pytest.mark.slow
 def test_a_window_that_no_actor_survives_fails_and_others_do_not(tmp_path):
-    given, executor = works(4), RayWorkers(Paints(dies_at=(0,), raises_at=(2,)), RayCluster(2, "cpu"))
+    given = tasks(4)
+    scheduler = Scheduler(RayActors(Paints(dies_at=(0,), raises_at=(2,)), ("cpu", "cpu")))
     try:
-        found = outcomes(executor, given)
+        found = outcomes(scheduler, given)
     finally:
-        executor.close()
+        scheduler.close()
     kinds = [found[index].failure.kind if found[index].failure else "" for index in range(4)]
     assert kinds == ["crash", "", "crash", ""]
     assert "illegal memory access" in found[2].failure.message
@@ -66,27 +68,27 @@ def test_a_window_that_no_actor_survives_fails_and_others_do_not(tmp_path):
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told():
-    executor = RayWorkers(Paints(cannot_load=True), RayCluster(1, "cpu"))
+    scheduler = Scheduler(RayActors(Paints(cannot_load=True), ("cpu",)))
     try:
-        executor.submit(works(1)[0])
+        scheduler.submit(tasks(1)[0])
         with pytest.raises(ModelError, match="no weights for cpu"):
-            outcomes(executor, works(1))
+            outcomes(scheduler, tasks(1))
     finally:
-        executor.close()
+        scheduler.close()
 
 
 def test_what_the_cluster_has():
-    assert ray_cluster("ray", "auto") == RayCluster(1, "cpu")
-    assert ray_cluster("ray", "cpu,cpu") == RayCluster(2, "cpu")
+    assert cluster_devices("ray", "auto") == ("cpu",)
+    assert cluster_devices("ray", "cpu,cpu") == ("cpu", "cpu")
     with pytest.raises(ResourceError, match="has no GPU"):
-        ray_cluster("ray", "cuda")
+        cluster_devices("ray", "cuda")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(ConfigError, match="devices must be"):
-        ray_cluster("ray", "auto,cpu")
+        cluster_devices("ray", "auto,cpu")
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_without_ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'evfi\[ray\]'"):
-        ray_cluster("ray", "auto")
+        cluster_devices("ray", "auto")

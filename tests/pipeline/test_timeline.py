@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evfi.errors import ConfigError, RecordingError
-from evfi.pipeline.jobs import read_times
+from evfi.pipeline.job_plan import read_times
 from evfi.pipeline.timeline import Timeline, key_frame_rate, plan_timeline
 
 STEP_US = 40_000

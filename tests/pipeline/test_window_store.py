@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from evfi.errors import InputError, OutputError
 from evfi.pipeline import window_store
 from evfi.pipeline.job_facts import WindowFacts
-from evfi.pipeline.window_store import Piece, WindowStore, remove_pieces
+from evfi.pipeline.window_store import KeptPiece, WindowStore, remove_pieces
 from hostile_json import HOSTILE_JSON
 
 FACTS = WindowFacts(3, 0, 40_000, 2, 500, 7, "interpolate", "exposure", ("brighter",), 1.25, "cpu", 2)
 KEYS = [(3, ()), (3, (0,)), (3, (0, 12)), (4, ()), (1_000_000, ())]
 
 
-def piece(key=KEYS[0], *, number: int = 2, seed: int = 0) -> Piece:
+def piece(key=KEYS[0], *, number: int = 2, seed: int = 0) -> KeptPiece:
     frames = np.random.default_rng(seed).integers(0, 256, (number, 6, 5, 3), dtype=np.uint8)
-    return Piece(key, replace(FACTS, index=key[0], num_inserted=number), frames)
+    return KeptPiece(key, replace(FACTS, index=key[0], num_inserted=number), frames)
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ import threading
 import numpy as np
 import pytest
 
-from evfi.pipeline.work import NOTHING_AHEAD, Work, perform, prepare
-from evfi.pipeline.worker_process import _prepare
-from evfi.pipeline.workers import threads_per_worker
+from evfi.pipeline.models import WindowItem, WindowWorker
+from evfi.workers.devices import threads_per_worker
+from evfi.workers.process import prepare_tasks
+from evfi.workers.tasks import Task, perform, prepare
 from stand_ins import Blender, memory_recording
 
 
@@ -33,32 +34,36 @@ class Preparing(Blender):
         return super().interpolate_window(window, seed=seed, on_step=on_step)
 
 
-def works() -> list[Work]:
+def tasks() -> list[Task]:
     recording = memory_recording()
-    return [Work((spec.index, ()), recording.load_window(spec), 0) for spec in recording.plan_windows(insert=1)]
+    return [
+        Task((spec.index, ()), WindowItem(recording.load_window(spec), 0), f"window {spec.index}")
+        for spec in recording.plan_windows(insert=1)
+    ]
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda:0", [0, 1, 2]), ("cpu", [None] * 3)])
 def test_only_a_gpu_has_its_windows_prepared_ahead(device, expected):
     model, waiting, ahead = Preparing(), queue.SimpleQueue(), queue.Queue(1)
-    for work in works():
-        waiting.put(work)
-    thread = threading.Thread(target=_prepare, args=(model, device, waiting, ahead), daemon=True)
+    for task in tasks():
+        waiting.put(task)
+    worker = WindowWorker(model)
+    thread = threading.Thread(target=prepare_tasks, args=(worker, device, waiting, ahead, 3), daemon=True)
     thread.start()
     for index in range(3):
-        work, prepared = ahead.get(timeout=10)
-        assert work.key == (index, ())
-        assert perform(model, work, None, prepared).failure is None
+        task, prepared = ahead.get(timeout=10)
+        assert task.key == (index, ())
+        assert perform(worker, task.item, prepared).failure is None
     assert model.given == expected
     assert set(model.prepared_in) <= {thread}
 
 
-def test_what_cannot_be_prepared_is_told_by_the_work_itself():
-    work = works()[0]
-    assert prepare(Blender(), work) == NOTHING_AHEAD
-    model = Preparing(fails=True)
-    assert prepare(model, work) == {}
-    np.testing.assert_array_equal(perform(model, work, None, {}).frames, perform(Blender(), work).frames)
+def test_what_cannot_be_prepared_is_reported_by_the_work_itself():
+    item = tasks()[0].item
+    assert prepare(WindowWorker(Blender()), item) is None
+    worker = WindowWorker(Preparing(fails=True))
+    assert prepare(worker, item) is None
+    np.testing.assert_array_equal(perform(worker, item).result, perform(WindowWorker(Blender()), item).result)
 
 
 def test_threads_never_outnumber_processors(monkeypatch):

@@ -7,14 +7,16 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ModelError
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.work import OnStep
+from evfi.pipeline.models import WindowWorker
 from evfi.recordings.recording import Window
+from evfi.workers.tasks import OnStep
 
 
 class Painter:
@@ -30,7 +32,12 @@ class Painter:
         self.fail_at: int | None = None
         self.error: BaseException = RuntimeError("stand-in failed")
 
-    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+    def prepare(self, window: Window) -> None:
+        return None
+
+    def interpolate_window(
+        self, window: Window, *, seed: int, on_step: OnStep | None, prepared: Any = None
+    ) -> NDArray[np.uint8]:
         spec = window.spec
         if spec.index == self.fail_at:
             raise self.error
@@ -67,14 +74,14 @@ class Paints:
     seconds: float = 0.0
     pids: Path | None = None
 
-    def __call__(self, device: str) -> _Harmed:
+    def __call__(self, device: str) -> WindowWorker:
         if self.cannot_load:
             raise ModelError(f"no weights for {device}")
         if self.cannot_start:
             os._exit(3)
         if self.pids is not None:
             (self.pids / str(os.getpid())).touch()
-        return _Harmed(self)
+        return WindowWorker(_Harmed(self))
 
 
 class _Harmed(Painter):
@@ -82,7 +89,9 @@ class _Harmed(Painter):
         super().__init__()
         self.plan = plan
 
-    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> NDArray[np.uint8]:
+    def interpolate_window(
+        self, window: Window, *, seed: int, on_step: OnStep | None, prepared: Any = None
+    ) -> NDArray[np.uint8]:
         index, plan = window.spec.index, self.plan
         time.sleep(plan.seconds)
         harmed = None if plan.once is None else plan.once / str(index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from evfi.events.stream import EventStream
-from evfi.pipeline.job_run import OnState
-from evfi.pipeline.jobs import Job, JobConfig, plan_job
+from evfi.pipeline.job import JobSetup, JobSummary, run_job
+from evfi.pipeline.job_loop import OnState
+from evfi.pipeline.job_plan import Job, JobConfig, plan_job
+from evfi.pipeline.models import WindowInterpolator, WindowWorker
 from evfi.pipeline.outputs import Targets
-from evfi.pipeline.running import JobSetup, JobSummary, run_job
-from evfi.pipeline.work import Executor, InProcess, OnDeviceStep, WindowInterpolator
 from evfi.recordings.memory import recording_from_memory
 from evfi.recordings.recording import Recording
+from evfi.workers.here import ThisProcess
+from evfi.workers.plan import MakeScheduler
+from evfi.workers.scheduler import Scheduler
+from evfi.workers.tasks import OnDeviceStep
 from stand_ins import HEIGHT, STEP_US, WIDTH, key_frames
 
 
@@ -69,22 +73,22 @@ class Workshop:
         config: JobConfig | None = None,
         *,
         model: WindowInterpolator | None = None,
-        executor: Callable[[OnDeviceStep], Executor] | None = None,
+        scheduler: MakeScheduler | None = None,
         targets: Targets | None = None,
         on_state: OnState | None = None,
         **settings: Any,
     ) -> JobSummary:
-        """Run a job; without a model or an executor, none must be needed."""
-        if executor is None:
+        """Run a job; without a model or a scheduler, none must be needed."""
+        if scheduler is None:
 
-            def executor(on_step: OnDeviceStep) -> Executor:
+            def scheduler(on_step: OnDeviceStep | None) -> Scheduler:
                 assert model is not None, "work was begun though all is done"
-                return InProcess(model, on_step)
+                return Scheduler(ThisProcess(lambda: WindowWorker(model), on_step))
 
         job = self.job(name, config, targets)
         made_of = {"seed": job.config.seed, "frames made at a time": job.most}
         setup = JobSetup(self.job_folder(name), made_of, lambda: self.recording, **{**self.settings, **settings})
-        return run_job(job, setup, executor, on_state)
+        return run_job(job, setup, scheduler, on_state)
 
 
 def contents(targets: Targets) -> dict[str, bytes]:

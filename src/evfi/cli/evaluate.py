@@ -60,7 +60,7 @@ class EvaluateCommand:
         baseline: what to compare with: hold, linear, rife; by default all that are installed; none for no baseline.
         compare: instead of evaluating: two results.json, whose difference is told with its interval.
         systems: with --compare: which system of the first and which of the second; by default those of the same name.
-        device: auto (the GPU if there is one), cpu, cuda, or cuda:N.
+        devices: auto (the first GPU if there is one), cpu, cuda, or names as in cuda:0,cuda:1; one worker each.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
         preset: of models: exact, balanced, fast or warp; a protocol's own settings and yours win over it.
         open: show the report in the browser when all is done.
@@ -78,7 +78,7 @@ class EvaluateCommand:
     baseline: tuple[str, ...] = ()
     compare: tuple[Path, Path] | None = None
     systems: tuple[str, str] | None = None
-    device: str = "auto"
+    devices: Annotated[str, tyro.conf.arg(aliases=("--device",))] = "auto"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     preset: PresetName = "exact"
     open: bool = False
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str]) -> None:
         opening=command.opening,
         video=command.video,
         simulator=command.camera,
-        device=command.device,
+        devices=command.devices,
         dtype=command.dtype,
         command=shlex.join(["evfi", "evaluate", *arguments]),
     )
@@ -165,7 +165,7 @@ def system_requests(command: EvaluateCommand) -> tuple[SystemRequest, ...]:
     Raises:
         ConfigError: a baseline is unknown, or a folder of frames has no name.
     """
-    settings = sampling_overrides(command.sampling)
+    settings = sampling_overrides(command.sampling, command.preset)
     models = command.model or (() if command.results else (_DEFAULT_MODEL,))
     requests = [SystemRequest(_model_name(source), "model", source, settings, command.preset) for source in models]
     for entry in command.results:

@@ -17,14 +17,12 @@ from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError, EvfiError
 from evfi.guard import Read
 from evfi.pipeline.damaged_pictures import DamagedPictures
+from evfi.pipeline.job import JobSetup, JobSummary, run_job
 from evfi.pipeline.job_folder import JobFolder
-from evfi.pipeline.jobs import Job, JobConfig, JobSurroundings, check_job_places, plan_job
-from evfi.pipeline.models import ModelRequest, parse_devices
+from evfi.pipeline.job_plan import Job, JobConfig, JobSurroundings, check_job_places, plan_job
+from evfi.pipeline.models import ModelRequest
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.reporting import report_of_job
-from evfi.pipeline.running import JobSetup, JobSummary, MakeExecutor, run_job
-from evfi.pipeline.work import InProcess
-from evfi.pipeline.workers import LocalWorkers
 from evfi.recordings.estimation import estimate_alignment
 from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.inspection_advice import advise_alignment
@@ -33,6 +31,7 @@ from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording, pictures_of
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
+from evfi.workers.plan import plan_workers
 
 if TYPE_CHECKING:
     SamplingOptions = Any
@@ -64,8 +63,8 @@ class InterpolateCommand:
         no_report: write no report.html beside the video.
         model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
         devices: auto (all GPUs, or the CPU), cpu, cuda (all GPUs), or names as in cuda:0,cuda:1; one worker each.
-        workers: local: processes on this machine; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS names it; here: no
-            process but this one, on one device.
+        workers: local: a process per device; a number: so many processes, which share the devices; here: run in this process,
+            on one device; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS: those of the cluster at that address.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
         max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
             host's memory where that is needed.
@@ -125,7 +124,8 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `interpolate`.
     """
     command = parse(InterpolateCommand, "interpolate", arguments)
-    overrides = sampling_overrides(command.sampling)
+    seed = ["seed"] if command.film.seed != JobConfig.seed else []  # of the diffusion model's noise
+    overrides = sampling_overrides(command.sampling, command.preset, seed)
     limit = None if command.max_memory is None else parse_memory(command.max_memory)
     shard = _parse_shard(command)
     with open_recording(command.recording, command.opening) as recording:
@@ -180,9 +180,10 @@ def _run_job(
     models = tuple(Read(place, "the model") for place in facts.places)
     check_job_places(command.targets, replace(_surroundings(command), read=models), ())
     job = job.limited_to(max(1, facts.num_frames - 2))
-    executor, device = _executor(command, request)
-    setup = _setup(command, job, shard, request.made_of(facts, device))
-    return run_job(job, setup, executor, progress), dict(setup.made_of)
+    workers = plan_workers(command.workers, command.devices)
+    setup = _setup(command, job, shard, request.made_of(facts, workers.devices[0]))
+    summary = run_job(job, setup, lambda on_step: workers.scheduler(request, on_step), progress)
+    return summary, dict(setup.made_of)
 
 
 def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None, of_model: dict[str, Any]) -> JobSetup:
@@ -218,23 +219,6 @@ def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None,
         with_report=not command.no_report,
         damaged=damaged,
     )
-
-
-def _executor(command: InterpolateCommand, request: ModelRequest) -> tuple[MakeExecutor, str]:
-    """What starts the workers, and one of the devices they work on."""
-
-    if command.workers == "local":
-        devices = parse_devices(command.devices)
-        return lambda on_step: LocalWorkers(request, devices, on_step), devices[0]
-    if command.workers == "here":
-        device = parse_devices(command.devices)[0]
-        return lambda on_step: InProcess(request(device), on_step), device
-    if command.workers != "ray" and not command.workers.startswith("ray://"):
-        raise ConfigError(f"workers must be local, here, ray, or ray://ADDRESS, got '{command.workers}'")
-    from evfi.pipeline.ray_workers import RayWorkers, ray_cluster
-
-    cluster = ray_cluster(command.workers, command.devices)
-    return lambda on_step: RayWorkers(request, cluster, on_step), cluster.device
 
 
 def _parse_shard(command: InterpolateCommand) -> tuple[int, int] | None:

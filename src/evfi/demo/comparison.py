@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from evfi.demo.recording import DemoRecording
 from evfi.evaluation.metrics import moving_pixels, psnr
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.work import OnStep, WindowInterpolator
+from evfi.pipeline.models import WindowInterpolator
+from evfi.workers.tasks import OnStep
 
 Progress = Callable[[float, int], None]
 """Called with (windows done, counting parts of one, windows in all)."""

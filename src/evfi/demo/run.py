@@ -21,7 +21,7 @@ from evfi.demo.pictures import draw_sheet, draw_video
 from evfi.demo.recording import DemoConfig, DemoRecording, film_scene
 from evfi.errors import OutputError
 from evfi.files import one_line, remove_leftovers, temporary_beside
-from evfi.pipeline.work import WindowInterpolator
+from evfi.pipeline.models import WindowInterpolator
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.video.geometry import frame_size
 from evfi.video.io import write_png

@@ -10,20 +10,23 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi import __version__
+from evfi.errors import ConfigError
 from evfi.evaluation.frame_store import FrameStore
 from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
 from evfi.evaluation.model_system import load_vae_truth
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings, spec_of, true_frames
 from evfi.evaluation.results import SystemInfo, WindowRecord
 from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
-from evfi.evaluation.workers import Work, run_work
 from evfi.fingerprints import fingerprint_of
+from evfi.workers.plan import WorkerPlan
+from evfi.workers.scheduler import run_tasks
+from evfi.workers.tasks import OnStep, Task, WorkerFactory
 
 _SHORT: Final = 8
 
@@ -45,81 +48,118 @@ def truth_store(plan: EvaluationPlan, fingerprint: str) -> FrameStore:
 
 
 @dataclass(frozen=True)
-class FrameWork(Work[WindowRecord, None]):
-    """Makes one system's frames."""
+class FrameMaking:
+    """Makes one system's frames; a `WorkerFactory`.
+
+    Attributes:
+        plan: the evaluation.
+        request: the system.
+        info: what is known of it.
+        dtype: of a model.
+        is_timed: whether seconds per frame are noted.
+        system: the system where it is loaded, for work in this process.
+    """
 
     plan: EvaluationPlan
     request: SystemRequest
-    device: str
+    info: SystemInfo
     dtype: str | None
     is_timed: bool
     system: System | None = None
 
-    def prepare(self) -> Any:
-        """Load the system, unless it is ready."""
-        system = self.system or load_system(self.request, self.plan.protocol.size, self.device, self.dtype)
-        return _Maker(system, OpenRecordings(self.plan), frame_store(self.plan, system.info))
+    def __call__(self, device: str) -> FrameMaker:
+        """Load the system, unless it is ready.
 
-    def do(self, state: Any, item: WindowRecord) -> None:
+        Raises:
+            ConfigError: this device is another than the one whose frames are evaluated.
+        """
+        system = self.system or load_system(self.request, self.plan.protocol.size, device, self.dtype)
+        if system.info.device != self.info.device:
+            raise ConfigError(
+                f"frames of different devices differ a little; expected {self.info.device} for all workers, found "
+                f"{system.info.device} at {device}; name devices of one kind"
+            )
+        return FrameMaker(self, system)
+
+
+class FrameMaker:
+    """Makes and keeps windows' frames; a `Worker`."""
+
+    def __init__(self, making: FrameMaking, system: System) -> None:
+        """Take a loaded system."""
+        self._plan, self._is_timed, self._system = making.plan, making.is_timed, system
+        self._recordings = OpenRecordings(making.plan)
+        self._store = frame_store(making.plan, making.info)
+        self._is_warm = False
+
+    def prepare(self, item: WindowRecord) -> None:
+        """Nothing is done ahead."""
+
+    def perform(self, item: WindowRecord, prepared: None, on_step: OnStep | None) -> None:
         """Make and keep a window's frames."""
-        maker: _Maker = state
-        window = maker.recordings[item.sequence].load_window(spec_of(item))
+        window = self._recordings[item.sequence].load_window(spec_of(item))
         began = time.perf_counter()
-        frames = maker.system.make(WindowTask(item.sequence, item.skip, window, self.plan.seed))
+        frames = self._system.make(WindowTask(item.sequence, item.skip, window, self._plan.seed))
         seconds = time.perf_counter() - began
-        maker.store.write(
+        self._store.write(
             item,
-            self.plan.sequence(item.sequence).info,
+            self._plan.sequence(item.sequence).info,
             frames[1:-1],
             range(item.start_frame + 1, item.end_frame),
-            seconds=seconds if self.is_timed else None,
-            is_warm=maker.is_warm,
-            notes=tuple(maker.system.notes),
+            seconds=seconds if self._is_timed else None,
+            is_warm=self._is_warm,
+            notes=tuple(self._system.notes),
         )
-        maker.system.notes.clear()
-        maker.is_warm = True
+        self._system.notes.clear()
+        self._is_warm = True
 
-    def finish(self, state: Any) -> None:
+    def close(self) -> None:
         """Close the recording that is open."""
-        maker: _Maker = state
-        maker.recordings.close()
-
-
-@dataclass
-class _Maker:
-    system: System
-    recordings: OpenRecordings
-    store: FrameStore
-    is_warm: bool = False
+        self._recordings.close()
 
 
 @dataclass(frozen=True)
-class TruthWork(Work[WindowRecord, None]):
-    """Passes true frames through a model's autoencoder."""
+class TruthMaking:
+    """Passes true frames through a model's autoencoder; a `WorkerFactory`.
+
+    Attributes:
+        plan: the evaluation.
+        request: the model.
+        dtype: of the autoencoder.
+        truth: the autoencoder where it is loaded, for work in this process.
+    """
 
     plan: EvaluationPlan
     request: SystemRequest
-    device: str
     dtype: str | None
     truth: VaeTruth | None = None
 
-    def prepare(self) -> Any:
+    def __call__(self, device: str) -> TruthMaker:
         """Load the autoencoder, unless it is ready."""
-        truth = self.truth or load_vae_truth(self.request, self.device, self.dtype)
-        return truth, OpenRecordings(self.plan), truth_store(self.plan, truth.fingerprint)
+        return TruthMaker(self.plan, self.truth or load_vae_truth(self.request, device, self.dtype))
 
-    def do(self, state: Any, item: WindowRecord) -> None:
+
+class TruthMaker:
+    """Passes and keeps windows' true frames; a `Worker`."""
+
+    def __init__(self, plan: EvaluationPlan, truth: VaeTruth) -> None:
+        """Take a loaded autoencoder."""
+        self._plan, self._truth = plan, truth
+        self._recordings, self._store = OpenRecordings(plan), truth_store(plan, truth.fingerprint)
+
+    def prepare(self, item: WindowRecord) -> None:
+        """Nothing is done ahead."""
+
+    def perform(self, item: WindowRecord, prepared: None, on_step: OnStep | None) -> None:
         """Pass and keep a window's true frames."""
-        vae: VaeTruth
-        vae, recordings, store = state
-        frames = scored_truth(self.plan, recordings, item)
+        frames = scored_truth(self._plan, self._recordings, item)
         numbers = range(item.start_frame, item.end_frame + 1)
-        passed = vae.pass_through(frames, item.sequence, numbers, self.plan.seed)
-        store.write(item, self.plan.sequence(item.sequence).info, passed, numbers)
+        passed = self._truth.pass_through(frames, item.sequence, numbers, self._plan.seed)
+        self._store.write(item, self._plan.sequence(item.sequence).info, passed, numbers)
 
-    def finish(self, state: Any) -> None:
+    def close(self) -> None:
         """Close the recording that is open."""
-        state[1].close()
+        self._recordings.close()
 
 
 def scored_truth(plan: EvaluationPlan, recordings: OpenRecordings, record: WindowRecord) -> NDArray[np.uint8]:
@@ -143,11 +183,18 @@ def kept_frames(
 def make_missing(
     plan: EvaluationPlan,
     store: FrameStore,
-    work: Work[WindowRecord, None],
-    workers: int,
+    factory: WorkerFactory,
+    workers: WorkerPlan,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Do a work for the windows that a store lacks.
+    """Work on the windows that a store lacks.
+
+    Args:
+        plan: the evaluation.
+        store: where the workers keep what they make.
+        factory: loads the workers.
+        workers: who works.
+        progress: called with (windows done, windows in all).
 
     Raises:
         EvfiError: whatever stops a window; those made before are kept.
@@ -156,6 +203,14 @@ def make_missing(
     missing = [record for record in windows if store.facts(record, plan.sequence(record.sequence).info) is None]
     done = len(windows) - len(missing)
     progress(done, len(windows))
-    for _ in run_work(work, missing, workers):
+    if not missing:
+        return
+    tasks = (Task(record.key, record, window_name(record)) for record in missing)
+    for _ in run_tasks(workers.at_most(len(missing)).scheduler(factory), tasks):
         done += 1
         progress(done, len(windows))
+
+
+def window_name(record: WindowRecord) -> str:
+    """A window in messages."""
+    return f"{record.sequence}, skip {record.skip}, window {record.index}"

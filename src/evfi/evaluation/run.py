@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from evfi import __version__
-from evfi.engine.devices import resolve_device
 from evfi.errors import ConfigError, OutputError
 from evfi.evaluation.comparison import VAE_TRUTH
 from evfi.evaluation.environment import describe_environment
-from evfi.evaluation.generation import FrameWork, Progress, TruthWork, frame_store, make_missing, truth_store
+from evfi.evaluation.generation import FrameMaking, Progress, TruthMaking, frame_store, make_missing, truth_store
 from evfi.evaluation.kept_pictures import KeptPictures
 from evfi.evaluation.metrics.base import Metric
 from evfi.evaluation.metrics.registry import default_metrics
@@ -43,6 +42,7 @@ from evfi.evaluation.systems import System, SystemRequest, load_system
 from evfi.events.simulate import SimulatorConfig
 from evfi.files import one_line, read_mark, written_whole
 from evfi.recordings.options import RecordingOptions
+from evfi.workers.plan import WorkerPlan, parse_workers, plan_workers
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ class EvaluationConfig:
         windows: most windows per sequence and skip, spread evenly; by default all.
         metrics: which metrics; by default all that need no download, and the protocol's own.
         seed: of all random numbers; the same seed gives the same frames.
-        workers: processes at once, for making frames and for scoring; results do not depend on it. Seconds per frame are
-            measured only with one.
+        workers: who makes frames and scores them: here (in this process), local (a process per device), a number of processes
+            that share the devices, ray, or ray://ADDRESS; by default a process per device where several are named, else here.
+            Results do not depend on it. Seconds per frame are measured only with one worker.
     """
 
     protocol: str = "raw"
@@ -70,7 +71,7 @@ class EvaluationConfig:
     windows: int | None = None
     metrics: tuple[str, ...] = ()
     seed: int = 0
-    workers: int = 1
+    workers: int | str | None = None
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -80,10 +81,10 @@ class EvaluationConfig:
         """
         if any(skip < 1 for skip in self.skips):
             raise ConfigError(f"skips must be at least 1 (frames left out between key frames), got {min(self.skips)}")
-        for name in ("windows", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
+        if self.windows is not None and self.windows < 1:
+            raise ConfigError(f"windows must be at least 1, got {self.windows}")
+        if self.workers is not None:
+            parse_workers(str(self.workers))
         if self.seed < 0:
             raise ConfigError(f"seed must be at least 0, got {self.seed}")
 
@@ -98,7 +99,7 @@ class EvaluationInputs:
         opening: what recordings leave open.
         video: how videos become sequences.
         simulator: the simulated event camera for videos.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        devices: "auto" (the first GPU if there is one), "cpu", "cuda", or names with commas between them; one worker each.
         dtype: precision of models; by default float16 on a GPU and float32 on the CPU.
         command: what the user typed, for the record.
     """
@@ -108,7 +109,7 @@ class EvaluationInputs:
     opening: RecordingOptions = field(default_factory=RecordingOptions)
     video: VideoOptions = field(default_factory=VideoOptions)
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
-    device: str = "auto"
+    devices: str = "auto"
     dtype: str | None = None
     command: str = ""
 
@@ -136,21 +137,21 @@ def evaluate(
     _check_systems(inputs.systems, protocol)
     defaults = (metric.name for metric in default_metrics())
     wanted = config.metrics or tuple(dict.fromkeys((*protocol.metrics, *defaults)))
-    device = str(resolve_device(inputs.device))
-    metrics, missing = usable_metrics(wanted, device)
+    workers = _planned_workers(inputs, config)
+    metrics, missing = usable_metrics(wanted, workers.devices[0])
     for name, reason in missing.items():
         _log.warning("metric %s is left out: %s", name, reason)
     if not metrics:
         raise ConfigError(f"no metric can be computed: {next(iter(missing.values()))}")
-    loaded = _LoadedSystems(inputs, protocol, device, config)
+    loaded = _LoadedSystems(inputs, protocol, workers)
     _check_apart(output, inputs.data)
     is_new = not output.exists()
     _claim_folder(output)
     with _kept_when_interrupted(output), _removed_if_unused(output, is_new):
         plan = _plan(inputs, output, config, protocol, report)
-        vae = _make_truth(plan, loaded, config, report)
-        _make_frames(plan, loaded, config, report)
-        score_missing(plan, loaded.infos, metrics, vae, device, config.workers, report)
+        vae = _make_truth(plan, loaded, report)
+        _make_frames(plan, loaded, report)
+        score_missing(plan, loaded.infos, metrics, vae, workers, report)
     timings, notes = _facts_of_frames(plan, loaded.infos)
     results = EvaluationResults(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -172,25 +173,30 @@ def evaluate(
     return results
 
 
+def _planned_workers(inputs: EvaluationInputs, config: EvaluationConfig) -> WorkerPlan:
+    default = "local" if "," in inputs.devices else "here"
+    return plan_workers(default if config.workers is None else str(config.workers), inputs.devices)
+
+
 class _LoadedSystems:
     """The systems; the first model stays loaded, the others are loaded again when their turn comes."""
 
-    def __init__(self, inputs: EvaluationInputs, protocol: Protocol, device: str, config: EvaluationConfig) -> None:
-        self.inputs, self.device = inputs, device
+    def __init__(self, inputs: EvaluationInputs, protocol: Protocol, workers: WorkerPlan) -> None:
+        self.inputs, self.workers = inputs, workers
         self.requests = tuple(_under_protocol(request, protocol) for request in inputs.systems)
         self.kept: tuple[SystemRequest, System] | None = None
         infos = []
         for request in self.requests:
-            system = load_system(request, protocol.size, device, inputs.dtype)
+            system = load_system(request, protocol.size, workers.devices[0], inputs.dtype)
             infos.append(system.info)
-            if request.kind == "model" and self.kept is None and config.workers == 1:
+            if request.kind == "model" and self.kept is None and workers.kind == "here":
                 self.kept = request, system
         self.infos: tuple[SystemInfo, ...] = tuple(infos)
 
-    def work(self, plan: EvaluationPlan, request: SystemRequest, *, is_timed: bool) -> FrameWork:
+    def making(self, plan: EvaluationPlan, request: SystemRequest, info: SystemInfo) -> FrameMaking:
         """Making frames with one of them."""
         ready = self.kept[1] if self.kept is not None and self.kept[0] == request else None
-        return FrameWork(plan, request, self.device, self.inputs.dtype, is_timed, ready)
+        return FrameMaking(plan, request, info, self.inputs.dtype, len(self.workers.devices) == 1, ready)
 
 
 def _check_systems(requests: Sequence[SystemRequest], protocol: Protocol) -> None:
@@ -211,7 +217,7 @@ def _under_protocol(request: SystemRequest, protocol: Protocol) -> SystemRequest
     """A model samples as the protocol says, unless the user says otherwise."""
     if request.kind != "model":
         return request
-    return replace(request, settings={**protocol.sampling, **request.settings})
+    return replace(request, protocol=dict(protocol.sampling))
 
 
 def _check_apart(output: Path, data: Sequence[Path]) -> None:
@@ -287,23 +293,23 @@ def _plan(
     return EvaluationPlan(output, protocol, tuple(sequences), tuple(windows), config.seed, tuple(notes))
 
 
-def _make_truth(plan: EvaluationPlan, loaded: _LoadedSystems, config: EvaluationConfig, report: Progress) -> str | None:
+def _make_truth(plan: EvaluationPlan, loaded: _LoadedSystems, report: Progress) -> str | None:
     """Pass true frames through the first model's autoencoder where the protocol wants it; return its fingerprint."""
     if VAE not in plan.protocol.truths:
         return None
     request = next(request for request in loaded.requests if request.kind == "model")
-    device, dtype = loaded.device, loaded.inputs.dtype
-    truth = load_vae_truth(request, device, dtype)
-    work = TruthWork(plan, request, device, dtype, truth if config.workers == 1 else None)
+    workers, dtype = loaded.workers, loaded.inputs.dtype
+    truth = load_vae_truth(request, workers.devices[0], dtype)
+    making = TruthMaking(plan, request, dtype, truth if workers.kind == "here" else None)
     store = truth_store(plan, truth.fingerprint)
-    make_missing(plan, store, work, config.workers, _noted(report, "truth through the autoencoder"))
+    make_missing(plan, store, making, workers, _noted(report, "truth through the autoencoder"))
     return truth.fingerprint
 
 
-def _make_frames(plan: EvaluationPlan, loaded: _LoadedSystems, config: EvaluationConfig, report: Progress) -> None:
+def _make_frames(plan: EvaluationPlan, loaded: _LoadedSystems, report: Progress) -> None:
     for request, info in zip(loaded.requests, loaded.infos, strict=True):
-        work = loaded.work(plan, request, is_timed=config.workers == 1)
-        make_missing(plan, frame_store(plan, info), work, config.workers, _noted(report, f"frames of {info.name}"))
+        progress = _noted(report, f"frames of {info.name}")
+        make_missing(plan, frame_store(plan, info), loaded.making(plan, request, info), loaded.workers, progress)
 
 
 def _noted(report: Progress, note: str) -> Callable[[int, int], None]:

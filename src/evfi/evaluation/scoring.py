@@ -9,7 +9,7 @@ with regions of another definition is made anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from evfi.errors import ModelError
 from evfi.evaluation.cropping import cropped
 from evfi.evaluation.frame_store import FrameStore, made_of
-from evfi.evaluation.generation import Progress, frame_store, kept_frames, scored_truth, truth_store
+from evfi.evaluation.generation import Progress, frame_store, kept_frames, scored_truth, truth_store, window_name
 from evfi.evaluation.metrics.base import Metric, ScoredWindow
 from evfi.evaluation.metrics.base import Score as ScoreFunction
 from evfi.evaluation.metrics.regions import REGIONS_VERSION, regions_of
 from evfi.evaluation.metrics.registry import metric_named
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.results import Score, SystemInfo, WindowRecord
-from evfi.evaluation.workers import Work, run_work
 from evfi.files import read_mark, written_whole
 from evfi.fingerprints import fingerprint_of
+from evfi.workers.plan import WorkerPlan
+from evfi.workers.scheduler import run_tasks
+from evfi.workers.tasks import OnStep, Task
 
 RAW: Final = "raw"
 VAE: Final = "vae"
@@ -38,7 +40,7 @@ _MAX_BYTES: Final = 2**26
 
 
 @dataclass(frozen=True)
-class ScoreTask:
+class ScoreRequest:
     """One system's frames of one window, and what is still to be computed of them.
 
     Attributes:
@@ -124,58 +126,65 @@ def _number(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class ScoreWork(Work[ScoreTask, None]):
-    """Computes metrics of kept frames."""
+class Scoring:
+    """Computes metrics of kept frames; a `WorkerFactory`.
+
+    Attributes:
+        plan: the evaluation; all its frames are made.
+        metrics: which.
+        vae: fingerprint of the autoencoder that true frames pass through, if any.
+    """
 
     plan: EvaluationPlan
     metrics: tuple[str, ...]
     vae: str | None
-    device: str
 
-    def prepare(self) -> Any:
+    def __call__(self, device: str) -> Scorer:
         """Load the metrics."""
-        device = torch.device(self.device)
-        functions = {name: metric_named(name).load(device) for name in self.metrics}
-        return _Scorer(functions, OpenRecordings(self.plan))
+        return Scorer(self, {name: metric_named(name).load(torch.device(device)) for name in self.metrics})
 
-    def do(self, state: Any, item: ScoreTask) -> None:
+
+class Scorer:
+    """Computes and keeps metrics of windows; a `Worker`."""
+
+    def __init__(self, scoring: Scoring, functions: Mapping[str, ScoreFunction]) -> None:
+        """Take loaded metrics."""
+        self._plan, self._vae, self._functions = scoring.plan, scoring.vae, functions
+        self._recordings = OpenRecordings(scoring.plan)
+        self._last: tuple[WindowRecord, Any] | None = None
+
+    def prepare(self, item: ScoreRequest) -> None:
+        """Nothing is done ahead."""
+
+    def perform(self, item: ScoreRequest, prepared: None, on_step: OnStep | None) -> None:
         """Compute and keep what is missing of one window."""
-        scorer: _Scorer = state
-        raw, regions, events = scorer.truth(self.plan, item.record)
-        info = self.plan.sequence(item.record.sequence).info
-        frames = kept_frames(self.plan, item.system, item.record, raw)
-        file = ScoreFile(self.plan, item.system, item.record, self.vae)
+        raw, regions, events = self._truth(item.record)
+        info = self._plan.sequence(item.record.sequence).info
+        frames = kept_frames(self._plan, item.system, item.record, raw)
+        file = ScoreFile(self._plan, item.system, item.record, self._vae)
         times = np.array(item.record.times_us, np.int64)
         for truth in dict.fromkeys(truth for truth, _ in item.missing):
             reference = raw if truth == RAW else self._vae_store().read(item.record, info)
-            window = cropped(ScoredWindow(frames, reference, times, regions, events), self.plan.protocol.crop)
+            window = cropped(ScoredWindow(frames, reference, times, regions, events), self._plan.protocol.crop)
             for name in (name for kind, name in item.missing if kind == truth):
-                file.add(truth, metric_named(name), scorer.functions[name](window))
+                file.add(truth, metric_named(name), self._functions[name](window))
         file.write()
 
-    def finish(self, state: Any) -> None:
+    def close(self) -> None:
         """Close the recording that is open."""
-        scorer: _Scorer = state
-        scorer.recordings.close()
+        self._recordings.close()
 
     def _vae_store(self) -> FrameStore:
-        assert self.vae is not None
-        return truth_store(self.plan, self.vae)
+        assert self._vae is not None
+        return truth_store(self._plan, self._vae)
 
-
-@dataclass
-class _Scorer:
-    functions: dict[str, ScoreFunction]
-    recordings: OpenRecordings
-    last: tuple[WindowRecord, Any] | None = None
-
-    def truth(self, plan: EvaluationPlan, record: WindowRecord) -> Any:
+    def _truth(self, record: WindowRecord) -> Any:
         """True frames, regions and events of a window; kept for the next system."""
-        if self.last is None or self.last[0] != record:
-            frames = scored_truth(plan, self.recordings, record)
-            events = self.recordings[record.sequence].read_events(record.times_us[0], record.times_us[-1])
-            self.last = record, (frames, regions_of(frames), events if len(events) else None)
-        return self.last[1]
+        if self._last is None or self._last[0] != record:
+            frames = scored_truth(self._plan, self._recordings, record)
+            events = self._recordings[record.sequence].read_events(record.times_us[0], record.times_us[-1])
+            self._last = record, (frames, regions_of(frames), events if len(events) else None)
+        return self._last[1]
 
 
 def usable_metrics(names: Sequence[str], device: str) -> tuple[tuple[Metric, ...], dict[str, str]]:
@@ -208,8 +217,7 @@ def score_missing(
     systems: Sequence[SystemInfo],
     metrics: Sequence[Metric],
     vae: str | None,
-    device: str,
-    workers: int,
+    workers: WorkerPlan,
     progress: Progress,
 ) -> None:
     """Compute every value that is not there yet.
@@ -219,11 +227,10 @@ def score_missing(
         systems: whose frames.
         metrics: which.
         vae: fingerprint of the autoencoder that true frames pass through, if the protocol wants that.
-        device: for metrics that are networks.
-        workers: processes.
+        workers: who computes.
         progress: called with (done, in all, note).
     """
-    tasks = []
+    requests = []
     for record in plan.scored:  # system by system within a window: its truth is read once
         for system in systems:
             file = ScoreFile(plan, system, record, vae)
@@ -231,10 +238,16 @@ def score_missing(
                 (truth, metric.name) for truth, metric in wanted_values(plan, metrics) if file.lacks(truth, metric)
             )
             if missing:
-                tasks.append(ScoreTask(system, record, missing))
-    work = ScoreWork(plan, tuple(metric.name for metric in metrics), vae, device)
-    for done, _ in enumerate(run_work(work, tasks, workers), start=1):
-        progress(done, len(tasks), "scoring")
+                requests.append(ScoreRequest(system, record, missing))
+    if not requests:
+        return
+    tasks = (
+        Task((one.system.name, *one.record.key), one, f"{one.system.name}, {window_name(one.record)}")
+        for one in requests
+    )
+    scoring = Scoring(plan, tuple(metric.name for metric in metrics), vae)
+    for done, _ in enumerate(run_tasks(workers.at_most(len(requests)).scheduler(scoring), tasks), start=1):
+        progress(done, len(requests), "scoring")
 
 
 def wanted_values(plan: EvaluationPlan, metrics: Sequence[Metric]) -> Iterator[tuple[str, Metric]]:

@@ -11,16 +11,16 @@ from evfi.errors import InputError
 from evfi.pipeline.comparison_film import comparison_frame
 from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, busiest_row
 from evfi.pipeline.outputs import Outputs
-from evfi.pipeline.tasks import Task, TaskKey
+from evfi.pipeline.pieces import Piece, PieceKey
 from evfi.pipeline.timeline import PlannedWindow, Timeline
-from evfi.pipeline.window_store import Piece
+from evfi.pipeline.window_store import KeptPiece
 from evfi.recordings.recording import Recording
 from evfi.video.geometry import Frame
 
 _PROBED_PAIRS: Final = 4
 _WAIT_S: Final = 0.2
 
-ReadPiece = Callable[[TaskKey], Piece]
+ReadPiece = Callable[[PieceKey], KeptPiece]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +29,14 @@ class FilmSource:
 
     Attributes:
         timeline: its frames.
-        task_of: a window's work, cut into pieces.
+        piece_of: a window's work, cut into pieces.
         read_piece: gives a finished piece.
         open_recording: opens the recording once more, for this thread alone.
         check_inputs: raises if the recording's files changed since the work began.
     """
 
     timeline: Timeline
-    task_of: Callable[[PlannedWindow], Task]
+    piece_of: Callable[[PlannedWindow], Piece]
     read_piece: ReadPiece
     open_recording: Callable[[], Recording]
     check_inputs: Callable[[], None] = lambda: None
@@ -143,15 +143,15 @@ class FilmThread(threading.Thread):
         if window.spec.num_inserted == 0:
             frames = [start, end]
         else:
-            frames = assemble(self._source.task_of(window), start, end, self._source.read_piece)
+            frames = assemble(self._source.piece_of(window), start, end, self._source.read_piece)
         return start, ((position, frames[position]) for position in window.positions)
 
 
-def assemble(task: Task, start: Frame, end: Frame, read_piece: ReadPiece) -> list[Frame]:
+def assemble(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) -> list[Frame]:
     """All frames of a piece of work and of those below it.
 
     Args:
-        task: the piece.
+        piece: the piece.
         start: the frame before those that it makes.
         end: the frame after them.
         read_piece: gives finished pieces.
@@ -159,11 +159,11 @@ def assemble(task: Task, start: Frame, end: Frame, read_piece: ReadPiece) -> lis
     Returns:
         Frames in the order of time, `start` first and `end` last.
     """
-    piece = read_piece(task.key)
-    coarse = [start, *piece.frames, end]
-    if len(coarse) > len(task.times_us):  # held or blended: made as a whole
+    kept = read_piece(piece.key)
+    coarse = [start, *kept.frames, end]
+    if len(coarse) > len(piece.times_us):  # held or blended: made as a whole
         return coarse
-    parts = {part.path[-1]: part for part in task.parts}
+    parts = {part.path[-1]: part for part in piece.parts}
     frames = [start]
     for number in range(len(coarse) - 1):
         if number in parts:

@@ -1,27 +1,71 @@
-"""A job's model: loaded by whoever works, described by who plans."""
+"""A job's model: loaded by workers, described by whoever plans the job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evfi import __version__
-from evfi.engine.devices import resolve_device, resolve_dtype
-from evfi.errors import ConfigError
+from evfi.engine.devices import resolve_dtype
 from evfi.models.facts import ModelFacts, model_facts
-from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
-from evfi.sampling.presets import PresetName, with_preset
+from evfi.recordings.recording import Window
+from evfi.sampling.config import PIXELS_VERSION
+from evfi.sampling.presets import PresetName, chosen_config
+from evfi.workers.tasks import OnStep
 
-if TYPE_CHECKING:
-    from evfi.interpolator import Interpolator
+
+class WindowInterpolator(Protocol):
+    """What a job needs of an `evfi.interpolator.Interpolator`."""
+
+    def prepare(self, window: Window) -> Any:
+        """Do what a window needs of the CPU; None where nothing can be done ahead."""
+
+    def interpolate_window(
+        self, window: Window, *, seed: int, on_step: OnStep | None, prepared: Any = None
+    ) -> NDArray[np.uint8]:
+        """Make a window's frames, uint8 [F, H, W, 3], key frames first and last."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowItem:
+    """A task's item: a window to be interpolated.
+
+    Attributes:
+        window: its frames, events and times.
+        seed: of all random numbers.
+    """
+
+    window: Window
+    seed: int
+
+
+class WindowWorker:
+    """Interpolates windows; a `Worker`."""
+
+    def __init__(self, interpolator: WindowInterpolator) -> None:
+        """Take a loaded model."""
+        self._interpolator = interpolator
+
+    def prepare(self, item: WindowItem) -> Any:
+        """Do what a window needs of the CPU."""
+        return self._interpolator.prepare(item.window)
+
+    def perform(self, item: WindowItem, prepared: Any, on_step: OnStep | None) -> NDArray[np.uint8]:
+        """Make a window's frames, uint8 [F, H, W, 3], key frames first and last."""
+        return self._interpolator.interpolate_window(item.window, seed=item.seed, on_step=on_step, prepared=prepared)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """A model and how it is run; an `InterpolatorFactory`.
+    """A model and how it is run; a `WorkerFactory`.
 
     Attributes:
         name: see `evfi.models.registry.resolve_model`.
@@ -37,7 +81,7 @@ class ModelRequest:
     preset: PresetName = "exact"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, device: str) -> Interpolator:
+    def __call__(self, device: str) -> WindowWorker:
         """Load the model.
 
         Args:
@@ -49,9 +93,10 @@ class ModelRequest:
         """
         from evfi.interpolator import Interpolator  # heavy; who only plans goes without it
 
-        return Interpolator.from_pretrained(
+        interpolator = Interpolator.from_pretrained(
             self.name, device, self.dtype, max_memory=self.max_memory, preset=self.preset, **self.settings
         )
+        return WindowWorker(interpolator)
 
     def facts(self) -> ModelFacts:
         """What is known of the model without loading it.
@@ -69,9 +114,9 @@ class ModelRequest:
             device: one of those that work; which of a kind does not matter.
 
         Raises:
-            ConfigError: a setting is out of range.
+            ConfigError: a setting is out of range, or would have no effect.
         """
-        config = SamplingConfig.from_defaults(with_preset(facts.sampling, self.preset), **self.settings)
+        config = chosen_config(facts.sampling, self.preset, self.settings)
         place = torch.device(device)
         return {
             "evfi version": __version__,
@@ -82,30 +127,3 @@ class ModelRequest:
             "precision": str(resolve_dtype(self.dtype, place)).removeprefix("torch."),
             "kind of device": place.type,
         }
-
-
-def parse_devices(text: str) -> tuple[str, ...]:
-    """Which devices work, one worker each.
-
-    Args:
-        text: "auto" (all GPUs, or the CPU where there is none), "cuda" (all GPUs), or names with commas between them:
-            "cuda:0,cuda:1", "cpu". The CPU may stand there several times; its cores are shared then.
-
-    Raises:
-        ConfigError: no device has such a name, a GPU stands there twice, or CPU and GPUs are mixed, whose frames differ.
-        ResourceError: this machine has no such device.
-    """
-    number = torch.cuda.device_count()
-    if text == "auto" or (text == "cuda" and number):
-        return tuple(f"cuda:{index}" for index in range(number)) or ("cpu",)
-    names = [name.strip() for name in text.split(",")]
-    found = [resolve_device(name) for name in names]
-    if "auto" in names or any(device.type not in ("cpu", "cuda") for device in found):
-        raise ConfigError(f"devices must be auto, or names with commas between them (cuda:0,cuda:1), got '{text}'")
-    devices = ["cpu" if device.type == "cpu" else f"cuda:{device.index or 0}" for device in found]
-    gpus = [device for device in devices if device != "cpu"]
-    if gpus and len(gpus) < len(devices):
-        raise ConfigError(f"the frames of CPU and GPUs differ a little; give devices of one kind, got '{text}'")
-    if len(set(gpus)) < len(gpus):
-        raise ConfigError(f"a GPU has one worker; name each once, got '{text}'")
-    return tuple(devices)

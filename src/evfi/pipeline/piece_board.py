@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from evfi.pipeline.job_facts import WindowFacts
-from evfi.pipeline.tasks import Task, TaskKey
+from evfi.pipeline.pieces import Piece, PieceKey
 from evfi.pipeline.treatments import OnGap, treatment_of
 
 
@@ -22,7 +22,7 @@ class PieceBoard:
         part_done: windows' worth of pieces that are there of windows that are neither complete nor failed.
     """
 
-    def __init__(self, trees: Iterable[Task]) -> None:
+    def __init__(self, trees: Iterable[Piece]) -> None:
         """Take windows none of which is begun.
 
         Args:
@@ -34,11 +34,11 @@ class PieceBoard:
         self.part_done = 0.0
         self._parts: dict[int, float] = {}
         self._facts: dict[int, WindowFacts] = {}
-        self._missing = {index: {task.key for task in tree.all()} for index, tree in self.trees.items()}
+        self._missing = {index: {piece.key for piece in tree.all()} for index, tree in self.trees.items()}
         self.num_pieces = {index: len(missing) for index, missing in self._missing.items()}
-        self._ready: deque[Task] = deque()
+        self._ready: deque[Piece] = deque()
 
-    def resume(self, found: Mapping[TaskKey, WindowFacts], on_gap: OnGap | None) -> None:
+    def resume(self, found: Mapping[PieceKey, WindowFacts], on_gap: OnGap | None) -> None:
         """Strike off what earlier runs did, unless the user now chose otherwise for doubtful windows.
 
         Args:
@@ -50,11 +50,11 @@ class PieceBoard:
             if facts is None or facts.treatment != treatment_of(facts.finding, facts.num_events, on_gap):
                 continue
             self._strike(tree, facts)
-            for task in tree.all():
-                if task.path and task.key in found and (index, task.path[:-1]) not in self._missing[index]:
-                    self._strike(task, found[task.key])
+            for piece in tree.all():
+                if piece.path and piece.key in found and (index, piece.path[:-1]) not in self._missing[index]:
+                    self._strike(piece, found[piece.key])
 
-    def tasks(self) -> Iterator[Task | None]:
+    def pieces(self) -> Iterator[Piece | None]:
         """Pieces to do, each when it can be done; those that others wait for, and earlier windows, first.
 
         Yields:
@@ -63,9 +63,9 @@ class PieceBoard:
         pending = iter([index for index, missing in self._missing.items() if missing])
         while True:
             if self._ready:
-                task = self._ready.popleft()
-                if task.window.index not in self.failed:
-                    yield task
+                piece = self._ready.popleft()
+                if piece.window.index not in self.failed:
+                    yield piece
                 continue
             index = next(pending, None)
             if index is not None:
@@ -75,31 +75,31 @@ class PieceBoard:
             else:
                 yield None
 
-    def done(self, task: Task, facts: WindowFacts) -> bool:
+    def done(self, piece: Piece, facts: WindowFacts) -> bool:
         """A piece is there now.
 
         Args:
-            task: the piece.
+            piece: the piece.
             facts: how its frames came about.
 
         Returns:
             Whether its window is complete.
         """
-        self._strike(task, facts)
-        missing = self._missing[task.window.index]
-        self._ready.extendleft(part for part in reversed(task.parts) if part.key in missing)
-        return task.window.index in self.complete
+        self._strike(piece, facts)
+        missing = self._missing[piece.window.index]
+        self._ready.extendleft(part for part in reversed(piece.parts) if part.key in missing)
+        return piece.window.index in self.complete
 
     def fail(self, index: int) -> None:
         """A window cannot be completed."""
         self.failed.add(index)
         self._count_part(index, 0.0)
 
-    def _strike(self, task: Task, facts: WindowFacts) -> None:
-        index = task.window.index
+    def _strike(self, piece: Piece, facts: WindowFacts) -> None:
+        index = piece.window.index
         missing = self._missing[index]
-        missing.discard(task.key)
-        if not task.path:
+        missing.discard(piece.key)
+        if not piece.path:
             self._facts[index] = facts
             if facts.treatment != "interpolate":
                 missing.clear()  # made as a whole
@@ -116,12 +116,12 @@ class PieceBoard:
             del self._parts[index]
         self.part_done = sum(self._parts.values())
 
-    def _possible(self, tree: Task) -> list[Task]:
+    def _possible(self, tree: Piece) -> list[Piece]:
         index, missing = tree.window.index, self._missing[tree.window.index]
         return [
-            task
-            for task in tree.all()
-            if task.key in missing and (not task.path or (index, task.path[:-1]) not in missing)
+            piece
+            for piece in tree.all()
+            if piece.key in missing and (not piece.path or (index, piece.path[:-1]) not in missing)
         ]
 
 

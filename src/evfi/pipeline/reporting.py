@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from evfi.pipeline.job import JobSummary
+from evfi.pipeline.job_plan import Job
 from evfi.pipeline.job_report import JobReport, write_job_report
-from evfi.pipeline.jobs import Job
-from evfi.pipeline.running import JobSummary
 
 
 def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[str, Mapping[str, object]]) -> None:

@@ -1,7 +1,7 @@
 """Frames of a job's windows on disk, each piece there whole or not at all.
 
     FOLDER/000012-5f0c….zip          piece () of window 12; the name holds the first digits of the file's SHA-256
-    FOLDER/000012.3-91aa….zip        its piece (3,), see `evfi.pipeline.tasks`
+    FOLDER/000012.3-91aa….zip        its piece (3,), see `evfi.pipeline.pieces`
 
 In a file: `piece.json` (which job, which piece, how its frames came about) and the frames made, `001.png` …, without the two
 that bound the piece. Files are written under another name, brought to the disk, and renamed. One that was cut or altered does
@@ -29,7 +29,7 @@ from evfi.errors import InputError, OutputError
 from evfi.files import is_partial, one_line, remove_leftovers, temporary_beside
 from evfi.limits import MAX_PIXELS
 from evfi.pipeline.job_facts import WindowFacts
-from evfi.pipeline.tasks import TaskKey
+from evfi.pipeline.pieces import PieceKey
 from evfi.plain_json import loads
 from evfi.zips import DAMAGE
 
@@ -44,7 +44,7 @@ _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class KeptPiece:
     """One finished piece of work.
 
     Attributes:
@@ -53,7 +53,7 @@ class Piece:
         frames: uint8 [N, H, W, 3], those made, without the two that bound the piece; N may be 0.
     """
 
-    key: TaskKey
+    key: PieceKey
     facts: WindowFacts
     frames: NDArray[np.uint8]
 
@@ -70,9 +70,9 @@ class WindowStore:
         """
         self.folder = folder
         self._job = job
-        self._files: dict[TaskKey, Path] = {}
+        self._files: dict[PieceKey, Path] = {}
 
-    def scan(self, wanted: Iterable[TaskKey]) -> tuple[dict[TaskKey, WindowFacts], list[str]]:
+    def scan(self, wanted: Iterable[PieceKey]) -> tuple[dict[PieceKey, WindowFacts], list[str]]:
         """Look through what is there.
 
         Args:
@@ -86,7 +86,7 @@ class WindowStore:
         """
         keys = set(wanted)
         remove_leftovers(self.folder, lambda name: _NAME.fullmatch(name) is not None)  # of a run that was killed
-        found: dict[TaskKey, WindowFacts] = {}
+        found: dict[PieceKey, WindowFacts] = {}
         problems: list[str] = []
         for path in self._listed():
             key = _key_of(path.name)
@@ -105,7 +105,7 @@ class WindowStore:
                 self._set_aside(path)
         return found, problems
 
-    def write(self, piece: Piece) -> None:
+    def write(self, piece: KeptPiece) -> None:
         """Keep a piece.
 
         Raises:
@@ -132,16 +132,16 @@ class WindowStore:
         if before is not None and before != path:
             _remove(before)  # made otherwise, e.g. blended
 
-    def read(self, key: TaskKey) -> Piece:
+    def read(self, key: PieceKey) -> KeptPiece:
         """A piece that `scan` found or `write` kept.
 
         Raises:
             InputError: it is not there any more, or was altered meanwhile.
         """
         opened = self._opened(self._files[key])
-        return Piece(key, opened.facts, opened.frames())
+        return KeptPiece(key, opened.facts, opened.frames())
 
-    def __contains__(self, key: TaskKey) -> bool:
+    def __contains__(self, key: PieceKey) -> bool:
         return key in self._files
 
     @property
@@ -214,12 +214,12 @@ def remove_pieces(folder: Path) -> None:
         folder.rmdir()
 
 
-def _stem(key: TaskKey) -> str:
+def _stem(key: PieceKey) -> str:
     index, way = key
     return f"{index:06d}" + "".join(f".{part}" for part in way)
 
 
-def _key_of(name: str) -> TaskKey | None:
+def _key_of(name: str) -> PieceKey | None:
     """The piece in a file of this name, or of this name while it is written."""
     match = _NAME.fullmatch(name) or _PARTIAL_NAME.fullmatch(name)
     if match is None:
@@ -227,7 +227,7 @@ def _key_of(name: str) -> TaskKey | None:
     return int(match[1]), tuple(int(part) for part in match[2].split(".")[1:])
 
 
-def _packed(piece: Piece, job: str) -> bytes:
+def _packed(piece: KeptPiece, job: str) -> bytes:
     told = {"job": job, "piece": _stem(piece.key), "frames": len(piece.frames), "facts": asdict(piece.facts)}
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:

@@ -1,0 +1,380 @@
+"""A planned job is run: in its folder, with whoever does the work, to film and report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from evfi.errors import RecordingError
+from evfi.files import entry_of, held_alone, temporary_beside
+from evfi.fingerprints import fingerprint_of, fingerprint_of_files
+from evfi.pipeline.damaged_pictures import DamagedPictures
+from evfi.pipeline.earlier_results import EarlierResults
+from evfi.pipeline.film import FilmSource, FilmThread
+from evfi.pipeline.film_statistics import FilmFacts
+from evfi.pipeline.job_facts import WindowFacts
+from evfi.pipeline.job_folder import JobDescription, JobFolder
+from evfi.pipeline.job_loop import JobLoop, LoopConfig, OnState, WorkResult
+from evfi.pipeline.job_plan import Job, JobConfig, plan_job
+from evfi.pipeline.models import WindowInterpolator, WindowWorker
+from evfi.pipeline.outputs import Outputs, Targets
+from evfi.pipeline.playback import Playback
+from evfi.pipeline.timeline import PlannedWindow
+from evfi.pipeline.window_store import WindowStore
+from evfi.recordings.files import FileWatch
+from evfi.recordings.recording import FramesAround, FrameSource, Recording
+from evfi.video.geometry import Frame
+from evfi.workers.here import ThisProcess
+from evfi.workers.plan import MakeScheduler
+from evfi.workers.scheduler import Scheduler
+
+_log = logging.getLogger(__name__)
+
+_BEGUN: Final = {"film": "", "content": ""}
+"""What is noted of a result before it is there whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class JobSetup:
+    """Where and how a job is run.
+
+    Attributes:
+        folder: the job's folder.
+        made_of: all that the frames depend on beside their times, by name; values that JSON can hold.
+        open_recording: opens the recording once more, for reading beside the work.
+        watch: tells when the recording's files change.
+        fresh: throw away what is in the folder.
+        shard: (number from 1, of how many): do only this part of the windows, and write no film.
+        merge: do no work, only write the film of windows that are done.
+        with_report: whether a film without its report beside it counts as not written.
+        damaged: remembers pictures that cannot be read, so that the job may go on when they are put right.
+    """
+
+    folder: Path
+    made_of: Mapping[str, Any]
+    open_recording: Callable[[], Recording]
+    watch: FileWatch | None = None
+    fresh: bool = False
+    shard: tuple[int, int] | None = None
+    merge: bool = False
+    with_report: bool = False
+    damaged: DamagedPictures | None = None
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """What a job has done.
+
+    Attributes:
+        num_windows: windows with frames made, of this shard if it is one.
+        num_kept: those that earlier runs made.
+        num_inserted: frames made for them.
+        num_frames: frames of the film, key frames included; 0 where none was written.
+        num_key_frames: key frames in the part of the recording that is shown, and those shown.
+        num_dropped_events: events of these windows that were left out because they lie outside the frame or their interval.
+        seconds: this run's time.
+        work_s: time that the frames took on their devices, over all runs.
+        windows: each window's facts, in order.
+        pieces: pieces of work done in this run, per device.
+        busy_s: seconds of work in this run, per device.
+        playback: inserted frames per window, speed and slowdown of the video.
+        is_constant: whether the video has a constant frame rate.
+        film: what was gathered while the film was written; None where none was.
+        targets: where the film is.
+        folder: the job's folder.
+        num_bytes: size of what is kept there.
+    """
+
+    num_windows: int
+    num_kept: int
+    num_inserted: int
+    num_frames: int
+    num_key_frames: tuple[int, int]
+    num_dropped_events: int
+    seconds: float
+    work_s: float
+    windows: tuple[WindowFacts, ...]
+    pieces: Mapping[str, int]
+    busy_s: Mapping[str, float]
+    playback: Playback
+    is_constant: bool
+    film: FilmFacts | None
+    targets: Targets
+    folder: Path
+    num_bytes: int
+
+    @property
+    def num_blended(self) -> int:
+        """Windows whose frames are a blend of their key frames."""
+        return sum(facts.treatment == "blend" for facts in self.windows)
+
+    @property
+    def findings(self) -> Mapping[str, int]:
+        """How many windows are unusual, by kind."""
+        return Counter(facts.finding for facts in self.windows if facts.finding)
+
+    @property
+    def seconds_per_frame(self) -> float:
+        """Mean time that an inserted frame took on its device."""
+        return self.work_s / max(self.num_inserted, 1)
+
+
+def run_job(job: Job, setup: JobSetup, make_scheduler: MakeScheduler, on_state: OnState | None = None) -> JobSummary:
+    """Do what is missing of a job, and write its film.
+
+    Args:
+        job: from `plan_job`.
+        setup: where and how.
+        make_scheduler: starts whoever does the work; called only if work is missing.
+        on_state: called as the work proceeds, also from other threads.
+
+    Raises:
+        ConfigError: the folder is of a job with other settings.
+        RecordingError: some windows cannot be made from the recording as it is; all others are kept.
+        InputError: the recording's files changed or are gone.
+        ResourceError: there is not enough memory, or no worker is left.
+        OutputError: the disk refuses, or another process works on the job or writes the same folder of frames.
+        KeyboardInterrupt: with a message that says what is kept and how to go on.
+    """
+    began = time.perf_counter()
+    with JobFolder(setup.folder, setup.shard) as folder, _frames_held(job.targets, setup.shard):
+        run = _Run(job, setup, folder, on_state)
+        try:
+            return run.run(make_scheduler, began)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(run.how_to_go_on()) from error
+
+
+def _frames_held(targets: Targets, shard: tuple[int, int] | None) -> AbstractContextManager[None]:
+    """Keep other jobs from the folder of frames, which cannot be replaced as a file can; a shard writes none."""
+    return nullcontext() if targets.frames_dir is None or shard is not None else held_alone(targets.frames_dir)
+
+
+class _Run:
+    """One run of a job, whose folder is locked."""
+
+    def __init__(self, job: Job, setup: JobSetup, folder: JobFolder, on_state: OnState | None) -> None:
+        self.job, self.setup, self.folder = job, setup, folder
+        description = JobDescription(setup.made_of, _listed(job.timeline.windows))
+        for problem in folder.claim(description, fresh=setup.fresh):
+            _log.warning("%s", problem)
+        self._fingerprint = description.fingerprint
+        self.store = WindowStore(folder.windows, self._fingerprint)
+        config = LoopConfig(job.most, job.config.seed, job.config.on_gap, job.typical_us)
+        windows = _of_shard(job.timeline.windows, setup.shard)
+        self.loop = JobLoop(job.recording, windows, self.store, config, watch=setup.watch, on_state=on_state)
+        for problem in self.loop.resume():
+            _log.warning("%s", problem)
+
+    def run(self, make_scheduler: MakeScheduler, began: float) -> JobSummary:
+        """Work and film."""
+        loop, folder = self.loop, self.folder
+        folder.log("begun", missing=loop.num_missing, shard=self.setup.shard)
+        if self.setup.merge and loop.num_missing:
+            raise RecordingError(
+                f"{loop.num_missing} windows of the job in {folder.path} are not done yet; run its missing shards first, or "
+                "leave --merge out to do them here"
+            )
+        film = None if self.setup.shard is not None or self._is_up_to_date() else self._film()
+        scheduler: Scheduler | None = None
+        try:
+            scheduler = make_scheduler(loop.on_step) if loop.num_missing else None
+            if film is not None:
+                film.start()
+            result = loop.run(scheduler, film)
+            for index, failure in result.failures.items():
+                folder.log("failed", window=index, message=failure.message, details=failure.details)
+            if result.failures and self.setup.damaged is not None:
+                failed = [window.spec for window in self.job.timeline.windows if window.spec.index in result.failures]
+                self.setup.damaged.remember(self.job.recording, failed)
+            result.raise_failures(f"in {folder.path}")
+            facts = film.finish() if film is not None else None
+        except BaseException as error:
+            folder.log("stopped", missing=loop.num_missing, error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if scheduler is not None:
+                scheduler.close()
+            if film is not None:
+                film.stop()
+        if film is not None:
+            self._remember_results()
+        folder.log("done", seconds=round(time.perf_counter() - began, 3))
+        return self._summary(result, facts, time.perf_counter() - began)
+
+    def _film(self) -> FilmThread:
+        timeline, targets, size = self.job.timeline, self.job.targets, self.job.recording.frames.size
+        earlier = EarlierResults(self.folder, timeline, size)
+        for problem in earlier.problems:
+            _log.warning("%s", problem)
+        earlier.check(targets)
+        frames_there = earlier.frames_in(targets.frames_dir)
+        outputs = Outputs(
+            targets, size, timeline.playback.fps, is_constant=timeline.is_constant, earlier_frames=frames_there
+        )
+        most_frames = max(frames_there, timeline.num_frames)  # a killed run leaves some of either
+        begun = {self.folder.name_of(place): {**_BEGUN, **self._count_of(place, most_frames)} for place in targets.all}
+        self.folder.keep_results({**earlier.entries, **begun})
+        source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
+        if self.setup.watch is not None:
+            source = replace(source, check_inputs=self.setup.watch.check)
+        return FilmThread(source, outputs)
+
+    def how_to_go_on(self) -> str:
+        """What to say after an interruption."""
+        total = len(_of_shard(self.job.timeline.windows, self.setup.shard))
+        done = total - self.loop.num_missing
+        return f"interrupted; {done} of {total} windows are done and kept in {self.folder.path}: the same command goes on there"
+
+    # results that need not be written again
+
+    def _film_settings(self) -> str:
+        """Fingerprint of all that the film depends on."""
+        timeline = self.job.timeline
+        shown = [(window.spec.index, window.shows_start, window.shows_end) for window in timeline.windows]
+        facts = [asdict(timeline.playback), timeline.is_constant, asdict(self.job.targets.encoding), shown]
+        return fingerprint_of([self._fingerprint, facts, self.store.names])
+
+    def _is_up_to_date(self) -> bool:
+        if self.loop.num_missing or (self.setup.with_report and not self.job.targets.report.exists()):
+            return False
+        known, settings = self.folder.results(), self._film_settings()
+        for place in self.job.targets.all:
+            entry = known.get(self.folder.name_of(place))
+            if entry is None or entry["film"] != settings or not place.exists():
+                return False
+            if fingerprint_of_files([place]) != entry["content"]:
+                return False
+        return True
+
+    def _remember_results(self) -> None:
+        settings = self._film_settings()
+        self.folder.keep_results(
+            {
+                self.folder.name_of(place): {
+                    "film": settings,
+                    "content": fingerprint_of_files([place]),
+                    **self._count_of(place, self.job.timeline.num_frames),
+                }
+                for place in self.job.targets.all
+            }
+        )
+
+    def _count_of(self, place: Path, number: int) -> dict[str, int]:
+        """What is noted of a folder of frames, so that a later run knows which pictures in it are ours."""
+        return {"frames": number} if place == self.job.targets.frames_dir else {}
+
+    def _summary(self, result: WorkResult, film: FilmFacts | None, seconds: float) -> JobSummary:
+        timeline = self.job.timeline
+        windows = tuple(result.facts[index] for index in sorted(result.facts))
+        is_whole = self.setup.shard is None
+        return JobSummary(
+            num_windows=len(windows),
+            num_kept=result.num_kept,
+            num_inserted=result.num_frames,
+            num_frames=timeline.num_frames if is_whole else 0,
+            num_key_frames=(timeline.num_key_frames, timeline.num_shown_key_frames),
+            num_dropped_events=sum(facts.num_dropped for facts in windows),
+            seconds=seconds,
+            work_s=sum(facts.seconds for facts in windows),
+            windows=windows,
+            pieces=result.pieces,
+            busy_s=result.busy_s,
+            playback=timeline.playback,
+            is_constant=timeline.is_constant,
+            film=film,
+            targets=self.job.targets,
+            folder=self.folder.path,
+            num_bytes=self.store.num_bytes,
+        )
+
+
+def interpolate_recording(
+    interpolator: WindowInterpolator,
+    recording: Recording,
+    output: str | Path | None,
+    *,
+    frames_dir: str | Path | None = None,
+    config: JobConfig | None = None,
+    on_state: OnState | None = None,
+) -> JobSummary:
+    """Interpolate an opened recording with a loaded model, in this process, in one go; nothing but the film is kept.
+
+    Args:
+        interpolator: makes the frames of a window.
+        recording: key frames and events.
+        output: the video to write, ``*.mp4`` or ``*.mkv``, or None; a file, or a link to one, is replaced where it exists,
+            unless the recording is read from it.
+        frames_dir: a folder for PNG pictures, missing or empty and no link, or None.
+        config: what to make.
+        on_state: called as the work proceeds.
+
+    Raises:
+        EvfiError: as `plan_job` and `run_job`; nothing is left behind.
+    """
+    video, folder = (None if place is None else Path(place) for place in (output, frames_dir))
+    targets = Targets(video, folder)
+    shared = _Shared(recording)
+    job = plan_job(shared, targets, config)
+    with temporary_beside(entry_of(targets.main)) as scratch:
+        setup = JobSetup(scratch, {}, lambda: shared)
+        return run_job(
+            job, setup, lambda on_step: Scheduler(ThisProcess(lambda: WindowWorker(interpolator), on_step)), on_state
+        )
+
+
+class _Shared(Recording):
+    """A recording whose frames two threads read, and that its owner closes; its events are for one of them only."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.__dict__.update(recording.__dict__)
+        self.frames = _OneAtATime(recording.frames)
+
+    def close(self) -> None:
+        """Leave the files open."""
+
+
+class _OneAtATime(FramesAround):
+    """Frames of a source that may be in the middle of a video when another thread asks for one."""
+
+    def __init__(self, frames: FrameSource) -> None:
+        super().__init__(frames)
+        self._lock = threading.Lock()
+        self._size, self._is_grey = frames.size, frames.is_grey  # they may be read from frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of every frame."""
+        return self._size
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the frames are grey."""
+        return self._is_grey
+
+    def read(self, index: int) -> Frame:
+        """Frame `index`."""
+        with self._lock:
+            return self._frames.read(index)
+
+
+def _listed(windows: Collection[PlannedWindow]) -> tuple[tuple[int, int, int, tuple[int, ...]], ...]:
+    return tuple(
+        (spec.index, spec.start_frame, spec.end_frame, tuple(int(time) for time in spec.times_us))
+        for spec in (window.spec for window in windows)
+    )
+
+
+def _of_shard(windows: tuple[PlannedWindow, ...], shard: tuple[int, int] | None) -> tuple[PlannedWindow, ...]:
+    """The windows of one shard: a stretch of the recording."""
+    if shard is None:
+        return windows
+    number, of = shard
+    return windows[len(windows) * (number - 1) // of : len(windows) * number // of]
