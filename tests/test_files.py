@@ -72,6 +72,11 @@ def test_unwritable_folders_are_named(tmp_path: Path):
         check_folder_writable(tmp_path / "no" / "frames")
 
 
+def test_errors_that_quote_a_whole_file_are_cut():
+    assert one_line(ValueError("a" * 501)) == "a" * 500 + " …"
+    assert one_line(ValueError("\x1b" * 10_000)) == "\\x1b" * 125 + " …"
+
+
 def test_errors_take_one_line():
     assert one_line(OSError(28, "No space left on device")) == "No space left on device"
     assert one_line(ValueError("two\nlines")) == "two lines"

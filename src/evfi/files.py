@@ -47,6 +47,7 @@ _HELD: Final = ".evfi-held"
 _UNUSABLE: Final = ".unusable"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-temporary", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
+_MAX_REASON: Final = 500
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -285,9 +286,13 @@ def read_mark(file: Path, max_bytes: int) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line, without its number, and with control characters escaped."""
+    """What an error says, in one line, without its number, and with control characters escaped.
+
+    Libraries quote files at any length: what is longer than `_MAX_REASON` letters is cut.
+    """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return escaped(" ".join(str(text).split()))
+    line = escaped(" ".join(str(text).split()))
+    return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]} …"
 
 
 def _write_mark(file: Path, target: str) -> int:

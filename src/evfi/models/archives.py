@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from evfi.errors import ModelError, ResourceError, escaped
-from evfi.files import remove_leftovers, temporary_beside
+from evfi.files import one_line, remove_leftovers, temporary_beside
 from evfi.limits import refusal, shown_bytes
 from evfi.models.layouts import find_controlnet, is_weight_file
 from evfi.zips import DAMAGE, content_starts, member_blocks
@@ -52,7 +52,7 @@ def unpack_controlnet(archive: Path, cache: Path) -> Path:
     except OSError as error:
         raise ModelError(f"cannot unpack {archive} into {cache} ({error.strerror or error})") from error
     except DAMAGE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ModelError(f"cannot read {archive} as a zip archive ({reason}); fetch it again") from error
 
 

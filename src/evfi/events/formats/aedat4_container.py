@@ -26,6 +26,7 @@ from evfi.errors import InputError
 from evfi.events.formats.aedat4_unpacking import Compression, unpack, unpack_beginning
 from evfi.events.formats.flatbuffers import Table, table_numbers
 from evfi.events.stream import MAX_SIDE
+from evfi.files import one_line
 
 LARGE_BYTES: Final = 64 * 2**20  # from here on the file's own table is trusted until packets are read
 MAGIC: Final = b"#!AER-DAT4.0\r\n"
@@ -141,7 +142,7 @@ class Aedat4File:
         try:
             yield
         except (ValueError, struct.error, RuntimeError, OSError, OverflowError, ElementTree.ParseError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             advice = "" if self.tolerant else ", or read what is left of it with --tolerant"
             raise InputError(
                 f"{self.path}: damaged or truncated AEDAT4 file ({reason}); copy the file again or record again{advice}"

@@ -24,12 +24,14 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
+from evfi.files import one_line
 from evfi.limits import check_bytes, check_disk
 from evfi.zips import DAMAGE, content_starts, member_blocks
 
 _BLOCK_BYTES: Final = 2**22
 _MAX_RECORD_BYTES: Final = 256
 _MAX_HEADER_BYTES: Final = 2**16
+_SHOWN: Final = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +203,8 @@ class NoNumbersError(ValueError):
     """A member holds something else than numbers."""
 
     def __init__(self, member: str, dtype: np.dtype[Any]):
-        what = "pickled objects, which are never read" if dtype.hasobject else f"{dtype}"
-        super().__init__(f"{member} holds {what}, expected numbers; save x, y, t and p as arrays of numbers")
+        what = "pickled objects, which are never read" if dtype.hasobject else str(dtype)[:_SHOWN]
+        super().__init__(f"{member[:_SHOWN]} holds {what}, expected numbers; save x, y, t and p as arrays of numbers")
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
@@ -211,7 +213,7 @@ def damaged(path: Path, error: BaseException) -> InputError:
         return InputError(f"no such file: {path}")
     if isinstance(error, NoNumbersError):
         return InputError(f"{path}: {error}")
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return InputError(f"{path}: damaged or truncated .npz ({reason}); copy or export it again")
 
 
