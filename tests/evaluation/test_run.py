@@ -114,7 +114,9 @@ def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypat
     assert resumed.scores == whole.scores
 
 
-def test_several_workers_one_of_which_is_killed_give_the_same(recording: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_several_workers_one_of_which_is_killed_give_the_same(
+    recording: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     inputs, config = EvaluationInputs((recording,), (LINEAR,)), dataclasses.replace(CONFIG, skips=(1,))
     alone = evaluate(inputs, tmp_path / "alone", config)
     killed: list[int] = []

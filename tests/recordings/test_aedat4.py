@@ -11,7 +11,6 @@ from evfi.errors import EvfiError, InputError, RecordingError
 from evfi.events.formats.aedat4_container import Aedat4File
 from evfi.recordings.datasets.aedat4 import Aedat4Frames
 from evfi.recordings.opening import open_recording
-from evfi.recordings.recording import exposures_of
 from file_writers.aedat4 import EXPOSURE_US, FRAME_STEP_US, SIZE, START_US, random_events, write_aedat4
 
 GREY = np.random.default_rng(0).integers(0, 255, (4, SIZE[1], SIZE[0])).astype(np.uint8)
@@ -110,7 +109,7 @@ def test_same_as_dv_processing(shared_dir: Path) -> None:
 def test_exposures_are_known(tmp_path: Path) -> None:
     path = write_aedat4(tmp_path / "a.aedat4", frames=GREY, events=random_events(500, 4 * FRAME_STEP_US))
     with open_recording(path) as recording:
-        exposures = exposures_of(recording.frames)
+        exposures = recording.frames.exposures_us
         assert exposures is not None
         assert exposures.dtype == np.int64
         starts = START_US + FRAME_STEP_US * np.arange(4)

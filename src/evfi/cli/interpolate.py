@@ -28,7 +28,7 @@ from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.inspection_advice import advise_alignment
 from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Recording, pictures_of
+from evfi.recordings.recording import Recording
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
 from evfi.workers.plan import plan_workers
@@ -191,7 +191,7 @@ def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None,
     recording = job.recording
     folder = command.job_folder
     ignored = (*command.targets.all, command.targets.report, folder)
-    places, pictures = recording.places, pictures_of(recording.frames)
+    places, pictures = recording.places, recording.frames.paths
     watch = FileWatch(places, ignored, pictures)  # before files are read for their fingerprint
     damaged = DamagedPictures(folder, places)
     stand_ins = {} if command.fresh else damaged.stand_ins()

@@ -167,8 +167,7 @@ class FilteredEvents:
 
     def close(self) -> None:
         """Close the source."""
-        if hasattr(self._source, "close"):
-            self._source.close()
+        self._source.close()
 
     def _without_hot(self, stream: EventStream) -> EventStream:
         return stream if self._is_hot is None else _kept(stream, ~self._is_hot[stream.y, stream.x])

@@ -21,7 +21,7 @@ _MAX_HELD_EVENTS: Final = 2**24
 
 
 class EventSource(Protocol):
-    """Events that are read by time slice; may also have `close()`."""
+    """Events that are read by time slice."""
 
     @property
     def report(self) -> ReadReport:
@@ -40,6 +40,9 @@ class EventSource(Protocol):
 
     def pieces(self) -> Iterator[EventStream]:
         """All events in order of time, in pieces of bounded size; `num_dropped` counts those left out of each piece."""
+
+    def close(self) -> None:
+        """Close the files."""
 
 
 class MemoryEvents:
@@ -74,6 +77,9 @@ class MemoryEvents:
     def pieces(self) -> Iterator[EventStream]:
         """All events in order of time, in pieces of bounded size."""
         yield from _pieces_of_chunk(self._chunk)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +192,9 @@ class ChunkedEvents:
                     f"the events ({self.report.format}) are so far out of order that more than {_MAX_HELD_EVENTS} would "
                     "have to be held in memory; the file is damaged, or has to be sorted by time before"
                 )
+
+    def close(self) -> None:
+        """Nothing is open; a source that keeps a file open closes it."""
 
     def _chunk(self, index: int) -> EventChunk:
         if index not in self._cache:

@@ -22,7 +22,7 @@ from evfi.events.writers import WritableFrame, WrittenEvents, find_writer, write
 from evfi.guard import Read, Written, check_places
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.plain_writer import write_plain_recording
-from evfi.recordings.recording import Recording, exposures_of
+from evfi.recordings.recording import Recording
 from evfi.recordings.subject import Subject, subject_reads
 
 Target = Literal["aedat4", "hdf5", "npz", "text", "folder"]
@@ -167,7 +167,7 @@ def _with_frames(recording: Recording, cut: _Cut, output: Path, name: str) -> Co
 
 def _writable_frames(recording: Recording, kept: list[int]) -> Iterator[WritableFrame]:
     """Frames with their exposure; one of no length where it is unknown, or where the user moved the frames' times."""
-    exposures, times = exposures_of(recording.frames), recording.frames.times_us
+    exposures, times = recording.frames.exposures_us, recording.frames.times_us
     for i in kept:
         image = recording.frames.read(i)
         start, end = (int(times[i]),) * 2 if exposures is None else (int(side) for side in exposures[i])

@@ -25,7 +25,7 @@ from evfi.errors import EvfiError, InputError
 from evfi.files import read_mark, written_whole
 from evfi.fingerprints import files_of
 from evfi.recordings.planning import WindowSpec
-from evfi.recordings.recording import Recording, pictures_of
+from evfi.recordings.recording import Recording
 
 DAMAGED_FOLDER: Final = "damaged"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -71,7 +71,7 @@ class DamagedPictures:
             recording: the recording.
             windows: those that failed.
         """
-        paths = pictures_of(recording.frames)
+        paths = recording.frames.paths
         known = {name: damaged for damaged, name, _ in self._notes()}
         with suppress(OSError, EvfiError):
             for number in sorted({number for window in windows for number in (window.start_frame, window.end_frame)}):

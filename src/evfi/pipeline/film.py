@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +39,7 @@ class FilmSource:
     timeline: Timeline
     piece_of: Callable[[PlannedWindow], Piece]
     read_piece: ReadPiece
-    open_recording: Callable[[], Recording]
+    open_recording: Callable[[], AbstractContextManager[Recording]]
     check_inputs: Callable[[], None] = lambda: None
 
 

@@ -59,7 +59,7 @@ class JobSetup:
 
     folder: Path
     made_of: Mapping[str, Any]
-    open_recording: Callable[[], Recording]
+    open_recording: Callable[[], AbstractContextManager[Recording]]
     watch: FileWatch | None = None
     fresh: bool = False
     shard: tuple[int, int] | None = None
@@ -321,24 +321,13 @@ def interpolate_recording(
     """
     video, folder = (None if place is None else Path(place) for place in (output, frames_dir))
     targets = Targets(video, folder)
-    shared = _Shared(recording)
+    shared = replace(recording, frames=_OneAtATime(recording.frames))
     job = plan_job(shared, targets, config)
     with temporary_beside(entry_of(targets.main)) as scratch:
-        setup = JobSetup(scratch, {}, lambda: shared)
+        setup = JobSetup(scratch, {}, lambda: nullcontext(shared))
         return run_job(
             job, setup, lambda on_step: Scheduler(ThisProcess(lambda: WindowWorker(interpolator), on_step)), on_state
         )
-
-
-class _Shared(Recording):
-    """A recording whose frames two threads read, and that its owner closes; its events are for one of them only."""
-
-    def __init__(self, recording: Recording) -> None:
-        self.__dict__.update(recording.__dict__)
-        self.frames = _OneAtATime(recording.frames)
-
-    def close(self) -> None:
-        """Leave the files open."""
 
 
 class _OneAtATime(FramesAround):

@@ -15,7 +15,7 @@ from evfi.files import one_line
 from evfi.fingerprints import files_of, fingerprint_of, fingerprint_of_files
 from evfi.guard import Read
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Recording, pictures_of
+from evfi.recordings.recording import Recording
 
 _LOOKED_FOR: Final = re.compile(
     r"(frames|events?|images|imgs|input|gt|blur|shape|frame_info|timestamps?|recording|metadata|visual_rgb|rgb-evs.*"
@@ -44,8 +44,8 @@ def recording_reads(recording: Recording) -> list[Read]:
     Args:
         recording: opened by `evfi.recordings.opening`, or made of sources that say what they read.
     """
-    frames = getattr(recording.frames, "path", None)
-    places = dict.fromkeys((*recording.places, *([] if frames is None else [frames]), *pictures_of(recording.frames)))
+    video = recording.frames.path
+    places = dict.fromkeys((*recording.places, *([] if video is None else [video]), *recording.frames.paths))
     folders = [place for place in places if place.is_dir()]
     return [
         Read(place, "the recording", is_looked_for)

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evfi.errors import InputError
-from evfi.recordings.recording import Image, Times
+from evfi.recordings.recording import FrameSourceDefaults, Image, Times
 from evfi.video.io import is_grey_frame, read_image
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _NUM_GREY_PROBES: Final = 5
 
 
-class PictureFrames:
+class PictureFrames(FrameSourceDefaults):
     """Frames in picture files, read one by one.
 
     Args:

@@ -13,14 +13,14 @@ from evfi.errors import InputError
 from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.hdf5.container import Hdf5File, one_line_errors
 from evfi.limits import check_pixels
-from evfi.recordings.recording import Image, Times
+from evfi.recordings.recording import FrameSourceDefaults, Image, Times
 from evfi.video.io import is_grey_frame
 
 _MAX_CHANNELS: Final = 4
 _NUM_GREY_PROBES: Final = 5
 
 
-class Hdf5Frames:
+class Hdf5Frames(FrameSourceDefaults):
     """Frames of an HDF5 file, read one by one; closing them closes the file.
 
     Args:

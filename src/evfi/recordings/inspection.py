@@ -18,7 +18,7 @@ from evfi.recordings.inspection_advice import advise
 from evfi.recordings.inspection_events import event_facts
 from evfi.recordings.inspection_facts import AlignmentFacts, FrameFacts, Inspection, OverlapFacts
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import FrameSource, Recording, exposures_of
+from evfi.recordings.recording import FrameSource, Recording
 from evfi.recordings.subject import Subject, open_subject
 
 _MAX_LISTED: Final = 16
@@ -79,7 +79,7 @@ def _frame_facts(frames: FrameSource) -> FrameFacts:
     median = float(np.median(intervals))
     ratios = intervals / median
     out_of_line = np.flatnonzero(np.abs(ratios - 1) > _OUT_OF_LINE)
-    exposures = exposures_of(frames)
+    exposures = frames.exposures_us
     lengths = None if exposures is None else exposures[:, 1] - exposures[:, 0]
     probed = _Probes(frames)
     return FrameFacts(

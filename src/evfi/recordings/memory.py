@@ -12,10 +12,10 @@ from evfi.errors import InputError, RecordingError
 from evfi.events.source import MemoryEvents
 from evfi.events.stream import EventStream
 from evfi.recordings.alignment import scale_mapping
-from evfi.recordings.recording import Image, Recording, Times
+from evfi.recordings.recording import FrameSourceDefaults, Image, Recording, Times
 
 
-class MemoryFrames:
+class MemoryFrames(FrameSourceDefaults):
     """A sequence of frames in memory.
 
     Args:

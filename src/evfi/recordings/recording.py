@@ -37,15 +37,15 @@ Image = NDArray[np.uint8]
 
 
 class FrameSource(Protocol):
-    """Key frames that are read one by one.
-
-    May also have `close()`, `exposures_us` (see `exposures_of`), `paths` (see `pictures_of`) and `path`, the video's file;
-    a source around another one keeps them by being `FramesAround` it.
-    """
+    """Key frames that are read one by one."""
 
     @property
     def times_us(self) -> Times:
         """Time of each frame in µs, int64 [N], strictly increasing."""
+
+    @property
+    def exposures_us(self) -> Times | None:
+        """Start and end of each frame's exposure in µs, int64 [N, 2]; None where they are unknown."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -55,49 +55,46 @@ class FrameSource(Protocol):
     def is_grey(self) -> bool:
         """Whether the three channels of every frame are equal because the camera is monochrome."""
 
+    @property
+    def path(self) -> Path | None:
+        """The video that frames are read from, if it is one."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The pictures that frames are read from, one per frame in their order; none where they lie in other files."""
+
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Image:
         """Frame `index` as uint8 [H, W, 3] RGB."""
 
-
-def exposures_of(frames: FrameSource) -> Times | None:
-    """Start and end of each frame's exposure in µs, int64 [N, 2], where the reader knows them."""
-    exposures: Times | None = getattr(frames, "exposures_us", None)
-    return exposures
+    def close(self) -> None:
+        """Close the files."""
 
 
-def pictures_of(frames: FrameSource) -> tuple[Path, ...]:
-    """The pictures that frames are read from, one per frame in their order; none where they lie in other files."""
-    return tuple(getattr(frames, "paths", ()))
+class FrameSourceDefaults:
+    """For frame sources: no known exposures, no video, no pictures, no open files."""
+
+    exposures_us: Times | None = None
+    path: Path | None = None
+    paths: tuple[Path, ...] = ()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FramesAround:
-    """Another source's frames, with all that it knows of them; what a subclass changes, it says itself."""
+    """Another source's frames, with all that it knows of them; subclasses override what they change."""
 
     def __init__(self, frames: FrameSource) -> None:
         """Take the source, which is closed with this one."""
         self._frames = frames
+        self.exposures_us, self.path, self.paths = frames.exposures_us, frames.path, frames.paths
 
     @property
     def times_us(self) -> Times:
         """Time of each frame in µs, int64 [N]."""
         return self._frames.times_us
-
-    @property
-    def exposures_us(self) -> Times | None:
-        """Start and end of each frame's exposure in µs, int64 [N, 2], where they are known."""
-        return exposures_of(self._frames)
-
-    @property
-    def path(self) -> Path | None:
-        """The video that the source reads, if it is one."""
-        return getattr(self._frames, "path", None)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The pictures that the source reads, if it reads such."""
-        return pictures_of(self._frames)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,8 +115,7 @@ class FramesAround:
 
     def close(self) -> None:
         """Close the source."""
-        if hasattr(self._frames, "close"):
-            self._frames.close()
+        self._frames.close()
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,9 +238,8 @@ class Recording:
     def close(self) -> None:
         """Close the files; the recording cannot be read afterwards."""
         with contextlib.ExitStack() as stack:
-            for source in (self.frames, self.events):
-                if hasattr(source, "close"):
-                    stack.callback(source.close)
+            stack.callback(self.frames.close)
+            stack.callback(self.events.close)
 
     def __enter__(self) -> Recording:
         return self

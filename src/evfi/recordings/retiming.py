@@ -7,7 +7,7 @@ from typing import Final
 
 from evfi.errors import RecordingError
 from evfi.recordings.options import FrameTime
-from evfi.recordings.recording import FramesAround, FrameSource, Times, exposures_of
+from evfi.recordings.recording import FramesAround, FrameSource, Times
 
 _HALVES: Final[dict[FrameTime, int]] = {"start": 0, "middle": 1, "end": 2}
 """How many halves of its exposure a frame's time lies after its start."""
@@ -24,19 +24,13 @@ class RetimedFrames(FramesAround):
 
     def __init__(self, frames: FrameSource, times_us: Times, offset_us: int = 0):
         super().__init__(frames)
-        exposures = exposures_of(frames)
         self._times_us: Times = times_us + offset_us
-        self._exposures_us: Times | None = None if exposures is None else exposures + offset_us
+        self.exposures_us = None if frames.exposures_us is None else frames.exposures_us + offset_us
 
     @property
     def times_us(self) -> Times:
         """Time of each frame in µs, int64 [N]."""
         return self._times_us
-
-    @property
-    def exposures_us(self) -> Times | None:
-        """Start and end of each frame's exposure in µs, int64 [N, 2], where they are known."""
-        return self._exposures_us
 
 
 def retimed(path: Path, frames: FrameSource, frame_time: FrameTime | None, offset_us: int) -> FrameSource:
@@ -53,7 +47,7 @@ def retimed(path: Path, frames: FrameSource, frame_time: FrameTime | None, offse
     """
     if frame_time is None:
         return RetimedFrames(frames, frames.times_us, offset_us) if offset_us else frames
-    exposures = exposures_of(frames)
+    exposures = frames.exposures_us
     if exposures is None:
         raise RecordingError(
             f"{path}: the {frame_time} of the exposure is unknown, because the files tell one time per frame only; "

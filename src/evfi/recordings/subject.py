@@ -45,7 +45,7 @@ class Subject:
         """Close the files."""
         if self.recording is not None:
             self.recording.close()
-        elif hasattr(self.events, "close"):
+        else:
             self.events.close()
 
     def __enter__(self) -> Subject:

@@ -97,7 +97,12 @@ class VideoFrames:
         path: The file.
         times_us: int64 [N], presentation times in microseconds, strictly increasing.
         frame_rate: Mean frames per second.
+        exposures_us: None, as videos do not hold exposures.
+        paths: empty, as no frame has a file of its own.
     """
+
+    exposures_us = None
+    paths: tuple[Path, ...] = ()
 
     def __init__(self, path: str | Path) -> None:
         """Open a video and index its frames.

@@ -22,7 +22,7 @@ from evfi.events.formats.flatbuffers import Table
 from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Image, Recording, Times
+from evfi.recordings.recording import FrameSourceDefaults, Image, Recording, Times
 from evfi.video.io import is_grey_frame
 
 NAME: Final = "aedat4"
@@ -84,7 +84,7 @@ class _FrameFields:
         return cls(start, max(end - start, 0), (width, height), channels)
 
 
-class Aedat4Frames:
+class Aedat4Frames(FrameSourceDefaults):
     """The frames of an AEDAT 4 file; the beginning of each is read for its exposure, then they are read one by one.
 
     Attributes:

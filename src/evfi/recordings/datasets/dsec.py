@@ -106,7 +106,7 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
         rectification, mapping = _alignment(parts, frames.size, source.sensor_size, warnings)
         return Recording(path, NAME, frames, source, mapping, tuple(warnings), rectification, CONVENTION)
     except BaseException:
-        source.close()  # type: ignore[attr-defined]
+        source.close()
         raise
 
 

@@ -24,7 +24,7 @@ from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Image, Recording, Times
+from evfi.recordings.recording import FrameSourceDefaults, Image, Recording, Times
 from evfi.recordings.ros_images import IMAGE_TYPES, ImageMessage, parse_image, to_rgb
 from evfi.video.io import is_grey_frame
 
@@ -80,7 +80,7 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
     return Recording(path, NAME, frames, source, mapping, tuple(warnings), convention=convention)
 
 
-class RosbagFrames:
+class RosbagFrames(FrameSourceDefaults):
     """The frames of one topic of a bag; all are visited once for their times, then read one by one.
 
     Args:
