@@ -9,7 +9,9 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from rich.progress import Progress
 
 import evfi
 from evfi import cli
-from evfi.cli import dispatch, progress, terminal
+from evfi.cli import dispatch, interrupts, progress, terminal
 from evfi.errors import InputError, escaped
 from evfi.evaluation.results_table import Table, text_lines
 from evfi.events.stream import EventStream
@@ -214,7 +216,7 @@ class TestInterrupts:
 
     def test_work_that_went_on_can_be_interrupted_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = [100.0]
-        monkeypatch.setattr(dispatch.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(interrupts.time, "monotonic", lambda: clock[0])
         came = []
 
         def work() -> None:
@@ -223,7 +225,7 @@ class TestInterrupts:
                     os.kill(os.getpid(), signal.SIGINT)
                 except KeyboardInterrupt:
                     came.append(clock[0])
-                clock[0] += 2 * dispatch._ENDING_S
+                clock[0] += 2 * interrupts.ENDING_S
 
         assert self.interrupted(monkeypatch, work) == 0
         assert len(came) == 2
@@ -239,6 +241,45 @@ class TestInterrupts:
 
         assert self.interrupted(monkeypatch, work) == 130
         assert capsys.readouterr().err == "evfi: error: all is saved\n"
+
+    def test_many_while_python_imports(self) -> None:
+        code = """
+        import os, signal, sys
+        from importlib.abc import MetaPathFinder
+
+        class Interrupting(MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "evfi.cli.dispatch":
+                    try:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    finally:
+                        for _ in range(30):
+                            os.kill(os.getpid(), signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in the background
+        sys.meta_path.insert(0, Interrupting())
+        from evfi.cli import main
+        status = main()
+        os.kill(os.getpid(), signal.SIGINT)
+        sys.exit(status)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(code), "demo"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (130, "")
+
+    def test_an_interrupt_within_generated_code(self, tmp_path: Path) -> None:
+        """While a dataclass is made, for example: `python -m` then ended by SIGINT itself, not with a status."""
+        code = """
+        import sys
+        from types import SimpleNamespace
+        from evfi.cli import dispatch, main
+
+        dispatch.import_module = lambda _: SimpleNamespace(run=lambda _: exec("raise KeyboardInterrupt"))
+        sys.exit(main(["demo"]))
+        """
+        (tmp_path / "interrupted.py").write_text(textwrap.dedent(code))
+        command = [sys.executable, "-m", "interrupted"]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 130
 
     def test_a_program_that_ends_is_left_in_peace(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = signal.getsignal(signal.SIGINT)

@@ -312,3 +312,16 @@ def test_only_errors_about_memory_are_told_as_such() -> None:
         torch.empty(10**15)
     with pytest.raises(RuntimeError, match="size of tensor"), memory_errors_told("for a test"):
         torch.zeros(2) + torch.zeros(3)
+
+
+def test_an_upscale_that_makes_pictures_too_large_is_refused(
+    bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_PIXELS", 4 * HEIGHT * WIDTH - 1)
+    recording = _recording()
+    window = recording.load_window(recording.plan_windows(1)[0])
+    interpolator = Interpolator(bundle, SamplingConfig.from_defaults(bundle.sampling, upscale=2, **FAST))
+    with pytest.raises(
+        ConfigError, match=rf"upscale 2 makes pictures of .* of frames of {WIDTH}x{HEIGHT} px, .*; lower it"
+    ):
+        interpolator.prepare(window)

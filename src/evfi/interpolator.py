@@ -28,6 +28,7 @@ from evfi.engine.memory import GIB, free_budget
 from evfi.engine.threads import few_threads
 from evfi.errors import ConfigError, RecordingError, ResourceError
 from evfi.events.stacks import event_stacks
+from evfi.limits import MAX_PIXELS
 from evfi.models.bundle import ModelBundle
 from evfi.models.registry import load_model
 from evfi.recordings.planning import WindowSpec
@@ -35,7 +36,7 @@ from evfi.recordings.recording import Recording, Window
 from evfi.sampling.conditioning import WindowInputs
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.noise import SeededNoise
-from evfi.sampling.presets import PresetName, with_preset
+from evfi.sampling.presets import PresetName, chosen_config
 from evfi.sampling.refinement import rounded_levels
 from evfi.sampling.two_sided import OnStep, fusion_weights
 from evfi.video.geometry import Frame, FrameGeometry, frame_size
@@ -126,7 +127,7 @@ class Interpolator:
 
         Raises:
             ModelError: the model cannot be found or loaded.
-            ConfigError: a setting is unknown or out of range.
+            ConfigError: a setting is unknown, out of range, or would have no effect.
             ResourceError: there is no such device, or too little memory.
         """
         place = resolve_device(device)
@@ -137,7 +138,7 @@ class Interpolator:
             bundle = load_model(name_or_path, dtype=kind, device=place if whole else "cpu")
             if not whole and not _is_tight(place, max_memory, 2 * bundle.num_bytes):
                 bundle.to(place)
-        config = SamplingConfig.from_defaults(with_preset(bundle.sampling, preset), **sampling)
+        config = chosen_config(bundle.sampling, preset, sampling)
         return cls(bundle, config, engine=engine, max_memory=max_memory, device=place)
 
     def interpolate(
@@ -205,6 +206,11 @@ class Interpolator:
 
     def _prepared(self, window: Window) -> PreparedWindow:
         size = frame_size(window.start_image)
+        if (num := size[0] * size[1] * self.config.upscale**2) > MAX_PIXELS:
+            raise ConfigError(
+                f"upscale {self.config.upscale} makes pictures of {num / 2**20:.0f} megapixels of frames of "
+                f"{size[0]}x{size[1]} px, at most {MAX_PIXELS // 2**20} are possible; lower it"
+            )
         geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
         with torch.inference_mode(), few_threads(self._runs_on):
             return PreparedWindow(geometry, window_inputs(window, geometry, self.bundle))

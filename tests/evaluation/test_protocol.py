@@ -152,7 +152,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"truths": []}, "a list of some of raw, vae"),
     ({"truths": ["raw", "raw"]}, "without doubles"),
     ({"sampling": {"steps": 5}}, '"sampling" of the protocol: unknown sampling setting steps'),
-    ({"sampling": {"upscale": 0}}, "upscale must be at least 1"),
+    ({"sampling": {"upscale": 0}}, "upscale must be from 1 to 8, got 0"),
     ({"sampling": None}, "an object of sampling settings"),
     ({"metrics": [1]}, "a list of texts"),
     ({"average": "all"}, "one of frames, windows, sequences"),

@@ -106,7 +106,7 @@ def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypat
         make(self, item, *more)
 
     monkeypatch.setattr(generation.FrameMaker, "perform", fail_at_third)
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="run the same command to resume"):
         evaluate(inputs, tmp_path / "out", CONFIG)
     assert not (tmp_path / "out" / "results.json").exists()
     resumed = evaluate(inputs, tmp_path / "out", CONFIG)

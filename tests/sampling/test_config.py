@@ -41,8 +41,8 @@ def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tile_overlap": 1.0}, r"tile_overlap must be in \[0, 1\), got 1.0"),
-        ({"num_inference_steps": 0}, "num_inference_steps must be at least 1, got 0"),
+        ({"tile_overlap": 0.95}, r"tile_overlap must be from 0 to 0\.9, got 0\.95"),
+        ({"num_inference_steps": 0}, "num_inference_steps must be from 1 to 1000, got 0"),
         ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number, got 2.5"),
         ({"num_inference_steps": True}, "must be a whole number"),
         ({"s_churn": float("nan")}, "s_churn must be finite"),
@@ -58,7 +58,16 @@ def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
         ({"solver": "dpmpp_2m"}, "solver dpmpp_2m needs s_churn 0, got 0.5; set s_churn 0 or solver euler"),
         ({"guidance_start": 0.5, "guidance_end": 0.4}, r"must be in order in \[0, 1\], got 0.5 and 0.4"),
         ({"guidance_end": 1.5}, r"must be in order in \[0, 1\], got 0.0 and 1.5"),
-        ({"reuse_interval": 0}, "reuse_interval must be at least 1, got 0"),
+        ({"reuse_interval": 0}, "reuse_interval must be from 1 to 1000, got 0"),
+        ({"num_inference_steps": 10**9}, "num_inference_steps must be from 1 to 1000, got 1000000000"),
+        ({"tile_width": 10**9}, "tile_width must be from 8 to 65536, got 1000000000"),
+        ({"tile_height": 10**5000}, "tile_height must be from 8 to 65536, got a larger number"),
+        ({"upscale": 1000}, "upscale must be from 1 to 8, got 1000"),
+        ({"max_guidance_scale": 1e30}, "max_guidance_scale must be from 0 to 100, got 1e[+]30"),
+        ({"s_churn": 10**400}, "s_churn must be finite"),
+        ({"num_reinjections": 10**6}, "num_reinjections must be from 0 to 100"),
+        ({"batch_size": 10**6}, "batch_size must be from 1 to 4096"),
+        ({"solver": "x" * 10_000}, "got 'x{59}…$"),
     ],
 )
 def test_values_out_of_range_are_errors(settings: dict[str, object], message: str) -> None:

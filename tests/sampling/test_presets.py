@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from evfi.errors import ConfigError
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.denoiser import step_modes
-from evfi.sampling.presets import PRESETS, PresetName, with_preset
+from evfi.sampling.presets import PRESETS, PresetName, chosen_config, with_preset
 
 
 def _network_calls(config: SamplingConfig) -> int:
@@ -52,6 +52,29 @@ def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> No
     config = SamplingConfig.from_defaults(defaults, solver="dpmpp_2m")
     assert config.num_inference_steps == PRESETS["fast"]["num_inference_steps"]
     assert (config.fps, config.solver) == (9, "dpmpp_2m")
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "idle"),
+    [
+        ("warp", {"num_inference_steps": 5}, "num_inference_steps"),
+        ("warp", {"solver": "euler", "refinement": True, "upscale": 2}, "solver, upscale"),
+        ("exact", {"diffusion": False, "fps": 9}, "fps"),
+    ],
+)
+def test_settings_without_effect_are_refused(preset: PresetName, given: dict[str, Any], idle: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"^{idle}: of no effect without .*; leave out {idle}, or choose another preset$"
+    ):
+        chosen_config({}, preset, given)
+    assert chosen_config({}, "fast", {**given, "diffusion": True}).diffusion
+
+
+def test_settings_of_model_preset_and_protocol_may_be_without_effect() -> None:
+    config = chosen_config({"fps": 9}, "warp", {"refinement": True}, base={"num_inference_steps": 5})
+    assert (config.fps, config.num_inference_steps, config.diffusion) == (9, 5, False)
+    with pytest.raises(ConfigError, match=r"^fps: of no effect"):
+        chosen_config({"diffusion": False}, "exact", {"fps": 9})  # the model itself leaves it out
 
 
 def test_unknown_presets_are_refused() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from evfi import cli
+from evfi.cli.interrupts import one_interrupt
 from evfi.errors import ConfigError, InputError, OutputError, RecordingError, ResourceError
 from evfi.events.stacks import StackConfig
 from evfi.events.stream import EventStream
@@ -191,7 +196,7 @@ def test_resume_is_exact(make: Callable[..., TrainConfig], textures: Path, runs:
     whole = make(textures, runs, output=tmp_path / "whole", steps=4)
     parts = make(textures, runs, output=tmp_path / "parts", steps=4)
     assert train(whole).finished
-    with pytest.raises(KeyboardInterrupt, match="after step 2, which is saved; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="after step 2, which is saved; run the same command to resume"):
         train(parts, on_step=interrupt_at(2))
     assert no_thread_is_left()
     assert train(parts).steps == 4
@@ -235,6 +240,81 @@ def test_the_second_interrupt_stops_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # the rest of a series does not disturb what tidies up
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_a_series_of_interrupts_goes_on_while_things_are_tidied_up(number: int) -> None:
+    tidied = False
+    with pytest.raises(KeyboardInterrupt), one_interrupt(is_last=False):  # as the command line does
+        try:
+            with interrupts_deferred():
+                for _ in range(number):
+                    signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
+        finally:
+            for _ in range(30):
+                signal.raise_signal(signal.SIGINT)
+            tidied = True
+    assert tidied
+
+
+def test_a_program_that_ends_without_closing_its_batches_ends_in_peace() -> None:
+    """A thread that Python ended within PyTorch's code aborted the process (status -6)."""
+    code = """
+    import threading, torch
+    from pathlib import Path
+    from evfi.training.batches import BatchMaker, BatchSource
+    from evfi.training.config import AutoencoderTraining
+
+    began = threading.Event()
+
+    class Maker(BatchMaker):
+        device = torch.device("cpu")
+
+        def __init__(self):
+            pass
+
+        def make(self, key):
+            for _ in range(200):
+                values = torch.rand(300, 300) @ torch.rand(300, 300)
+                began.set()
+            return {"values": values}
+
+    source = BatchSource(AutoencoderTraining(Path("t"), Path("o")), Maker(), 0, 0)
+    began.wait()
+    raise KeyboardInterrupt
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "terminate" not in done.stderr
+    assert done.returncode in (130, -signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("awaited", ["evfi-run.json", "metrics.jsonl", "states/.evfi-*", "states/step-*"])
+@pytest.mark.parametrize("pause_s", [0.0, 0.01, 0.15])
+def test_thirty_interrupts(textures: Path, tmp_path: Path, awaited: str, pause_s: float) -> None:
+    sizes = "--width 32 --encoder-blocks 1 1 --decoder-blocks 1 1 --size-px 32 --batch-size 2 --num-frames 3"
+    every = "--checkpoint-every 2 --log-every 1 --validate-every 5"
+    arguments = f"--textures {textures} --output {tmp_path / 'run'} --steps 100000 --device cpu {sizes} {every}".split()
+    command = [sys.executable, "-m", "evfi", "train", "autoencoder", *arguments]
+
+    def as_on_a_terminal() -> None:  # what runs in the background inherits that SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=as_on_a_terminal)  # noqa: PLW1509
+    while process.poll() is None and not any((tmp_path / "run").glob(awaited)):
+        time.sleep(0.002)
+    for _ in range(30):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause_s)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("evfi: error: ")
+    assert "Traceback" not in told
+    assert subprocess.run([*command, "--max-minutes", "0"], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("make", [autoencoder, refiner])

@@ -7,7 +7,10 @@ itself uses; a command's code is imported when that command is used, so that `ev
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+
+from evfi.cli.interrupts import one_interrupt
 
 __all__ = ["main"]
 
@@ -22,7 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     try:
-        from evfi.cli.dispatch import main as run
-    except KeyboardInterrupt:  # Ctrl-C while Python still imports
-        return 130
-    return run(arguments)
+        with one_interrupt(is_last=arguments is None):
+            from evfi.cli.dispatch import run
+
+            status = run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # while Python still imports, or when all was said
+        status = 130
+    # Python remembers an interrupt within code made of text (dataclasses are) and `python -m` would then end by a signal;
+    # other code made of text lets it forget
+    eval("0")
+    return status

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
-from types import FrameType
 from typing import Final
 
 from evfi import __version__
@@ -33,27 +27,16 @@ COMMANDS: Final = {
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-_ENDING_S: Final = 10.0
-"""So long after an interrupt further ones are part of it: they would only disturb what is being tidied up."""
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def run(arguments: list[str]) -> int:
+    """Run a command.
 
     Args:
-        arguments: Without the program's name; None takes the process's own.
+        arguments: without the program's name.
 
     Returns:
         The exit status.
     """
-    try:
-        with _one_interrupt(is_last=arguments is None):
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:  # it came when all was said
-        return INTERRUPTED
-
-
-def _run(arguments: list[str]) -> int:
     prepare_stdout()
     show_log()
     try:
@@ -74,35 +57,6 @@ def _run(arguments: list[str]) -> int:
             raise
         return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
     return 0
-
-
-@contextmanager
-def _one_interrupt(*, is_last: bool) -> Iterator[None]:
-    """Let Ctrl-C end the work once, however often it comes; a polite kill (SIGTERM) does the same.
-
-    Args:
-        is_last: the process ends after this, and nothing shall disturb that.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    latest = -_ENDING_S
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal latest
-        now = time.monotonic()
-        if now - latest >= _ENDING_S:
-            latest = now
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        if is_last:
-            before[signal.SIGINT] = signal.SIG_IGN
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parse_without_command(arguments: list[str]) -> str:

@@ -7,14 +7,15 @@ import dataclasses
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import tyro
 
 from evfi.cli.numbers import as_typed, check_numbers
 from evfi.errors import ConfigError
-from evfi.sampling.config import RETIRED_SETTINGS, SamplingConfig, refuse_retired
+from evfi.sampling.config import MAX_GUIDANCE, RETIRED_SETTINGS, SamplingConfig, refuse_retired
+from evfi.sampling.presets import PRESETS, PresetName, refuse_without_effect
 
 Command = TypeVar("Command")
 
@@ -107,14 +108,16 @@ def make_sampling_options() -> type:
     return dataclasses.make_dataclass("SamplingOptions", options, frozen=True)
 
 
-def sampling_overrides(options: Any) -> dict[str, Any]:
+def sampling_overrides(options: Any, preset: PresetName, others: Iterable[str] = ()) -> dict[str, Any]:
     """The settings of `SamplingConfig` that were given.
 
     Args:
         options: An object of the class that `make_sampling_options` makes.
+        preset: The preset that was given.
+        others: Further options of the diffusion model that were given.
 
     Raises:
-        ConfigError: One of them is out of range.
+        ConfigError: One of them is out of range, or has no effect with the preset.
     """
     long_names = {short: name for name, short in _SHORT_NAMES.items()}
     given: dict[str, Any] = {}
@@ -124,6 +127,9 @@ def sampling_overrides(options: Any) -> dict[str, Any]:
         elif value is not None:
             given[long_names.get(name, name)] = value
     # the model's own settings are not known yet: those that go with anything stand in
-    anything = {"min_guidance_scale": 0.0, "max_guidance_scale": 1e9, "s_churn": 0.0}
-    SamplingConfig.from_defaults(anything, **given)
+    anything = {"min_guidance_scale": 0.0, "max_guidance_scale": MAX_GUIDANCE, "s_churn": 0.0}
+    diffusion = PRESETS[preset].get("diffusion", True)
+    config = SamplingConfig.from_defaults({**anything, "diffusion": diffusion}, **given)
+    switches = [name for name, value in vars(options).items() if value is not None and value is not False]
+    refuse_without_effect(config.diffusion, ["--" + name.replace("_", "-") for name in (*switches, *others)])
     return given

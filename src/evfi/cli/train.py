@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> None:
 
     with ProgressReport("steps") as progress:
         summary = train(command.stage, on_step=lambda step, steps, loss: progress(step, steps, _loss_note(loss)))
-    state = "finished" if summary.finished else "stopped; the same command goes on"
+    state = "finished" if summary.finished else "stopped; run the same command to resume"
     lines = [f"steps   {summary.steps}, {state}", f"model   {summary.model}"]
     lines += [f"{name}   {value:.4g}" for name, value in summary.figures.items()]
     print_lines(*lines)

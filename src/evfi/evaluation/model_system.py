@@ -18,8 +18,8 @@ from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.fingerprints import fingerprint_of, weights_fingerprint
 from evfi.interpolator import Interpolator
 from evfi.pipeline.blending import blend_linearly
-from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
-from evfi.sampling.presets import with_preset
+from evfi.sampling.config import PIXELS_VERSION
+from evfi.sampling.presets import chosen_config
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +72,7 @@ def load_interpolator(
     """Load the model that a request names, with its settings over the preset's, and those over the model's own."""
     interpolator = Interpolator.from_pretrained(request.source, device, dtype)
     given = {name: value for name, value in request.settings.items() if value is not None}
-    interpolator.config = SamplingConfig.from_defaults(
-        with_preset(interpolator.bundle.sampling, request.preset), **given
-    )
+    interpolator.config = chosen_config(interpolator.bundle.sampling, request.preset, given, base=request.protocol)
     return interpolator
 
 

@@ -249,7 +249,7 @@ def _kept_when_interrupted(output: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
-            f"interrupted; what was made is kept in {output}: the same command goes on"
+            f"interrupted; what was made is kept in {output}; run the same command to resume"
         ) from interrupt
 
 

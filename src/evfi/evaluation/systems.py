@@ -30,6 +30,7 @@ class SystemRequest:
         source: the model's name or path, the baseline's name, or the folder of frames.
         settings: of a model: `SamplingConfig`'s that differ from its own and the preset's.
         preset: of a model: see `evfi.sampling.presets`.
+        protocol: of a model: the protocol's own settings, over the preset's and under `settings`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SystemRequest:
     source: str
     settings: dict[str, Any] = field(default_factory=dict)
     preset: PresetName = "exact"
+    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

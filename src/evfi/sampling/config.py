@@ -100,7 +100,7 @@ class SamplingConfig:
         num_inference_steps: denoising steps; more is slower and, up to a point, better.
         tile_width: width of a tile in pixels of the upscaled frame.
         tile_height: height of a tile in pixels of the upscaled frame.
-        tile_overlap: share of a tile that its neighbour covers too, in [0, 1).
+        tile_overlap: share of a tile that its neighbour covers too, in [0, 0.9].
         upscale: whole factor by which frames are enlarged before sampling; helps with fine or fast motion.
         min_guidance_scale: guidance at a pass's first frame (1 is none).
         max_guidance_scale: guidance at a pass's last frame; linear between.
@@ -166,12 +166,10 @@ class SamplingConfig:
         """
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), field.default))
-        for name, smallest in _SMALLEST.items():
+        for name, (smallest, largest) in _RANGES.items():
             value = getattr(self, name)
-            if value < smallest:
-                raise ConfigError(f"{name} must be at least {smallest}, got {value}")
-        if not 0.0 <= self.tile_overlap < 1.0:
-            raise ConfigError(f"tile_overlap must be in [0, 1), got {self.tile_overlap}; try 0.1")
+            if not smallest <= value <= largest:
+                raise ConfigError(f"{name} must be from {smallest:g} to {largest:g}, got {_shown(value)}")
         if self.max_guidance_scale < self.min_guidance_scale:
             raise ConfigError(
                 f"max_guidance_scale must be at least min_guidance_scale ({self.min_guidance_scale}), "
@@ -184,7 +182,7 @@ class SamplingConfig:
             )
         for name, words in (("size_mode", get_args(SizeMode)), ("solver", get_args(SolverName))):
             if getattr(self, name) not in words:
-                raise ConfigError(f"{name} must be one of {', '.join(words)}, got {getattr(self, name)!r}")
+                raise ConfigError(f"{name} must be one of {', '.join(words)}, got {_shown(getattr(self, name))}")
         if self.solver != "euler" and self.s_churn > 0.0:
             raise ConfigError(
                 f"solver {self.solver} needs s_churn 0, got {self.s_churn}; set s_churn 0 or solver euler"
@@ -220,35 +218,50 @@ class SamplingConfig:
         return not self.min_guidance_scale == self.max_guidance_scale == 1.0
 
 
-_SMALLEST: Final[dict[str, float]] = {
-    "num_inference_steps": 1,
-    "tile_width": 8,
-    "tile_height": 8,
-    "upscale": 1,
-    "min_guidance_scale": 0.0,
-    "s_churn": 0.0,
-    "reuse_interval": 1,
-    "fps": 1,
-    "motion_bucket_id": 0,
-    "noise_aug_strength": 0.0,
-    "controlnet_scale": 0.0,
-    "reinjection_until_step": 0,
-    "num_reinjections": 0,
-    "decode_chunk_size": 1,
-    "batch_size": 1,
+MAX_GUIDANCE: Final = 100.0
+_MAX_STEPS: Final = 1000  # as many noise levels as the networks are trained with
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "num_inference_steps": (1, _MAX_STEPS),
+    "tile_width": (8, 2**16),
+    "tile_height": (8, 2**16),
+    "tile_overlap": (0.0, 0.9),
+    "upscale": (1, 8),
+    "min_guidance_scale": (0.0, MAX_GUIDANCE),
+    "max_guidance_scale": (0.0, MAX_GUIDANCE),
+    "s_churn": (0.0, 1000.0),
+    "reuse_interval": (1, _MAX_STEPS),
+    "fps": (1, 1000),
+    "motion_bucket_id": (0, 1000),
+    "noise_aug_strength": (0.0, 10.0),
+    "controlnet_scale": (0.0, 100.0),
+    "reinjection_until_step": (0, _MAX_STEPS),
+    "num_reinjections": (0, 100),
+    "decode_chunk_size": (1, 1000),
+    "batch_size": (1, 4096),
 }
+"""The least and the largest value of each number: beyond what is of use, and before what takes memory or time without end."""
 
 
 def _checked(name: str, value: Any, default: Any) -> Any:
     """The value in its default's type; whole numbers pass as floats, nothing else is converted."""
     wanted = type(default)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < _LARGEST else math.inf
     if type(value) is not wanted:
-        raise ConfigError(f"{name} must be {_TYPE_NAMES[wanted]}, got {value!r}")
+        raise ConfigError(f"{name} must be {_TYPE_NAMES[wanted]}, got {_shown(value)}")
     if wanted is float and not math.isfinite(value):
         raise ConfigError(f"{name} must be finite, got {value}")
     return value
 
 
+def _shown(value: Any) -> str:
+    """A value, short; Python writes no whole number of thousands of digits."""
+    if isinstance(value, int) and abs(value) >= _LARGEST:
+        return "a larger number" if value > 0 else "a smaller number"
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+_LARGEST: Final = 10**100
+_MAX_SHOWN: Final = 60
 _TYPE_NAMES: dict[type, str] = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}

@@ -5,7 +5,7 @@ What each costs is measured by scripts/measure_presets.py; see docs/speed.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -37,6 +37,9 @@ PRESETS: Final[Mapping[PresetName, Mapping[str, Any]]] = MappingProxyType(
 With `warp`, the refiner works from events and key frames alone, far faster.
 """
 
+_SWITCHES: Final = ("diffusion", "refinement", "no_diffusion", "no_refinement")
+"""The only settings that have an effect where the diffusion model is left out."""
+
 
 def with_preset(defaults: Mapping[str, Any], preset: PresetName) -> dict[str, Any]:
     """A model's own settings with a preset over them.
@@ -58,3 +61,45 @@ def with_preset(defaults: Mapping[str, Any], preset: PresetName) -> dict[str, An
     if steps <= changes.get("num_inference_steps", 0):
         return dict(defaults)
     return {**defaults, **changes}
+
+
+def chosen_config(
+    defaults: Mapping[str, Any],
+    preset: PresetName,
+    given: Mapping[str, Any],
+    *,
+    base: Mapping[str, Any] | None = None,
+) -> SamplingConfig:
+    """A model's own settings, under a preset, under single settings.
+
+    Args:
+        defaults: settings that a model brings.
+        preset: the preset.
+        given: single settings of the user.
+        base: settings between the preset's and the user's.
+
+    Raises:
+        ConfigError: a setting is unknown, out of range, or would have no effect.
+    """
+    config = SamplingConfig.from_defaults({**with_preset(defaults, preset), **(base or {})}, **given)
+    refuse_without_effect(config.diffusion, given)
+    return config
+
+
+def refuse_without_effect(diffusion: bool, given: Iterable[str]) -> None:
+    """Refuse settings of the diffusion model where it is left out.
+
+    Args:
+        diffusion: whether it is run.
+        given: the settings that the user gave, as the user calls them.
+
+    Raises:
+        ConfigError: one has no effect.
+    """
+    idle = [name for name in given if name.lstrip("-").replace("-", "_") not in _SWITCHES]
+    if idle and not diffusion:
+        names = ", ".join(idle)
+        raise ConfigError(
+            f"{names}: of no effect without the diffusion model, which preset warp (or diffusion = false, --no-diffusion) "
+            f"leaves out; leave out {names}, or choose another preset"
+        )

@@ -202,7 +202,8 @@ class BatchSource:
         self._making, self._closed = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         if config.prefetch:
-            self._thread = threading.Thread(target=self._work, args=(first_step,), name="batches", daemon=True)
+            # no daemon: Python would end it within PyTorch's code, which aborts the process
+            self._thread = threading.Thread(target=self._work, args=(first_step,), name="batches")
             self._thread.start()
 
     def take(self, step: int) -> Batch:
@@ -232,9 +233,8 @@ class BatchSource:
     def close(self) -> None:
         """End the thread; may be called twice."""
         self._closed.set()
-        while self._thread is not None and self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._ready.get(timeout=_POLL_S)
+        if self._thread is not None:
+            self._thread.join()
 
     def _make(self, step: int) -> Batch:
         return self._maker.make(StepKey(self._config.seed, step, self._rank))
@@ -245,14 +245,25 @@ class BatchSource:
         stream = torch.cuda.Stream(device) if on_gpu else None
         try:
             with torch.cuda.stream(stream):
-                while not self._closed.is_set():
+                while not self._is_over():
                     with self._making:
                         batch = self._make(step)
                     event = None if stream is None else stream.record_event()
-                    self._ready.put(_Made(batch, event))
+                    self._put(_Made(batch, event))
                     step += 1
         except Exception as error:
-            self._ready.put(error)
+            self._put(error)
+
+    def _put(self, made: _Made | Exception) -> None:
+        """Hand over, unless nobody will take it any more."""
+        while not self._is_over():
+            with contextlib.suppress(queue.Full):
+                self._ready.put(made, timeout=_POLL_S)
+                return
+
+    def _is_over(self) -> bool:
+        """Whether the source is closed, or the program ends without having closed it."""
+        return self._closed.is_set() or not threading.main_thread().is_alive()
 
 
 class _Made(NamedTuple):

@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -153,7 +153,9 @@ class _Run:
                 if step > done or done == 0:
                     self._save(step)
                 if stop is _Stop.INTERRUPTED:
-                    raise KeyboardInterrupt(f"interrupted after step {step}, which is saved; the same command goes on")
+                    raise KeyboardInterrupt(
+                        f"interrupted after step {step}, which is saved; run the same command to resume"
+                    )
             batches.close()
             figures |= self._validate(step, curves)
             self._export()
@@ -261,6 +263,8 @@ def _accelerator(config: TrainConfig) -> Any:
 def interrupts_deferred() -> Iterator[list[int]]:
     """Note the first Ctrl-C or polite kill instead of stopping there and then; a second one stops as usual.
 
+    Afterwards whoever handled signals before learns of them, so that further ones do not disturb what tidies up.
+
     Yields:
         The signals that came. Stays empty outside the main thread, which alone receives them.
     """
@@ -282,3 +286,6 @@ def interrupts_deferred() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if came and callable(handler := before[signal.SIGINT]):
+            with suppress(KeyboardInterrupt):
+                handler(signal.SIGINT, None)
