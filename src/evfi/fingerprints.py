@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Final
 
 from evfi.errors import InputError
 from evfi.files import is_partial, one_line
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _MAX_HASHED_BYTES: Final = 2**31
 _HASHED_END_BYTES: Final = 2**22
@@ -41,6 +41,8 @@ def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    import torch  # heavy; files are told apart without it
+
     digest = hashlib.sha256()
     for part in sorted(networks):
         for name, value in sorted(networks[part].state_dict().items()):

@@ -22,10 +22,11 @@ from evfi.models.bundle import load_bundle
 from evfi.models.configs import NETWORKS, listed_parts, load_feature_extractor, read_config, read_scheduler
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import read_bundle_facts
+from evfi.models.json_files import read_json
 from evfi.models.layouts import find_controlnet
 from evfi.models.refiner import Refiner
 from evfi.models.unet import EventUNet
-from evfi.models.weights import read_json, weight_files
+from evfi.models.weights import weight_files
 from tiny_models import tiny_bundle, tiny_refiner
 
 SVD_UNET = {

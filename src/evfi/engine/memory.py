@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
-
-import torch
+from typing import TYPE_CHECKING, Final, Literal
 
 from evfi.errors import ConfigError, ResourceError
 from evfi.sampling.config import ENCODED_AT_ONCE
+
+if TYPE_CHECKING:
+    import torch
 
 GIB: Final = 2**30
 _UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": GIB}
@@ -92,6 +93,8 @@ def free_budget(device: torch.device, own: int = 0, limit: int | None = None) ->
     """
     if device.type != "cuda":
         return None
+    import torch  # heavy; plans are made without it
+
     free, _ = torch.cuda.mem_get_info(device)
     others = torch.cuda.memory_allocated(device) - own
     there = free + torch.cuda.memory_reserved(device) - others
@@ -100,6 +103,8 @@ def free_budget(device: torch.device, own: int = 0, limit: int | None = None) ->
 
 def room_left(device: torch.device) -> int:
     """Bytes that PyTorch can still take on a GPU: free, and under the limit that may be set."""
+    import torch
+
     free, whole = torch.cuda.mem_get_info(device)
     limit = int(torch.cuda.get_per_process_memory_fraction(device) * whole)
     return min(free, limit - torch.cuda.memory_reserved(device))

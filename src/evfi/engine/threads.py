@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import torch
 
+from evfi.engine.devices import MOST_BESIDE_A_GPU
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-MOST_BESIDE_A_GPU: Final = 4
-"""Threads of the CPU for operations on the CPU while the networks run on a GPU."""
 
 _here = threading.local()
 

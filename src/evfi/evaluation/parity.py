@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evfi.errors import InputError
-from evfi.events.stacks import StackConfig, event_stacks, normalised_interval_stacks
+from evfi.events.stack_config import StackConfig
+from evfi.events.stacks import event_stacks, normalised_interval_stacks
 from evfi.events.stream import EventStream
 from evfi.models.bundle import ModelBundle, assemble
 from evfi.models.controlnet import EventControlNet

@@ -26,7 +26,7 @@ from diffusers import AutoencoderKLTemporalDecoder, AutoencoderTiny
 from torch import Tensor, nn
 
 from evfi.errors import ModelError
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 from evfi.files import one_line
 from evfi.models.configs import autoencoder_kind, listed_parts, read_config, read_scheduler
 from evfi.models.configs import load_feature_extractor as load_feature_extractor  # beside its fellows, for callers

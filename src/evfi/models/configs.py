@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 
 from evfi.errors import ModelError
 from evfi.kinds import ANYTHING, FLAG, NOTHING, Kind, either, listed, number, text, whole, word
+from evfi.models.json_files import read_json
 from evfi.models.layouts import CONFIG_NAME, INDEX_NAME
-from evfi.models.weights import read_json
 from evfi.strict_json import Keys, shown
 
 _WIDEST: Final = 8192

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from evfi.errors import ModelError
-from evfi.events.stacks import Normalisation, StackConfig
+from evfi.events.stack_config import Normalisation, StackConfig
 from evfi.kinds import FLAG, Kind, either, number, table, text, whole, word
+from evfi.models.json_files import read_json
 from evfi.models.layouts import BUNDLE_FILE
-from evfi.models.weights import read_json
 from evfi.strict_json import Keys, shown
 
 BUNDLE_FORMAT: Final = 1

@@ -16,7 +16,7 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from evfi.errors import ModelError
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 from evfi.models.bundle import ModelBundle
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import ModelInfo

@@ -34,7 +34,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 
 EVENT_STACK: Final = StackConfig(num_channels=6, normalisation="symmetric")
 """How refiners see events, whatever the diffusion model's own representation is."""

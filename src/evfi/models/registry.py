@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from evfi.errors import ModelError
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 from evfi.models.info import ModelInfo
 from evfi.models.layouts import REFINER_FOLDER, controlnet_folder, holds_controlnet, is_base, is_bundle
 from evfi.models.sources import CONTROLNET_PATTERNS, fetch_from_hub, is_hub_id, models_folder, resolve_controlnet

@@ -16,24 +16,11 @@ from torch import Tensor, nn
 
 from evfi.errors import ModelError
 from evfi.kinds import table, text
-from evfi.strict_json import Keys, parse_json, read_text, shown
+from evfi.models.json_files import read_json
+from evfi.strict_json import Keys, shown
 
 _INDEX_SUFFIX = ".safetensors.index.json"
-_MAX_JSON_BYTES: Final = 2**22
 _MAX_TENSORS: Final = 2**16
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, within limits of size and depth.
-
-    Raises:
-        ModelError: the file is missing or too large, or holds no JSON object.
-    """
-    what = "model file"
-    value = parse_json(read_text(path, _MAX_JSON_BYTES, what, ModelError), str(path), what, ModelError)
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a {what} with a JSON object, found {shown(value)}; fetch it again")
-    return value
 
 
 def weight_files(folder: Path) -> list[Path]:

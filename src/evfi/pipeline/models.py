@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from evfi import __version__
-from evfi.engine.devices import resolve_dtype
+from evfi.engine.devices import dtype_name
 from evfi.models.facts import ModelFacts, model_facts
 from evfi.recordings.recording import Window
 from evfi.sampling.config import PIXELS_VERSION
@@ -117,13 +116,13 @@ class ModelRequest:
             ConfigError: a setting is out of range, or would have no effect.
         """
         config = chosen_config(facts.sampling, self.preset, self.settings)
-        place = torch.device(device)
+        kind = device.partition(":")[0]
         return {
             "evfi version": __version__,
             "version of pixels": PIXELS_VERSION,
             "model": facts.name,
             "model files": facts.fingerprint,
             "sampling": asdict(config),
-            "precision": str(resolve_dtype(self.dtype, place)).removeprefix("torch."),
-            "kind of device": place.type,
+            "precision": dtype_name(self.dtype, kind),
+            "kind of device": kind,
         }

@@ -25,7 +25,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.stacks import MIN_EVENTS
+from evfi.events.stack_config import MIN_EVENTS
 from evfi.recordings.recording import Image, Times, Window
 from evfi.video.geometry import LUMA
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from evfi.errors import ConfigError, ModelError
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 from evfi.models.bundle import autoencoder_factor, encode_pixels, load_feature_extractor, load_image_encoder, load_vae
-from evfi.models.weights import read_json
+from evfi.models.json_files import read_json
 from evfi.sampling.conditioning import clip_embeddings
 from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTraining, DenoiserTraining, TrainConfig
 from evfi.training.materials import crop_pictures

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from evfi.errors import ConfigError
-from evfi.events.stacks import StackConfig
+from evfi.events.stack_config import StackConfig
 
 Precision = Literal["no", "fp16", "bf16"]
 

@@ -20,9 +20,9 @@ from evfi.models.bundle import (
 )
 from evfi.models.controlnet import EventControlNet
 from evfi.models.info import ModelInfo
+from evfi.models.json_files import read_json
 from evfi.models.layouts import BUNDLE_FILE
 from evfi.models.unet import EventUNet
-from evfi.models.weights import read_json
 from evfi.training.batches import Batch, PictureMaker, WindowMaker, init_of
 from evfi.training.config import (
     AutoencoderTraining,

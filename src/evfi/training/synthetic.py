@@ -16,7 +16,8 @@ from torch import Tensor
 from evfi.errors import ConfigError
 from evfi.events import counter_random
 from evfi.events.simulate import BatchedEvents, SensorBatch, simulate_events
-from evfi.events.stacks import StackConfig, batched_event_stacks
+from evfi.events.stack_config import StackConfig
+from evfi.events.stacks import batched_event_stacks
 from evfi.training.motion import Draw
 from evfi.training.scenes import RenderedScenes, SceneConfig, render_windows
 from evfi.training.textures import TextureLibrary

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import torch
-
-from evfi.engine.devices import resolve_device
-from evfi.engine.threads import MOST_BESIDE_A_GPU
+from evfi.engine.devices import MOST_BESIDE_A_GPU, num_gpus, resolve_device
 from evfi.errors import ConfigError
 
 
@@ -23,10 +20,12 @@ def parse_devices(text: str) -> tuple[str, ...]:
         ConfigError: no device has such a name, a GPU is named twice, or CPU and GPUs are mixed, whose frames differ.
         ResourceError: this machine has no such device.
     """
-    number = torch.cuda.device_count()
+    names = [name.strip() for name in text.split(",")]
+    if set(names) == {"cpu"}:
+        return tuple(names)
+    number = num_gpus()
     if text == "auto" or (text == "cuda" and number):
         return tuple(f"cuda:{index}" for index in range(number)) or ("cpu",)
-    names = [name.strip() for name in text.split(",")]
     found = [resolve_device(name) for name in names]
     if "auto" in names or any(device.type not in ("cpu", "cuda") for device in found):
         raise ConfigError(f"devices must be auto, or names with commas between them (cuda:0,cuda:1), got '{text}'")
@@ -56,6 +55,8 @@ def threads_per_worker(devices: Sequence[str]) -> int | None:
 
 def device_label(device: str) -> str:
     """A device for people: "cpu", "cuda:0 (NVIDIA H100 80GB HBM3)"."""
-    if torch.device(device).type == "cuda":
+    if device.partition(":")[0] == "cuda":
+        import torch
+
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return device

@@ -14,8 +14,6 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-import torch
-
 from evfi.errors import EvfiError
 from evfi.workers.devices import device_label
 from evfi.workers.tasks import Task, Worker, WorkerFactory, perform_safely, prepare
@@ -39,6 +37,8 @@ def run_worker(connection: Connection, factory: WorkerFactory, device: str, thre
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if threads is not None:
+        import torch  # here, for the process that starts this one does without it
+
         torch.set_num_threads(threads)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
