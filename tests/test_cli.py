@@ -412,7 +412,7 @@ class TestInterpolateBreaksDown:
         model.fail_at, model.error = 1, ResourceError
         line = self.broken(tmp_path, capsys, recording)
         assert "1 of 3 windows failed: window 1: stand-in failed. All others are kept in " in line
-        assert "the same command tries these again" in line
+        assert "run the same command to try these again" in line
         model.fail_at, model.seen = None, []
         assert "3, 2 of them done before" in self.goes_on(tmp_path, capsys, recording)
         assert model.seen == [(1, 0)]
@@ -429,7 +429,7 @@ class TestInterpolateBreaksDown:
         model.interpolate_window = killed
         line = self.broken(tmp_path, capsys, recording, status=130)
         assert "interrupted; 1 of 3 windows are done and kept in " in line
-        assert "the same command goes on there" in line
+        assert "run the same command to resume" in line
         model.interpolate_window, model.seen = original, []
         assert "3, 1 of them done before" in self.goes_on(tmp_path, capsys, recording)
         assert model.seen == [(1, 0), (2, 0)]

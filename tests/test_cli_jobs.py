@@ -190,7 +190,7 @@ class TestAdviceOnAlignment:
         estimate = AlignmentEstimate(
             offset_us, 100.0, (0.0, 0.0), (0.1, 0.1), 0.9, 1.0, np.zeros(1), np.zeros(1), 30, True, "good"
         )
-        monkeypatch.setattr("evfi.cli.interpolate.estimate_alignment", lambda recording, **_: estimate)
+        monkeypatch.setattr("evfi.pipeline.session.estimate_alignment", lambda recording, **_: estimate)
         recording = write_recording(tmp_path / "r")
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 1, *arguments) == 0
         return capsys.readouterr().err

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ConfigError,
         EvfiError,
         InputError,
+        JobCancelledError,
         ModelError,
         OutputError,
         RecordingError,
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from evfi.events.stream import EventStream
     from evfi.interpolator import Interpolator
     from evfi.models.registry import load_model
+    from evfi.pipeline.session import interpolate
+    from evfi.pipeline.watching import cancel_job, job_status
     from evfi.recordings.inspection import inspect_recording
     from evfi.recordings.opening import open_recording
     from evfi.recordings.recording import Recording
@@ -34,13 +37,17 @@ __all__ = [
     "EvfiError",
     "InputError",
     "Interpolator",
+    "JobCancelledError",
     "ModelError",
     "OutputError",
     "Recording",
     "RecordingError",
     "ResourceError",
     "__version__",
+    "cancel_job",
     "inspect_recording",
+    "interpolate",
+    "job_status",
     "load_model",
     "open_event_file",
     "open_recording",
@@ -52,12 +59,16 @@ _HOMES = {
     "EvfiError": "evfi.errors",
     "InputError": "evfi.errors",
     "Interpolator": "evfi.interpolator",
+    "JobCancelledError": "evfi.errors",
     "ModelError": "evfi.errors",
     "OutputError": "evfi.errors",
     "Recording": "evfi.recordings.recording",
     "RecordingError": "evfi.errors",
     "ResourceError": "evfi.errors",
+    "cancel_job": "evfi.pipeline.watching",
     "inspect_recording": "evfi.recordings.inspection",
+    "interpolate": "evfi.pipeline.session",
+    "job_status": "evfi.pipeline.watching",
     "load_model": "evfi.models.registry",
     "open_event_file": "evfi.events.formats",
     "open_recording": "evfi.recordings.opening",

@@ -6,6 +6,7 @@
     ├── ConfigError       a setting is out of range, unknown, or contradicts another (also a ValueError)
     ├── ModelError        a model cannot be found, loaded, or does not fit its use
     ├── OutputError       a result cannot be written
+    ├── JobCancelledError the job was cancelled; what is finished is kept
     └── ResourceError     not enough memory or no such device
 
 A message is one line: what was expected, what was found, where, and what to do. What it quotes of files is escaped by
@@ -70,6 +71,10 @@ class ModelError(EvfiError):
 
 class OutputError(EvfiError):
     """A result cannot be written."""
+
+
+class JobCancelledError(EvfiError):
+    """A job was cancelled, by this process or another; what is finished is kept."""
 
 
 class ResourceError(EvfiError):

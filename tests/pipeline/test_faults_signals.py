@@ -40,7 +40,7 @@ def test_interrupted(recording, undisturbed, tmp_path: Path, number, group):
     assert finished.status == 130, finished.err
     last = finished.err.splitlines()[-1]
     told = re.fullmatch(
-        rf"evfi: error: interrupted; (\d+) of {WINDOWS} windows are done and kept in (.*): the same command goes on there",
+        rf"evfi: error: interrupted; (\d+) of {WINDOWS} windows are done and kept in (.*): run the same command to resume",
         last,
     )
     assert told, finished.err

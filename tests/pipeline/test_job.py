@@ -58,7 +58,7 @@ class TestRepeated:
         }
         log = [json.loads(line) for line in (workshop.job_folder() / "log.jsonl").read_text().splitlines()]
         assert [(line["what"], line.get("missing")) for line in log] == [
-            *[("begun", 4), ("done", None)],
+            *[("begun", 4), *[("window", None)] * 4, ("done", None)],
             *[("begun", 0), ("done", None)],
         ]
 
@@ -141,7 +141,7 @@ class TestInterrupted:
         for at in range(4):
             message = interrupted(workshop, at, f"part{at}")
             assert message.startswith(f"interrupted; {at} of 4 windows are done and kept in ")
-            assert message.endswith("the same command goes on there")
+            assert message.endswith("run the same command to resume")
             assert not workshop.targets(f"part{at}").video.exists()
             model = Painter()
             summary = workshop.run(f"part{at}", model=model)
@@ -264,7 +264,7 @@ class TestFailures:
         with pytest.raises(ResourceError) as failed:
             workshop.run(model=model)
         told = f"1 of 4 windows failed: window 1: not enough memory for it. All others are kept in {workshop.job_folder()}; "
-        assert str(failed.value) == told + "the same command tries these again"
+        assert str(failed.value) == told + "run the same command to try these again"
         assert model.seen == [0, 2, 3]
         assert not workshop.targets().video.exists()
         again = Painter()

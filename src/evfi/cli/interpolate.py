@@ -5,33 +5,23 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from evfi.cli.job_progress import JobProgress, ProgressMode, job_progress
+from evfi.cli.job_progress import ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
-from evfi.errors import ConfigError, EvfiError
-from evfi.guard import Read
-from evfi.pipeline.damaged_pictures import DamagedPictures
-from evfi.pipeline.job import JobSetup, JobSummary, run_job
-from evfi.pipeline.job_folder import JobFolder
-from evfi.pipeline.job_plan import Job, JobConfig, JobSurroundings, check_job_places, plan_job
+from evfi.errors import ConfigError
+from evfi.pipeline.job_plan import JobConfig
 from evfi.pipeline.models import ModelRequest
 from evfi.pipeline.outputs import Targets
-from evfi.pipeline.reporting import report_of_job
-from evfi.recordings.estimation import estimate_alignment
-from evfi.recordings.files import FileWatch, recording_fingerprint
-from evfi.recordings.inspection_advice import advise_alignment
-from evfi.recordings.opening import open_recording
+from evfi.pipeline.session import JobRequest, JobSession
 from evfi.recordings.options import RecordingOptions
-from evfi.recordings.recording import Recording
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
-from evfi.workers.plan import plan_workers
 
 if TYPE_CHECKING:
     SamplingOptions = Any
@@ -107,14 +97,30 @@ class InterpolateCommand:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
     @property
-    def job_folder(self) -> Path:
-        """Where finished windows are kept."""
-        return self.job or self.targets.default_job
+    def request(self) -> JobRequest:
+        """The job.
 
-    @property
-    def targets(self) -> Targets:
-        """What is written."""
-        return Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding)
+        Raises:
+            ConfigError: an option is out of range, or some exclude each other.
+        """
+        seed = ["seed"] if self.film.seed != JobConfig.seed else []  # of the diffusion model's noise
+        overrides = sampling_overrides(self.sampling, self.preset, seed)
+        limit = None if self.max_memory is None else parse_memory(self.max_memory)
+        return JobRequest(
+            recording=self.recording,
+            targets=Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding),
+            config=self.film,
+            opening=self.opening,
+            model=ModelRequest(self.model, self.dtype, limit, self.preset, overrides),
+            workers=self.workers,
+            devices=self.devices,
+            folder=self.job,
+            fresh=self.fresh,
+            shard=_parse_shard(self.shard),
+            merge=self.merge,
+            with_report=not self.no_report,
+            remove_folder=self.remove_job,
+        )
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -124,130 +130,19 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `interpolate`.
     """
     command = parse(InterpolateCommand, "interpolate", arguments)
-    seed = ["seed"] if command.film.seed != JobConfig.seed else []  # of the diffusion model's noise
-    overrides = sampling_overrides(command.sampling, command.preset, seed)
-    limit = None if command.max_memory is None else parse_memory(command.max_memory)
-    shard = _parse_shard(command)
-    with open_recording(command.recording, command.opening) as recording:
-        # all that can be refused without the model
-        job = plan_job(recording, command.targets, command.film, surroundings=_surroundings(command))
-        if shard is None and not command.merge:
-            recording.warnings += _advice_on_alignment(command, recording)
-        for warning in recording.warnings:
+    with JobSession(command.request) as session:
+        for warning in session.recording.warnings:
             _log.warning("%s", warning)
-
-        request = ModelRequest(command.model, command.dtype, limit, command.preset, overrides)
         with job_progress(command.progress) as progress:
-            summary, made_of = _run_job(command, job, request, shard, progress)
-    try:
-        if summary.film is not None and not command.no_report:
-            _write_report(command, job, summary, made_of)
-        if command.remove_job and shard is None:
-            _remove_folder(summary)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            "interrupted; the work is done, but not the report: the same command writes it"
-        ) from None
+            summary = session.run(progress)
     progress.done(summary)
 
 
-def _surroundings(command: InterpolateCommand) -> JobSurroundings:
-    return JobSurroundings(
-        command.job_folder, not command.no_report, (Read(Path(command.model).expanduser(), "the model"),)
-    )
-
-
-def _advice_on_alignment(command: InterpolateCommand, recording: Recording) -> tuple[str, ...]:
-    """Whether frames and events seem shifted in time, unless the user has seen to that: about a second of work."""
-    options = command.opening
-    if options.estimate_offset or options.time_offset_us:
-        return ()
-    try:
-        return tuple(advise_alignment(estimate_alignment(recording, shift=False), 0))
-    except EvfiError:
-        return ()  # what cannot be read is told of the windows that need it
-
-
-def _run_job(
-    command: InterpolateCommand,
-    job: Job,
-    request: ModelRequest,
-    shard: tuple[int, int] | None,
-    progress: JobProgress,
-) -> tuple[JobSummary, dict[str, Any]]:
-
-    facts = request.facts()
-    models = tuple(Read(place, "the model") for place in facts.places)
-    check_job_places(command.targets, replace(_surroundings(command), read=models), ())
-    job = job.limited_to(max(1, facts.num_frames - 2))
-    workers = plan_workers(command.workers, command.devices)
-    setup = _setup(command, job, shard, request.made_of(facts, workers.devices[0]))
-    summary = run_job(job, setup, lambda on_step: workers.scheduler(request, on_step), progress)
-    return summary, dict(setup.made_of)
-
-
-def _setup(command: InterpolateCommand, job: Job, shard: tuple[int, int] | None, of_model: dict[str, Any]) -> JobSetup:
-
-    recording = job.recording
-    folder = command.job_folder
-    ignored = (*command.targets.all, command.targets.report, folder)
-    places, pictures = recording.places, recording.frames.paths
-    watch = FileWatch(places, ignored, pictures)  # before files are read for their fingerprint
-    damaged = DamagedPictures(folder, places)
-    stand_ins = {} if command.fresh else damaged.stand_ins()
-    made_of = {
-        "recording": recording_fingerprint(recording, command.opening, ignored, stand_ins),
-        **of_model,
-        "seed": job.config.seed,
-        "frames made at a time": job.most,
-    }
-    plain = replace(command.opening, estimate_offset=False, estimate_shift=False)
-
-    def open_again() -> Recording:
-        return replace(
-            open_recording(command.recording, plain, must_overlap=False), sensor_to_frame=recording.sensor_to_frame
-        )
-
-    return JobSetup(
-        folder,
-        made_of,
-        open_again,
-        watch,
-        fresh=command.fresh,
-        shard=shard,
-        merge=command.merge,
-        with_report=not command.no_report,
-        damaged=damaged,
-    )
-
-
-def _parse_shard(command: InterpolateCommand) -> tuple[int, int] | None:
-    if command.merge and command.fresh:
-        raise ConfigError("--fresh throws away what --merge would put together; leave one of them out")
-    if command.shard is None:
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
         return None
-    match = _SHARD.fullmatch(command.shard)
+    match = _SHARD.fullmatch(text)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
-        raise ConfigError(f"shard must be as 2/5 (the second of five), got '{command.shard}'")
-    if command.merge or command.fresh or command.remove_job:
-        raise ConfigError("a shard does work and nothing else; leave out --merge, --fresh and --remove-job")
+        raise ConfigError(f"shard must be as 2/5 (the second of five), got '{text}'")
     return number, of
-
-
-def _write_report(command: InterpolateCommand, job: Job, summary: JobSummary, made_of: dict[str, Any]) -> None:
-
-    settings = {
-        "Film": asdict(command.film),
-        "Video": asdict(command.encoding),
-        "Recording": asdict(command.opening),
-        "Made of": {name: value for name, value in made_of.items() if name != "sampling"},
-        "Sampling": made_of["sampling"],
-    }
-    report_of_job(job, summary, command.recording, settings)
-
-
-def _remove_folder(summary: JobSummary) -> None:
-
-    with JobFolder(summary.folder) as folder:
-        folder.remove()

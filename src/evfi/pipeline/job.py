@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import RecordingError
+from evfi.errors import JobCancelledError, RecordingError
 from evfi.files import entry_of, held_alone, temporary_beside
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.damaged_pictures import DamagedPictures
@@ -21,7 +21,7 @@ from evfi.pipeline.film import FilmSource, FilmThread
 from evfi.pipeline.film_statistics import FilmFacts
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_folder import JobDescription, JobFolder
-from evfi.pipeline.job_loop import JobLoop, LoopConfig, OnState, WorkResult
+from evfi.pipeline.job_loop import CancelledError, JobLoop, LoopConfig, OnState, WorkResult
 from evfi.pipeline.job_plan import Job, JobConfig, plan_job
 from evfi.pipeline.models import WindowInterpolator, WindowWorker
 from evfi.pipeline.outputs import Outputs, Targets
@@ -54,7 +54,8 @@ class JobSetup:
         shard: (number from 1, of how many): do only this part of the windows, and write no film.
         merge: do no work, only write the film of windows that are done.
         with_report: whether a film without its report beside it counts as not written.
-        damaged: remembers pictures that cannot be read, so that the job may go on when they are put right.
+        damaged: remembers pictures that cannot be read, so that the job can be resumed when they are put right.
+        is_cancelled: asked now and then whether to stop, also from other threads.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class JobSetup:
     merge: bool = False
     with_report: bool = False
     damaged: DamagedPictures | None = None
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,18 @@ def run_job(job: Job, setup: JobSetup, make_scheduler: MakeScheduler, on_state: 
         InputError: the recording's files changed or are gone.
         ResourceError: there is not enough memory, or no worker is left.
         OutputError: the disk refuses, or another process works on the job or writes the same folder of frames.
-        KeyboardInterrupt: with a message that says what is kept and how to go on.
+        JobCancelledError: `setup.is_cancelled` said so, or another process asked for it.
+        KeyboardInterrupt: with a message that says what is kept and how to resume.
     """
     began = time.perf_counter()
     with JobFolder(setup.folder, setup.shard) as folder, _frames_held(job.targets, setup.shard):
         run = _Run(job, setup, folder, on_state)
         try:
             return run.run(make_scheduler, began)
+        except CancelledError as error:
+            raise JobCancelledError(run.how_to_resume("cancelled")) from error
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(run.how_to_go_on()) from error
+            raise KeyboardInterrupt(run.how_to_resume("interrupted")) from error
 
 
 def _frames_held(targets: Targets, shard: tuple[int, int] | None) -> AbstractContextManager[None]:
@@ -169,14 +174,23 @@ class _Run:
         self.store = WindowStore(folder.windows, self._fingerprint)
         config = LoopConfig(job.most, job.config.seed, job.config.on_gap, job.typical_us)
         windows = _of_shard(job.timeline.windows, setup.shard)
-        self.loop = JobLoop(job.recording, windows, self.store, config, watch=setup.watch, on_state=on_state)
+        self.loop = JobLoop(
+            job.recording,
+            windows,
+            self.store,
+            config,
+            watch=setup.watch,
+            on_state=on_state,
+            on_window=self._log_window,
+            is_cancelled=self._is_cancelled,
+        )
         for problem in self.loop.resume():
             _log.warning("%s", problem)
 
     def run(self, make_scheduler: MakeScheduler, began: float) -> JobSummary:
         """Work and film."""
         loop, folder = self.loop, self.folder
-        folder.log("begun", missing=loop.num_missing, shard=self.setup.shard)
+        folder.log("begun", windows=len(loop.windows), missing=loop.num_missing, shard=self.setup.shard)
         if self.setup.merge and loop.num_missing:
             raise RecordingError(
                 f"{loop.num_missing} windows of the job in {folder.path} are not done yet; run its missing shards first, or "
@@ -209,6 +223,12 @@ class _Run:
         folder.log("done", seconds=round(time.perf_counter() - began, 3))
         return self._summary(result, facts, time.perf_counter() - began)
 
+    def _log_window(self, facts: WindowFacts) -> None:
+        self.folder.log("window", index=facts.index, treatment=facts.treatment, seconds=round(facts.seconds, 3))
+
+    def _is_cancelled(self) -> bool:
+        return self.setup.is_cancelled() or self.folder.is_cancel_requested()
+
     def _film(self) -> FilmThread:
         timeline, targets, size = self.job.timeline, self.job.targets, self.job.recording.frames.size
         earlier = EarlierResults(self.folder, timeline, size)
@@ -227,11 +247,13 @@ class _Run:
             source = replace(source, check_inputs=self.setup.watch.check)
         return FilmThread(source, outputs)
 
-    def how_to_go_on(self) -> str:
+    def how_to_resume(self, what: str) -> str:
         """What to say after an interruption."""
         total = len(_of_shard(self.job.timeline.windows, self.setup.shard))
         done = total - self.loop.num_missing
-        return f"interrupted; {done} of {total} windows are done and kept in {self.folder.path}: the same command goes on there"
+        return (
+            f"{what}; {done} of {total} windows are done and kept in {self.folder.path}: run the same command to resume"
+        )
 
     # results that need not be written again
 

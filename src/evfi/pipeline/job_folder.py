@@ -6,6 +6,7 @@
     JOB/outputs.json        the results written from them, with their checksums
     JOB/damaged/…           pictures that could not be read, see `damaged_pictures`
     JOB/log.jsonl           what happened when, one JSON object per line
+    JOB/cancel              another process asks the one that works on the job to stop
     JOB/*.lock              held by the process that works on the job, or on one shard of it
 
 All but the lock may be lost or damaged: what is missing is made again. A folder is a job's if its mark, or the checksum of
@@ -19,6 +20,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +44,8 @@ _MAX_BYTES: Final = 2**28
 _NAMED_DIFFERENCES: Final = 4
 
 WINDOWS_FOLDER: Final = "windows"
-_LOG_FILE: Final = "log.jsonl"
+LOG_FILE: Final = "log.jsonl"
+CANCEL_FILE: Final = "cancel"
 _MARK_FILE: Final = "evfi-job.json"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-job-folder", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
@@ -51,6 +54,7 @@ _LOG_BEGINS: Final = b'{"at": "'
 _LOG_KEYS: Final = {"at", "host", "pid", "what"}
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _LOCK: Final = re.compile(r"job\.lock|shard-(?P<number>\d+)-of-(?P<count>\d+)\.lock")
+_CANCEL_POLL_S: Final = 0.2
 _PROBE_S: Final = 0.3
 """How long a lock is tried: another process that starts may hold it for a moment, only to see whether it is held."""
 
@@ -87,6 +91,7 @@ class JobFolder:
         self.windows = path / WINDOWS_FOLDER
         self._shard = shard
         self._lock: FileLock | None = None
+        self._looked_at, self._is_cancelled = 0.0, False
 
     def __enter__(self) -> JobFolder:
         """Make the folder and lock it.
@@ -99,6 +104,7 @@ class JobFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             self._write_mark()
+            self._forget_cancel()
         except OSError as error:
             raise OutputError(f"cannot use the job folder {self.path}: {one_line(error)}; choose another") from error
         return self
@@ -107,6 +113,19 @@ class JobFolder:
         """Give the lock back."""
         if self._lock is not None:
             self._lock.release()
+
+    def is_cancel_requested(self) -> bool:
+        """Whether another process asked this one to stop; looked up a few times per second at most."""
+        now = time.monotonic()
+        if now - self._looked_at >= _CANCEL_POLL_S:
+            self._looked_at, self._is_cancelled = now, is_empty_file(self.path / CANCEL_FILE)
+        return self._is_cancelled
+
+    def _forget_cancel(self) -> None:
+        """A request to stop is for those who work when it is made."""
+        with suppress(OSError):
+            if is_empty_file(self.path / CANCEL_FILE):
+                (self.path / CANCEL_FILE).unlink()
 
     def claim(self, description: JobDescription, *, fresh: bool = False) -> list[str]:
         """Make this the folder of a job, or make sure that it is.
@@ -123,7 +142,7 @@ class JobFolder:
             OutputError: the disk refuses.
         """
         if fresh:
-            self._remove("job.json", _LOG_FILE)
+            self._remove("job.json", LOG_FILE)
         file = self.path / "job.json"
         known, problems = _read(file, "made_of")
         if known is not None:
@@ -177,7 +196,7 @@ class JobFolder:
         line = json.dumps(
             {"at": now, "host": socket.gethostname(), "pid": os.getpid(), "what": what, **facts}, default=str
         )
-        file = self.path / _LOG_FILE
+        file = self.path / LOG_FILE
         with suppress(OSError, OutputError):
             _set_aside_if_foreign(file)
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
@@ -190,7 +209,8 @@ class JobFolder:
         Raises:
             OutputError: the operating system refuses.
         """
-        self._remove("job.json", "outputs.json", _LOG_FILE, _MARK_FILE)
+        self._remove("job.json", "outputs.json", LOG_FILE, _MARK_FILE)
+        self._forget_cancel()
         with suppress(OSError):
             for lock in self._locks():
                 if not lock.stat().st_size:
@@ -224,6 +244,21 @@ class JobFolder:
         except BaseException:
             self.__exit__()
             raise
+
+    def busy(self) -> list[str]:
+        """Who works on the job now: "job", or shards as "shard-1-of-2".
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        held = []
+        for file in self._locks():
+            try:
+                with FileLock(file).acquire(timeout=0):
+                    pass
+            except Timeout:
+                held.append(file.stem)
+        return held
 
     def _locks(self) -> list[Path]:
         return sorted(path for path in self.path.iterdir() if _LOCK.fullmatch(path.name))
@@ -275,6 +310,11 @@ class JobFolder:
         )
 
 
+def is_empty_file(file: Path) -> bool:
+    """Whether there is an ordinary file without content."""
+    return not file.is_symlink() and file.is_file() and not file.stat().st_size
+
+
 def check_job_folder(path: Path) -> bool:
     """Make sure that a folder may keep a job: it is missing, empty, or a job's.
 
@@ -296,7 +336,8 @@ def check_job_folder(path: Path) -> bool:
     for lock in (entry for entry in entries if _LOCK.fullmatch(entry.name)):
         if lock.is_symlink() or not lock.is_file():
             raise OutputError(f"{path} is no job's folder: its {lock.name} is no ordinary file; choose another")
-    others = [entry for entry in entries if not (_LOCK.fullmatch(entry.name) and not entry.stat().st_size)]
+    ours = [entry for entry in entries if _LOCK.fullmatch(entry.name) or entry.name == CANCEL_FILE]
+    others = [entry for entry in entries if not (entry in ours and is_empty_file(entry))]
     if others and not _is_job(path):
         raise OutputError(f"{path} is no job's folder: it holds other files; choose another or an empty one")
     return True
@@ -310,7 +351,7 @@ def _is_job(path: Path) -> bool:
         with suppress(OutputError):
             if _read(path / name, what)[0] is not None:
                 return True
-    return bool(_log_lines(path / _LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
+    return bool(_log_lines(path / LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
 
 
 def _log_lines(file: Path) -> int:
@@ -339,7 +380,7 @@ def _is_own(file: Path) -> bool:
     if file.is_symlink() or not file.is_file():
         return False
     begins = _beginning(file)
-    if file.name == _LOG_FILE:
+    if file.name == LOG_FILE:
         return begins.startswith(_LOG_BEGINS) or _LOG_BEGINS.startswith(begins)
     return begins.startswith(_JSON_BEGINS) or _JSON_BEGINS.startswith(begins)
 

@@ -61,6 +61,12 @@ class JobState:
 
 OnState = Callable[[JobState], None]
 
+OnWindow = Callable[[WindowFacts], None]
+
+
+class CancelledError(Exception):
+    """The loop was told to end; what is finished is kept."""
+
 
 class Listener(Protocol):
     """Who hears when all pieces of a window are there: the film."""
@@ -113,8 +119,8 @@ class WorkResult:
         more = len(told) - _NAMED_FAILURES
         listed = "; ".join(told[:_NAMED_FAILURES]) + (f"; and {more} more" if more > 0 else "")
         message = (
-            f"{len(told)} of {len(told) + len(self.facts)} windows failed: {listed}. All others are kept {place}; the "
-            "same command tries these again"
+            f"{len(told)} of {len(told) + len(self.facts)} windows failed: {listed}. All others are kept {place}; run "
+            "the same command to try these again"
         )
         is_input = all(failure.kind == "input" for failure in self.failures.values())
         raise (RecordingError if is_input else ResourceError)(message)
@@ -149,6 +155,8 @@ class JobLoop:
         *,
         watch: FileWatch | None = None,
         on_state: OnState | None = None,
+        on_window: OnWindow | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take what is to be done.
 
@@ -159,7 +167,11 @@ class JobLoop:
             config: how windows are made.
             watch: tells when the recording's files change.
             on_state: called as the work proceeds, also from other threads.
+            on_window: called with the facts of each window that this run finishes.
+            is_cancelled: asked now and then, also from other threads; the loop ends with `CancelledError` once it says so.
         """
+        self._on_window = on_window or (lambda facts: None)
+        self._is_cancelled = is_cancelled
         self._recording, self._store, self._config, self._watch = recording, store, config, watch
         self._windows = {window.spec.index: window for window in windows}
         made = [window for window in windows if window.spec.num_inserted]
@@ -172,6 +184,11 @@ class JobLoop:
         self._reporter = _Reporter(self._board, self._result, on_state)
         self._listener: Listener | None = None
 
+    @property
+    def windows(self) -> Mapping[int, PlannedWindow]:
+        """The windows, by their index."""
+        return self._windows
+
     def tree_of(self, window: PlannedWindow) -> Piece:
         """The work of a window that has frames to make, cut into pieces."""
         return self._board.trees[window.spec.index]
@@ -179,7 +196,12 @@ class JobLoop:
     @property
     def on_step(self) -> Callable[[str, PieceKey, float], None]:
         """What workers call as the work proceeds."""
-        return self._reporter.step
+        return self._step
+
+    def _step(self, device: str, key: PieceKey, part: float) -> None:
+        if self._is_cancelled():
+            raise CancelledError  # in this process: in the middle of a window
+        self._reporter.step(device, key, part)
 
     @property
     def num_missing(self) -> int:
@@ -239,6 +261,8 @@ class JobLoop:
                 if task is not None:
                     scheduler.submit(task)
                     in_flight += 1
+            if self._is_cancelled():
+                raise CancelledError
             if self._listener is not None:
                 self._listener.check()
             if in_flight:
@@ -353,7 +377,9 @@ class JobLoop:
             piece, facts = self._keeping.pop(future)
             future.result()
             if self._board.done(piece, facts):
-                self._result.add(self._board.complete[piece.window.index])
+                whole = self._board.complete[piece.window.index]
+                self._result.add(whole)
+                self._on_window(whole)
                 self._announce(piece.window.index)
             self._reporter.tell()
 
