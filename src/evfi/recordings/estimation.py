@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +218,7 @@ class _Level:
             self._differences.append(np.pad(difference, border))
             self._usable.append(np.pad(usable.astype(np.float32), border))
         self._known: dict[Place, Moments] = {}
+        self._of_frames: dict[tuple[int, int, int], _OfFrames] = {}
 
     def correlations(self, places: list[Place], step_us: int) -> NDArray[np.float64]:
         """The correlation over all pairs at each place, float64 [places]."""
@@ -239,26 +240,48 @@ class _Level:
         return np.stack([self._known[place] for place in places], axis=1)
 
     def _moments_of_pair(self, index: int, offset_us: int, shifts: list[tuple[int, int]]) -> list[Moments]:
+        from evfi.recordings.alignment_loops import sums_by_quarter
+
         sums = _blurred(_binned(self._pairs[index].polarity_sums(offset_us), self._factor))
-        squares = sums * sums
-        height, width = sums.shape
+        differences, usable = self._differences[index], self._usable[index]
         moments = []
         for dx, dy in shifts:
-            at = np.s_[self._border + dy : self._border + dy + height, self._border + dx : self._border + dx + width]
-            difference, usable = self._differences[index][at], self._usable[index][at]
-            moments.append(_centred(usable, sums, difference, squares))
+            frames = self._frames_at(index, dx, dy, sums.shape)
+            total, squares, products = sums_by_quarter(
+                sums, usable, differences, self._border + dy, self._border + dx
+            ).T
+            variance = squares - total**2 * frames.per_cell
+            covariance = products - total * frames.total * frames.per_cell
+            moments.append(np.stack([variance, frames.variance, covariance], axis=1))
         return moments
 
+    def _frames_at(self, index: int, dx: int, dy: int, shape: tuple[int, ...]) -> _OfFrames:
+        """The frames' share in the moments of a pair at a shift; it is the same at all offsets."""
+        if (index, dx, dy) not in self._of_frames:
+            top, left = self._border + dy, self._border + dx
+            at = np.s_[top : top + shape[0], left : left + shape[1]]
+            self._of_frames[index, dx, dy] = _OfFrames.of(self._usable[index][at], self._differences[index][at])
+        return self._of_frames[index, dx, dy]
 
-def _centred(usable: Floats, sums: Floats, difference: Floats, squares: Floats) -> Moments:
-    """Variances and covariance of both over the usable cells of each quarter of the picture, times their number, [4, 3]."""
-    count, total = _per_quarter(usable), _per_quarter(sums * usable)
-    other = _per_quarter(difference)  # 0 where unusable
-    per_cell = 1 / np.maximum(count, 1)
-    variance = _per_quarter(squares * usable) - total**2 * per_cell
-    other_variance = _per_quarter(difference * difference) - other**2 * per_cell
-    covariance = _per_quarter(sums * difference) - total * other * per_cell
-    return np.stack([variance, other_variance, covariance], axis=1)
+
+class _OfFrames(NamedTuple):
+    """What correlations need of the difference of two frames, for each quarter of the picture, float64 [4].
+
+    Attributes:
+        per_cell: 1 over the number of usable cells.
+        total: the sum of the difference over usable cells.
+        variance: its variance over them, times their number.
+    """
+
+    per_cell: NDArray[np.float64]
+    total: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, usable: Floats, difference: Floats) -> _OfFrames:
+        per_cell = 1 / np.maximum(_per_quarter(usable), 1)
+        total = _per_quarter(difference)  # 0 where unusable
+        return cls(per_cell, total, _per_quarter(difference * difference) - total**2 * per_cell)
 
 
 def _per_quarter(values: Floats) -> NDArray[np.float64]:
@@ -280,17 +303,26 @@ def _binned(image: Floats, factor: int) -> Floats:
         return image
     height, width = (max(side // factor, 1) for side in image.shape)
     squares = image[: height * factor, : width * factor]
-    rows = np.add.reduceat(squares, np.arange(height) * factor, 0)
-    binned: Floats = np.add.reduceat(rows, np.arange(width) * factor, 1)
-    return binned
+    rows = sum((squares[start::factor] for start in range(1, factor)), squares[::factor])  # faster than reduceat
+    return sum((rows[:, start::factor] for start in range(1, factor)), rows[:, ::factor])
 
 
 def _blurred(image: Floats) -> Floats:
     """Smoothed by (1, 2, 1) / 4 along both sides, so that neighbouring shifts and events of neighbouring cells agree."""
-    padded = np.pad(image, 1, mode="edge")
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    blurred: Floats = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / np.float32(16)
+    for axis in range(2):
+        image = _with_neighbours(image.swapaxes(0, axis)).swapaxes(0, axis)
+    blurred: Floats = image / np.float32(16)
     return blurred
+
+
+def _with_neighbours(image: Floats) -> Floats:
+    """Twice each row, and the rows above and below it; the first and the last row are continued beyond the edge."""
+    rows: Floats = 2 * image
+    rows[1:] += image[:-1]
+    rows[0] += image[0]
+    rows[:-1] += image[1:]
+    rows[-1] += image[-1]
+    return rows
 
 
 class _Search:

@@ -1,0 +1,52 @@
+"""The one loop that `estimation` spends its time in, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evfi.events.compiled import compiled
+
+
+@compiled
+def sums_by_quarter(
+    sums: NDArray[np.float32],
+    usable: NDArray[np.float32],
+    difference: NDArray[np.float32],
+    top: int,
+    left: int,
+) -> NDArray[np.float64]:
+    """What correlations need of the sums of polarity, added up over each quarter of the picture.
+
+    Args:
+        sums: of polarity [h, w].
+        usable: 1 for usable cells, 0 for others, with a border [H, W].
+        difference: of log levels, 0 where unusable, with a border [H, W].
+        top: row of the bordered pictures on which the first row of `sums` lies.
+        left: the same for columns.
+
+    Returns:
+        The sums, their squares, both over usable cells, and their products with the difference, float64 [4, 3]; the quarters
+        of a picture one cell high or wide are that cell, twice.
+    """
+    height, width = sums.shape
+    found = np.zeros((4, 3), np.float64)
+    columns = np.zeros((3, width), np.float64)
+    for lower in range(2):
+        columns[:] = 0.0
+        first = height // 2 if lower else 0
+        last = height if lower else max(height // 2, 1)
+        for row in range(first, last):
+            for column in range(width):
+                value = sums[row, column]
+                is_usable = usable[top + row, left + column]
+                columns[0, column] += value * is_usable
+                columns[1, column] += value * value * is_usable
+                columns[2, column] += value * difference[top + row, left + column]
+        for right in range(2):
+            start = width // 2 if right else 0
+            stop = width if right else max(width // 2, 1)
+            for column in range(start, stop):
+                for kind in range(3):
+                    found[2 * lower + right, kind] += columns[kind, column]
+    return found
