@@ -129,8 +129,8 @@ def write_es(path: Path, columns: Columns) -> None:
 
 def read_evfi(path: Path) -> int:
     """This project's reader."""
+    from evfi.events.file_options import EventFileOptions
     from evfi.events.formats import open_event_file
-    from evfi.events.formats.columns import EventFileOptions
 
     unit = "s" if path.suffix == ".txt" else None
     source = open_event_file(path, EventFileOptions(sensor_size=SIZE, time_unit=unit))

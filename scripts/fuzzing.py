@@ -140,8 +140,8 @@ def _judged(read: Callable[[Path], None], path: Path) -> Outcome:
 
 
 def _read_events(path: Path, *, tolerant: bool) -> int:
+    from evfi.events.file_options import EventFileOptions
     from evfi.events.formats import open_event_file
-    from evfi.events.formats.columns import EventFileOptions
 
     source = open_event_file(path, EventFileOptions(sensor_size=(64, 48), tolerant=tolerant))
     try:

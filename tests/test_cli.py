@@ -25,7 +25,7 @@ from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
 from evfi.models.facts import ModelFacts
 from evfi.pipeline import models
-from evfi.pipeline.job_plan import JobConfig
+from evfi.pipeline.job_config import JobConfig
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.sampling.config import SamplingConfig
 from evfi.video.io import VideoFrames, read_image

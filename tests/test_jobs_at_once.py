@@ -12,7 +12,7 @@ from evfi.errors import OutputError
 from evfi.files import folder_written_whole, held_alone
 from evfi.interpolator import Interpolator
 from evfi.pipeline.job import interpolate_recording
-from evfi.pipeline.job_plan import JobConfig
+from evfi.pipeline.job_config import JobConfig
 from evfi.recordings.opening import open_recording
 from stand_ins import Blender
 from test_cli import failure, run, write_recording

@@ -21,6 +21,7 @@ from evfi import limits
 from evfi.cli.numbers import MAX_WHOLE
 from evfi.cli.options import parse
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.filters import check_filter_time
 from evfi.events.formats import open_event_file
 from evfi.events.formats.aedat4_unpacking import unpack
@@ -28,7 +29,6 @@ from evfi.events.formats.bag_parts import shown, unpack_message
 from evfi.events.formats.bag_parts import unpack as unpack_block
 from evfi.events.formats.bag_ros1 import Ros1File
 from evfi.events.formats.bags import Bag
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.hdf5 import is_hdf5
 from evfi.events.formats.npz import read_arrays
 from evfi.events.formats.npz_members import damaged
@@ -36,7 +36,8 @@ from evfi.events.formats.ros_decoders import EventDecoder
 from evfi.events.formats.ros_messages import EventMessage, Fields
 from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream, check_sensor_size
-from evfi.pipeline.job_plan import JobConfig, read_times
+from evfi.pipeline.job_config import JobConfig
+from evfi.pipeline.job_plan import read_times
 from evfi.recordings.datasets.ecd import open_recording as open_ecd
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.planning import plan_windows

@@ -16,7 +16,7 @@ from evfi.errors import EvfiError
 from evfi.fingerprints import fingerprint_of
 from evfi.interpolator import Interpolator
 from evfi.pipeline.job import _OneAtATime, interpolate_recording
-from evfi.pipeline.job_plan import JobConfig
+from evfi.pipeline.job_config import JobConfig
 from evfi.recordings.opening import open_recording
 from evfi.recordings.retiming import RetimedFrames
 from evfi.video.writer import VideoWriter

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import open_event_file
 from evfi.events.formats.aedat4 import Aedat4Events, open_aedat4
 from evfi.events.formats.aedat4_container import Aedat4File
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.flatbuffers import table_numbers
 from evfi.events.stream import EventStream
 from file_writers import hostile

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import open_event_file
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.es import open_es
 from file_writers.es import write_es
 

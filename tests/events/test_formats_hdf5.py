@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import find_event_format, open_event_file
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5
 from evfi.events.formats.hdf5.container import Hdf5File
 from evfi.events.source import EventSource

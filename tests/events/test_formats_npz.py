@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions, TimeUnit
 from evfi.events.formats import open_event_file
-from evfi.events.formats.columns import EventFileOptions, TimeUnit, to_microseconds
+from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.npz import open_npz, read_arrays
 from evfi.events.stream import EventStream
 

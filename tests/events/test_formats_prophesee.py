@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events import index as event_index
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import find_event_format, open_event_file, word_file
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.dat import is_dat, open_dat
 from evfi.events.formats.prophesee_raw import is_prophesee_raw, open_prophesee_raw
 from evfi.events.source import EventSource

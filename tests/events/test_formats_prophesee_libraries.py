@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import open_event_file
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.stream import EventStream
 from file_writers.prophesee import write_dat, write_raw
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import find_event_format, open_event_file
 from evfi.events.formats.bag_mcap import McapFile
 from evfi.events.formats.bags import Bag
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 from file_writers.rosbag import EVENT_PACKET, event_arrays, event_packets, header, packet, write_bag

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats import open_event_file
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.formats.text_layout import find_layout
 from evfi.events.stream import EventStream

@@ -19,8 +19,8 @@ from workshop import Workshop, busy_recording, contents
 
 from evfi.errors import ConfigError, InputError, OutputError, RecordingError, ResourceError
 from evfi.pipeline import job_loop
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_loop import JobState
-from evfi.pipeline.job_plan import JobConfig
 from evfi.pipeline.window_checks import Finding
 from evfi.recordings.files import FileWatch
 from evfi.recordings.recording import Window

@@ -11,8 +11,9 @@ from evfi.cli.job_progress import describe
 from evfi.errors import ConfigError, OutputError, RecordingError, ResourceError
 from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.job import interpolate_recording
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_loop import JobState
-from evfi.pipeline.job_plan import JobConfig, plan_job
+from evfi.pipeline.job_plan import plan_job
 from evfi.pipeline.outputs import Targets
 from evfi.video.io import VideoFrames, read_image
 from stand_ins import STEP_US, WIDTH, Blender, key_frames, memory_recording

@@ -21,7 +21,7 @@ from worker_models import Painter, Paints
 from workshop import Workshop, contents
 
 from evfi.errors import ModelError, ResourceError
-from evfi.pipeline.job_plan import JobConfig
+from evfi.pipeline.job_config import JobConfig
 from evfi.workers import scheduler as scheduling
 from evfi.workers.local import LocalProcesses
 from evfi.workers.scheduler import MOST_ATTEMPTS, Scheduler

@@ -17,7 +17,7 @@ from worker_models import Painter, Paints  # noqa: E402
 from workshop import Workshop, contents  # noqa: E402
 
 from evfi.errors import ConfigError, ModelError, ResourceError  # noqa: E402
-from evfi.pipeline.job_plan import JobConfig  # noqa: E402
+from evfi.pipeline.job_config import JobConfig  # noqa: E402
 from evfi.workers.ray_cluster import RayActors, cluster_devices  # noqa: E402
 from evfi.workers.scheduler import Scheduler  # noqa: E402
 

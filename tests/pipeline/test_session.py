@@ -17,8 +17,8 @@ from fault_model import StandInRequest
 
 import evfi
 from evfi.errors import ConfigError, InputError, JobCancelledError
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_loop import JobState
-from evfi.pipeline.job_plan import JobConfig
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.session import JobRequest, JobSession
 from evfi.pipeline.watching import cancel_job, job_status

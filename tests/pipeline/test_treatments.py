@@ -7,7 +7,8 @@ import pytest
 
 from evfi.errors import ConfigError
 from evfi.events.stream import EventStream
-from evfi.pipeline.treatments import check_on_gap, frames_without_model, treatment_of
+from evfi.pipeline.job_config import check_on_gap
+from evfi.pipeline.treatments import frames_without_model, treatment_of
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Window
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from evfi.events.stream import EventStream
 from evfi.pipeline.job import JobSetup, JobSummary, run_job
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_loop import OnState
-from evfi.pipeline.job_plan import Job, JobConfig, plan_job
+from evfi.pipeline.job_plan import Job, plan_job
 from evfi.pipeline.models import WindowInterpolator, WindowWorker
 from evfi.pipeline.outputs import Targets
 from evfi.recordings.memory import recording_from_memory

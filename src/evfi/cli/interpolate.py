@@ -15,7 +15,7 @@ from evfi.cli.job_progress import ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError
-from evfi.pipeline.job_plan import JobConfig
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.models import ModelRequest
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.session import JobRequest, JobSession

@@ -19,10 +19,11 @@ from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.earlier_results import EarlierResults
 from evfi.pipeline.film import FilmSource, FilmThread
 from evfi.pipeline.film_statistics import FilmFacts
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_folder import JobDescription, JobFolder
 from evfi.pipeline.job_loop import CancelledError, JobLoop, LoopConfig, OnState, WorkResult
-from evfi.pipeline.job_plan import Job, JobConfig, plan_job
+from evfi.pipeline.job_plan import Job, plan_job
 from evfi.pipeline.models import WindowInterpolator, WindowWorker
 from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.playback import Playback

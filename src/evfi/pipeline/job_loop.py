@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import EvfiError, RecordingError, ResourceError
+from evfi.pipeline.job_config import OnGap
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.models import WindowItem
 from evfi.pipeline.piece_board import PieceBoard
 from evfi.pipeline.pieces import Piece, PieceKey, piece_of
 from evfi.pipeline.timeline import PlannedWindow
-from evfi.pipeline.treatments import OnGap, frames_without_model, treatment_of
+from evfi.pipeline.treatments import frames_without_model, treatment_of
 from evfi.pipeline.window_checks import check_window
 from evfi.pipeline.window_store import KeptPiece, WindowStore
 from evfi.recordings.files import FileWatch

@@ -6,7 +6,6 @@ each window as they are made. The film is put together from these while later wi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.files import entry_of, one_line
 from evfi.guard import Read, Written, check_places
 from evfi.pipeline.earlier_results import known_results
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_folder import JobFolder, check_job_folder
 from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.timeline import PlannedWindow, Timeline, plan_timeline
-from evfi.pipeline.treatments import OnGap, check_on_gap
 from evfi.pipeline.window_checks import find_time_gaps, typical_interval_us
 from evfi.recordings.files import recording_reads
 from evfi.recordings.recording import Recording
@@ -30,54 +29,6 @@ from evfi.report.document import is_page
 
 _MAX_TIMES_BYTES: Final = 2**24
 _NAMED_GAPS: Final = 3
-
-
-@dataclass(frozen=True)
-class JobConfig:
-    """What is made of a recording.
-
-    Attributes:
-        insert: frames to insert between neighbouring key frames; 7 if neither this nor a slowdown is given.
-        slowdown: instead of a number of frames: how many times slower than life the video plays, at a constant frame rate;
-            where key frames are uneven, more frames are made where they are further apart.
-        fps: frames per second at playback; by default the recording's key-frame rate, so that N inserted frames play N + 1
-            times slower than life. Alone it changes only the speed of the video; with a slowdown, as many frames are
-            inserted as that speed needs.
-        times: a text file with one time per line, in µs of the recording's clock: these frames are made, and no others.
-        start: seconds after the first key frame at which to begin (with the window that holds this time).
-        end: seconds after the first key frame at which to stop.
-        on_gap: what is shown in windows that cannot be interpolated soundly (frames or events missing for long, a scene cut,
-            a jump of exposure): hold the first key frame, blend both, interpolate all the same, or fail. By default cuts are
-            held, jumps of exposure interpolated, all else blended. The report names these windows.
-        max_insert: frames that the model makes at a time; more are made coarse to fine. By default what it was trained with.
-        seed: of all random numbers; the same seed gives the same frames.
-    """
-
-    insert: int | None = None
-    slowdown: float | None = None
-    fps: float | None = None
-    times: Path | None = None
-    start: float | None = None
-    end: float | None = None
-    on_gap: OnGap | None = None
-    max_insert: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a recording.
-
-        Raises:
-            ConfigError: A setting is out of its range.
-        """
-        for name in ("start", "end"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} must be seconds after the first key frame, at least 0, got {value}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must be at least 0, got {self.seed}")
-        if self.max_insert is not None and self.max_insert < 1:
-            raise ConfigError(f"max_insert must be at least 1, got {self.max_insert}")
-        check_on_gap(self.on_gap)
 
 
 @dataclass(frozen=True, eq=False)

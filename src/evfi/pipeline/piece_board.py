@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from evfi.pipeline.job_config import OnGap
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.pieces import Piece, PieceKey
-from evfi.pipeline.treatments import OnGap, treatment_of
+from evfi.pipeline.treatments import treatment_of
 
 
 class PieceBoard:

@@ -19,9 +19,10 @@ from evfi.errors import ConfigError, EvfiError
 from evfi.guard import Read
 from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.job import JobSetup, JobSummary, run_job
+from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_folder import JobFolder
 from evfi.pipeline.job_loop import OnState
-from evfi.pipeline.job_plan import Job, JobConfig, JobSurroundings, check_job_places, plan_job
+from evfi.pipeline.job_plan import Job, JobSurroundings, check_job_places, plan_job
 from evfi.pipeline.models import ModelRequest
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.reporting import report_of_job

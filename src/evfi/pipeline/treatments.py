@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.errors import ConfigError
 from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.job_config import OnGap
 from evfi.pipeline.job_facts import Treatment
 from evfi.pipeline.window_checks import SOUND
 from evfi.recordings.recording import Window
-
-OnGap = Literal["hold", "blend", "interpolate", "fail"]
 
 _BY_ITSELF: Final[dict[str, Treatment]] = {
     "gap": "blend",
@@ -23,16 +21,6 @@ _BY_ITSELF: Final[dict[str, Treatment]] = {
     "few-events": "blend",
 }
 """Where the user chose nothing: a cut stays one, other gaps are bridged softly, and a change of exposure hides no motion."""
-
-
-def check_on_gap(on_gap: OnGap | None) -> None:
-    """Refuse what is no choice.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if on_gap not in (None, *get_args(OnGap)):
-        raise ConfigError(f"on_gap must be one of {', '.join(get_args(OnGap))}, got '{on_gap}'")
 
 
 def treatment_of(kind: str, num_events: int, on_gap: OnGap | None) -> Treatment | None:

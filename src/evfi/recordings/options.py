@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from evfi.errors import ConfigError
-from evfi.events.filters import check_filter_time
-from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
+from evfi.events.file_options import TIME_UNITS, EventFileOptions, TimeUnit
 from evfi.events.stream import MAX_ABS_TIME_US, MAX_SIDE
 from evfi.limits import MAX_PIXELS
 
@@ -64,6 +63,8 @@ class RecordingOptions:
         if self.estimate_offset and self.time_offset_us:
             raise ConfigError("give either a time offset or have it estimated, not both")
         if self.background_filter_us is not None:
+            from evfi.events.filters import check_filter_time  # with all that filters need
+
             check_filter_time(self.background_filter_us)
         if self.sensor_size is not None:
             width, height = self.sensor_size

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import TimeUnit, to_microseconds
+from evfi.events.file_options import TimeUnit
+from evfi.events.formats.columns import to_microseconds
 from evfi.recordings.recording import Times
 from evfi.recordings.text_lines import numbered_lines, time_in_line
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from evfi.errors import ConfigError, InputError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.aedat4 import is_aedat4, open_aedat4
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.dat import is_dat, open_dat
 from evfi.events.formats.es import is_es, open_es
 from evfi.events.formats.hdf5 import is_hdf5, open_hdf5

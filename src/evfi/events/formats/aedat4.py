@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.aedat4_container import LARGE_BYTES, MAGIC, Aedat4File, Aedat4Stream, Packet, Packets
 from evfi.events.formats.aedat4_unpacking import unpack
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource

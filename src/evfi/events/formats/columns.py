@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
+from evfi.events.file_options import TimeUnit
 from evfi.events.source import EventChunk
 from evfi.events.stream import PolarityConvention
-
-TimeUnit = Literal["s", "ms", "us", "ns"]
-TIME_UNITS: tuple[str, ...] = get_args(TimeUnit)
 
 COLUMN_NAMES = {
     "x": ("x", "xs"),
@@ -23,23 +20,6 @@ COLUMN_NAMES = {
 }
 _MIN_EPOCH_NS = 1e17  # nanoseconds: 1973; microseconds: the year 5138
 _US_PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
-
-
-@dataclass(frozen=True)
-class EventFileOptions:
-    """What an event file may leave open.
-
-    Attributes:
-        sensor_size: (width, height), used where the file does not say it.
-        size_is_assumed: `sensor_size` is a guess: events outside it are an error instead of being dropped and counted.
-        time_unit: unit of the file's times; None takes what the file says, or what its values look like.
-        tolerant: read a damaged file up to the damage and report what is lost, instead of refusing it.
-    """
-
-    sensor_size: tuple[int, int] | None = None
-    size_is_assumed: bool = False
-    time_unit: TimeUnit | None = None
-    tolerant: bool = False
 
 
 def tell_time_unit(values: NDArray[Any], where: str) -> tuple[TimeUnit, str | None]:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import EventFileOptions
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.prophesee_header import PropheseeHeader, read_header
 from evfi.events.formats.word_file import CHUNK_EVENTS, WordFile, open_words
 from evfi.events.source import EventSource

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import EventFileOptions
+from evfi.events.file_options import EventFileOptions
 from evfi.events.index import MIN_INDEXED_BYTES, ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource

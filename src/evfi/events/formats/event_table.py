@@ -10,14 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
-from evfi.events.formats.columns import (
-    EventFileOptions,
-    TimeUnit,
-    chunk_of_columns,
-    polarity_convention,
-    tell_time_unit,
-    to_microseconds,
-)
+from evfi.events.file_options import EventFileOptions, TimeUnit
+from evfi.events.formats.columns import chunk_of_columns, polarity_convention, tell_time_unit, to_microseconds
 from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk, EventSource

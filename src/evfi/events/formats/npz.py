@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import EventFileOptions, match_columns
+from evfi.events.file_options import EventFileOptions
+from evfi.events.formats.columns import match_columns
 from evfi.events.formats.event_table import CHUNK_EVENTS, EventTable, Layout, RawColumns, open_table
 from evfi.events.formats.npz_members import (
     ArrayHead,

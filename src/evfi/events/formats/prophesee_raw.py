@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import EventFileOptions
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.prophesee_header import PropheseeHeader, read_header
 from evfi.events.formats.word_file import CHUNK_EVENTS, WordFile, open_words
 from evfi.events.source import EventSource

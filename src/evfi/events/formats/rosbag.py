@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.bag_parts import BagMessage, Damage, Topic, shown
 from evfi.events.formats.bags import Bag, Place, choose_topic, is_bag
-from evfi.events.formats.columns import EventFileOptions
 from evfi.events.formats.ros_decoders import CAMERA_CLOCKS, NUM_STATE, EventDecoder
 from evfi.events.formats.ros_messages import EVENT_TYPES, EventMessage, parse_event_message
 from evfi.events.formats.word_state import Columns

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError, escaped
-from evfi.events.formats.columns import EventFileOptions, TimeUnit, chunk_of_columns, tell_time_unit
+from evfi.events.file_options import EventFileOptions, TimeUnit
+from evfi.events.formats.columns import chunk_of_columns, tell_time_unit
 from evfi.events.formats.text_layout import GZIP_MAGIC, TextLayout, find_layout
 from evfi.events.index import ChunkIndex, load_or_build
 from evfi.events.report import ReadReport

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import TimeUnit, match_columns
+from evfi.events.file_options import TimeUnit
+from evfi.events.formats.columns import match_columns
 from evfi.events.stream import MAX_SIDE
 
 GZIP_MAGIC: Final = b"\x1f\x8b"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import ConfigError, InputError, RecordingError
-from evfi.events.formats.columns import EventFileOptions
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.word_state import (
     EVENTS,
     LAST_T,

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import EventFileOptions, to_microseconds
+from evfi.events.file_options import EventFileOptions
+from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.text import open_text
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.frames import PictureFrames

@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import EventFileOptions, TimeUnit
+from evfi.events.file_options import EventFileOptions, TimeUnit
 from evfi.events.formats.text import open_text
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.frames import PictureFrames, find_pictures

@@ -22,7 +22,8 @@ from typing import Final
 import numpy as np
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import EventFileOptions, to_microseconds
+from evfi.events.file_options import EventFileOptions
+from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.text import open_text
 from evfi.events.stream import EventStream
 from evfi.recordings.datasets.interval_convention import IntervalConvention

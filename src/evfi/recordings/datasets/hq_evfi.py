@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import TimeUnit, to_microseconds
+from evfi.events.file_options import TimeUnit
+from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.npz import read_arrays
 from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.recordings.datasets.interval_convention import IntervalConvention

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from evfi.events.formats.columns import TimeUnit
+from evfi.events.file_options import TimeUnit
 
 _UNIT_NAMES = {"s": "s", "ms": "ms", "us": "µs", "ns": "ns"}
 

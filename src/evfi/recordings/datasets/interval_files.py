@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import TIME_UNITS, TimeUnit, chunk_of_columns, polarity_convention, to_microseconds
+from evfi.events.file_options import TIME_UNITS, TimeUnit
+from evfi.events.formats.columns import chunk_of_columns, polarity_convention, to_microseconds
 from evfi.events.formats.npz import read_arrays
 from evfi.events.report import ReadReport
 from evfi.events.source import ChunkedEvents, EventChunk

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evfi.errors import InputError, RecordingError
-from evfi.events.formats.columns import TIME_UNITS, TimeUnit, to_microseconds
+from evfi.events.file_options import TIME_UNITS, TimeUnit
+from evfi.events.formats.columns import to_microseconds
 from evfi.events.formats.npz import read_arrays
 from evfi.recordings.datasets.interval_convention import IntervalConvention
 from evfi.recordings.recording import Times

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 
 from evfi.errors import InputError, RecordingError
+from evfi.events.file_options import TIME_UNITS, EventFileOptions, TimeUnit
 from evfi.events.formats import open_event_file
-from evfi.events.formats.columns import TIME_UNITS, EventFileOptions, TimeUnit
 from evfi.events.source import EventSource
 from evfi.events.stream import MAX_SIDE
 from evfi.kinds import ANYTHING, Kind, listed, number, whole, word

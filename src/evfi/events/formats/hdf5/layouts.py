@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from evfi.errors import InputError
-from evfi.events.formats.columns import COLUMN_NAMES, TimeUnit, match_columns
+from evfi.events.file_options import TimeUnit
+from evfi.events.formats.columns import COLUMN_NAMES, match_columns
 from evfi.events.formats.event_table import EventTable, Layout
 from evfi.events.formats.hdf5.container import ECF_FILTER, Hdf5File, filters_of, one_line_errors
 from evfi.events.formats.hdf5.tables import EcfRecords, Matrix, Records, SeparateColumns

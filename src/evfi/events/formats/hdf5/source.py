@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evfi.events.formats.columns import EventFileOptions
+from evfi.events.file_options import EventFileOptions
 from evfi.events.formats.event_table import CHUNK_EVENTS, open_table
 from evfi.events.formats.hdf5.container import Hdf5File
 from evfi.events.formats.hdf5.layouts import find_layout
