@@ -30,8 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from evfi.pipeline.work import OnStep, Outcome
-from evfi.pipeline.workers import LocalWorkers
 
 from evfi.events.stacks import StackConfig, event_stacks
 from evfi.events.stream import EventStream
@@ -40,12 +38,17 @@ from evfi.interpolator import Interpolator
 from evfi.models.random import RANDOM_MODELS, random_bundle
 from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.job import JobSetup, run_job
-from evfi.pipeline.job_plan import JobConfig, plan_job
+from evfi.pipeline.job_config import JobConfig
+from evfi.pipeline.job_plan import plan_job
+from evfi.pipeline.models import WindowWorker
 from evfi.pipeline.outputs import Targets
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.opening import open_recording
 from evfi.recordings.recording import Window
 from evfi.video.geometry import frame_size
+from evfi.workers.local import LocalProcesses
+from evfi.workers.scheduler import Scheduler
+from evfi.workers.tasks import OnStep, Outcome
 
 INTERVAL_US = 40_000
 
@@ -57,7 +60,10 @@ class Model:
     name: str
     faults: bool = False
 
-    def __call__(self, device: str) -> Any:
+    def __call__(self, device: str) -> WindowWorker:
+        return WindowWorker(self.load(device))
+
+    def load(self, device: str) -> Any:
         if self.name == "stand-in":
             return StandIn()
         if self.name in RANDOM_MODELS:
@@ -90,7 +96,10 @@ class Faulty:
         self.interpolator, self.device, self.count = interpolator, device, 0
         self.broken = Path(tempfile.gettempdir()) / f"broken-{device.replace(':', '-')}"
 
-    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None) -> Any:
+    def prepare(self, window: Window) -> Any:
+        return self.interpolator.prepare(window)
+
+    def interpolate_window(self, window: Window, *, seed: int, on_step: OnStep | None, prepared: Any = None) -> Any:
         self.count += 1
         if self.count == 5 and not self.broken.exists():
             self.broken.touch()
@@ -98,10 +107,10 @@ class Faulty:
                 os.kill(os.getpid(), signal.SIGKILL)
             values = torch.zeros(8, device=self.device)
             values[torch.full((4,), 1 << 20, device=self.device)].sum().item()
-        return self.interpolator.interpolate_window(window, seed=seed, on_step=on_step)
+        return self.interpolator.interpolate_window(window, seed=seed, on_step=on_step, prepared=prepared)
 
 
-class TimedWorkers(LocalWorkers):
+class TimedScheduler(Scheduler):
     """Notes when each piece came back, and from where."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -133,7 +142,7 @@ def make_recording(folder: Path, size: tuple[int, int], windows: int, events: in
 
 
 def bare(model: Model, recording_path: Path, insert: int, device: str, windows: int) -> dict[str, Any]:
-    interpolator = model(device)
+    interpolator = model.load(device)
     with open_recording(recording_path) as recording:
         specs = recording.plan_windows(insert=insert)[:windows]
         interpolator.interpolate_window(recording.load_window(specs[0]), seed=0, on_step=None)
@@ -156,10 +165,10 @@ def bare(model: Model, recording_path: Path, insert: int, device: str, windows: 
 def as_job(
     model: Model, recording_path: Path, insert: int, devices: tuple[str, ...], folder: Path, *, end: float | None = None
 ) -> dict[str, Any]:
-    workers: list[TimedWorkers] = []
+    workers: list[TimedScheduler] = []
 
-    def start(on_step: Any) -> TimedWorkers:
-        workers.append(TimedWorkers(model, devices, on_step))
+    def start(on_step: Any) -> TimedScheduler:
+        workers.append(TimedScheduler(LocalProcesses(model, devices, on_step)))
         return workers[0]
 
     began = time.perf_counter()
