@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,41 @@ def test_hdf5_index_of_many_pieces(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "b.h5") as other:
         for name in ("events/x", "events/t", "ms_to_idx"):
             assert np.array_equal(one[name][:], other[name][:])
+
+
+HDF5_WITHIN = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from evfi.errors import OutputError
+from evfi.events.stream import EventStream
+from evfi.events.writers import write_events
+number = 200_000
+x, y = np.random.default_rng(0).integers(0, 20, (2, number))
+stream = EventStream.from_arrays(x, y, np.arange(number), np.where(x > y, 1, -1), (33, 21))
+for limit in (600, 5_000, 50_000, 200_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_events(Path(sys.argv[1]) / "e.h5", stream)
+    except OutputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
+def test_hdf5_on_a_disk_without_room(tmp_path: Path) -> None:
+    """The library that writes HDF5 crashes when the process ends after it could not close a file."""
+    command = [sys.executable, "-c", HDF5_WITHIN, str(tmp_path)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == [f"cannot write {tmp_path / 'e.h5'}: File too large"] * 4
+    assert not any(tmp_path.iterdir())
+
+
+def test_hdf5_is_the_same_each_time(tmp_path: Path) -> None:
+    for name in "ab":
+        write_events(tmp_path / f"{name}.h5", make_stream(100_000))
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
 def test_refusals_leave_nothing(tmp_path: Path) -> None:

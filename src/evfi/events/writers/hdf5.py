@@ -12,6 +12,8 @@ reader has. `ms_to_idx` is left out where a recording is longer than 24 hours.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -34,10 +36,13 @@ def write_hdf5(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: 
         sensor_size: (width, height), at most 65536 each.
         start_us: unused; the first event's time is what times are counted from.
         pieces: the events in order of time.
+
+    Raises:
+        OSError: the operating system refuses, e.g. the disk is full.
     """
     import h5py
 
-    with h5py.File(path, "w") as file:
+    with path.open("wb+", buffering=0) as raw, h5py.File(content := _PatientFile(raw), "w") as file:
         group = file.create_group("events")
         file.attrs["width"], file.attrs["height"] = sensor_size
         columns = {
@@ -54,9 +59,95 @@ def write_hdf5(path: Path, sensor_size: tuple[int, int], start_us: int, pieces: 
                 columns[name][count:] = values
             milliseconds.add(times, count)
             count += len(piece)
+            content.check()
         file.create_dataset("t_offset", data=np.int64(offset or 0))
         if milliseconds.table is not None:
             file.create_dataset("ms_to_idx", data=milliseconds.finished(), maxshape=(None,), **_PACKING)
+    content.check()
+
+
+class _PatientFile(io.RawIOBase):
+    """A file that never refuses HDF5 anything, and remembers what the operating system refused.
+
+    The HDF5 library cannot close a file that it cannot write, and crashes when the process ends. From the first error on, this
+    file therefore keeps in memory what it is given, so that the library can close it; `check` then raises the error. Until then
+    the library writes no more than it holds itself.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._position = 0
+        self._error: OSError | None = None
+        self._kept: dict[int, bytes] = {}
+        self._size = 0
+
+    def check(self) -> None:
+        """Raise what the operating system refused, if it did.
+
+        Raises:
+            OSError: as it was.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        at, self._position = self._position, self._position + len(content)
+        self._size = max(self._size, self._position)
+        if self._error is None:
+            try:
+                self._write_all(content, at)
+                return len(content)
+            except OSError as error:
+                self._error = error
+        self._kept[at] = content
+        return len(content)
+
+    def _write_all(self, content: bytes, at: int) -> None:
+        done = 0
+        while done < len(content):
+            done += os.pwrite(self._raw.fileno(), content[done:], at + done)
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        first, stop = self._position, min(self._position + len(view), self._size)
+        found = os.pread(self._raw.fileno(), max(0, stop - first), first)
+        view[: len(found)] = found
+        for at, content in self._kept.items():  # later ones over earlier ones
+            start, end = max(at, first), min(at + len(content), stop)
+            if start < end:
+                view[start - first : end - first] = content[start - at : end - at]
+        self._position = max(first, stop)
+        return self._position - first
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._position if size is None else size
+        if self._error is None:
+            try:
+                os.truncate(self._raw.fileno(), self._size)
+            except OSError as error:
+                self._error = error
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing waits here."""
 
 
 class _Milliseconds:
