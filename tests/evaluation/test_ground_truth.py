@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from evfi.errors import ConfigError, ResourceError
 from evfi.evaluation import ground_truth, model_system
@@ -44,7 +43,7 @@ def test_the_steps_are_upscale_encode_sampled_decode_and_back(temporal: ModelBun
     with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ground_truth, "_frame_noise", lambda key, shape: torch.zeros(shape))
         passed = truth.pass_through(frames, "a", range(3), 0)
-        large = [resize_frame(frame, (48, 32), Image.Resampling.BICUBIC) for frame in frames]
+        large = [resize_frame(frame, (48, 32), "BICUBIC") for frame in frames]
         codes = torch.cat([encode_pixels(vae, from_picture(picture)[None]) for picture in large])
         levels = decode_latents(vae, codes * vae.config.scaling_factor, 2) * 127.5 + 127.5
     pictures = levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

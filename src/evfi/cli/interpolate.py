@@ -13,17 +13,15 @@ import tyro
 
 from evfi.cli.job_progress import ProgressMode, job_progress
 from evfi.cli.options import make_sampling_options, parse, sampling_overrides
-from evfi.engine.memory import parse_memory
 from evfi.errors import ConfigError
 from evfi.pipeline.job_config import JobConfig
-from evfi.pipeline.models import ModelRequest
-from evfi.pipeline.outputs import Targets
-from evfi.pipeline.session import JobRequest, JobSession
 from evfi.recordings.options import RecordingOptions
 from evfi.sampling.presets import PresetName
 from evfi.video.writer import VideoConfig
 
 if TYPE_CHECKING:
+    from evfi.pipeline.session import JobRequest
+
     SamplingOptions = Any
 else:
     SamplingOptions = make_sampling_options()
@@ -103,6 +101,11 @@ class InterpolateCommand:
         Raises:
             ConfigError: an option is out of range, or some exclude each other.
         """
+        from evfi.engine.memory import parse_memory  # all that --help does without is imported once there is a job
+        from evfi.pipeline.models import ModelRequest
+        from evfi.pipeline.outputs import Targets
+        from evfi.pipeline.session import JobRequest
+
         seed = ["seed"] if self.film.seed != JobConfig.seed else []  # of the diffusion model's noise
         overrides = sampling_overrides(self.sampling, self.preset, seed)
         limit = None if self.max_memory is None else parse_memory(self.max_memory)
@@ -130,7 +133,11 @@ def run(arguments: Sequence[str]) -> None:
         arguments: Those after `interpolate`.
     """
     command = parse(InterpolateCommand, "interpolate", arguments)
-    with JobSession(command.request) as session:
+    request = command.request
+
+    from evfi.pipeline.session import JobSession
+
+    with JobSession(request) as session:
         for warning in session.recording.warnings:
             _log.warning("%s", warning)
         with job_progress(command.progress) as progress:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from evfi.cli.progress import ProgressReport, TimeLeft
 from evfi.cli.terminal import print_json, print_lines
-from evfi.pipeline.job_loop import JobState
 
 if TYPE_CHECKING:
     from evfi.pipeline.job import JobSummary
+    from evfi.pipeline.job_loop import JobState
 
 ProgressMode = Literal["auto", "json", "quiet"]
 

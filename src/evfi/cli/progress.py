@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Final, Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING, Final, Self
 
 from evfi.cli.terminal import print_lines
 from evfi.errors import escaped
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _PLAIN_INTERVAL_S: Final = 30.0
 
@@ -68,16 +68,7 @@ class ProgressReport:
         """Begin to count time."""
         self._last = time.monotonic()
         if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.fields[done]} of {task.total} " + self._unit),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f} %"),
-                TimeElapsedColumn(),
-                TextColumn("left:"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-                console=Console(file=sys.stderr),
-            )
+            self._bar = _bar(self._unit)
             self._bar.start()
         return self
 
@@ -106,6 +97,22 @@ class ProgressReport:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def _bar(unit: str) -> Progress:
+    from rich.console import Console  # only a terminal needs it
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.fields[done]} of {task.total} " + unit),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=sys.stderr),
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -58,7 +58,7 @@ def comparison_frame(held: Frame, events: EventStream, result: Frame) -> Frame:
 def _drawn(events: EventStream, size: Size) -> Frame:
     """Events on white; those of a sensor with fewer pixels than the picture fill the whole of their pixel."""
     width, height = (min(sides) for sides in zip(size, events.sensor_size, strict=True))
-    return resize_frame(render_events(events, size=(width, height)), size, Image.Resampling.NEAREST)
+    return resize_frame(render_events(events, size=(width, height)), size, "NEAREST")
 
 
 def _strip_height(height: int) -> int:

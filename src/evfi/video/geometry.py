@@ -20,7 +20,6 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from evfi.errors import ConfigError
 
@@ -35,6 +34,7 @@ Size = tuple[int, int]
 
 SizeMode = Literal["pad", "resize"]
 PaddingMode = Literal["replicate", "reflect"]
+Resampling = Literal["NEAREST", "BICUBIC", "LANCZOS"]
 
 _NUMPY_PADDING: dict[str, Literal["edge", "symmetric"]] = {"replicate": "edge", "reflect": "symmetric"}
 
@@ -44,7 +44,7 @@ def frame_size(frame: Frame) -> Size:
     return int(frame.shape[1]), int(frame.shape[0])
 
 
-def resize_frame(frame: Frame, size: Size, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Frame:
+def resize_frame(frame: Frame, size: Size, resampling: Resampling = "LANCZOS") -> Frame:
     """Resample a frame; the same frame is returned where it has the size already.
 
     Args:
@@ -57,7 +57,9 @@ def resize_frame(frame: Frame, size: Size, resampling: Image.Resampling = Image.
     """
     if frame_size(frame) == size:
         return frame
-    return np.array(Image.fromarray(frame).resize(size, resampling))
+    from PIL import Image
+
+    return np.array(Image.fromarray(frame).resize(size, Image.Resampling[resampling]))
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class FrameGeometry:
         Returns:
             uint8 frame of the model size.
         """
-        return resize_frame(self.fit(frame), self.model_size, Image.Resampling.BICUBIC)
+        return resize_frame(self.fit(frame), self.model_size, "BICUBIC")
 
     def to_fitted(self, frame: Frame) -> Frame:
         """Bring a result of the model size to the fitted size (Lanczos), as the published evaluation does.
