@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from evfi.engine.cpu_layers import CpuOperators
 from evfi.engine.fast import FastEngine
 from evfi.engine.operators import Feature, TorchOperators
 from evfi.engine.winograd import WinogradConvolution, suits
-from evfi.interpolator import make_engine
+from evfi.interpolator import Interpolator, make_engine
+from evfi.models import onednn
+from stand_ins import memory_recording
 from tiny_models import tiny_bundle
 
 
@@ -33,7 +36,7 @@ def _convolution(inputs: int, outputs: int, **options: int) -> nn.Conv2d:
     return module
 
 
-needs_mkldnn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+needs_mkldnn = pytest.mark.skipif(not onednn.has_fused(), reason="needs oneDNN")
 
 
 @needs_mkldnn
@@ -187,3 +190,20 @@ def test_each_thread_has_an_item_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
     FastEngine(tiny_bundle()).sample(inputs, config, SeededNoise(0))
     assert [items for items, _ in calls] == [1, 1, 1, 1]  # two directions, two guidance halves
     assert all(name.startswith("evfi") for _, name in calls)
+
+
+def test_without_onednn_s_private_operations_plain_ones_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = memory_recording(2)
+    (window,) = (recording.load_window(spec) for spec in recording.plan_windows(insert=2))
+    made = []
+    for has_fused in (True, False):
+        if not has_fused:
+            monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # as in a PyTorch that has renamed them
+            onednn.has_fused.cache_clear()
+            assert not onednn.has_fused()
+        try:
+            made.append(Interpolator.from_pretrained("evfi-tiny", "cpu").interpolate_window(window).astype(int))
+        finally:
+            monkeypatch.undo()
+            onednn.has_fused.cache_clear()
+    assert abs(made[0] - made[1]).max() <= 1

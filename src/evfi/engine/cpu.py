@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from evfi.engine import cpu_layers
 from evfi.engine.threads import Item, Result, workers
 from evfi.engine.tiny_autoencoder import TinyAutoencoder, is_supported
+from evfi.models import onednn
 from evfi.models.bundle import ModelBundle
 from evfi.sampling.conditioning import Encoders, bundle_encoders
 from evfi.sampling.config import SamplingConfig
@@ -79,10 +80,6 @@ class CpuParts:
 
 def _convolved_silu(pictures: Tensor, module: nn.Conv2d) -> Tensor:
     """A convolution of channels-last pictures, and x · sigmoid(x) of it."""
-    if not torch.backends.mkldnn.is_available():
+    if not onednn.has_fused():
         return F.silu(module(pictures))
-    steps = (list(module.padding), list(module.stride), list(module.dilation))
-    made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        pictures, module.weight, module.bias, *steps, module.groups, "swish", [], ""
-    )
-    return made
+    return onednn.convolved(pictures, module, "swish")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from evfi.engine.operators import Feature, TorchOperators
 from evfi.engine.winograd import WinogradConvolution, suits
+from evfi.models import onednn
 
 _LANES = 16
 _made: WeakKeyDictionary[nn.Module, tuple[object, WinogradConvolution | None]] = WeakKeyDictionary()
@@ -73,10 +74,9 @@ def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A linear layer of [..., C]; elsewhere than on a CPU torch's own."""
-    if not is_served(rows) or not torch.backends.mkldnn.is_available():
+    if not is_served(rows) or not onednn.has_fused():
         return F.linear(rows, weight, bias)
-    made: Tensor = torch.ops.mkldnn._linear_pointwise(rows.contiguous(), weight.contiguous(), bias, "none", [], "")
-    return made
+    return onednn.product(rows, weight, bias)
 
 
 class CpuOperators(TorchOperators):

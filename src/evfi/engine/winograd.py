@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from evfi.engine.threads import share
+from evfi.models import onednn
 
 SMALLEST_CHANNELS: Final = 32
 """Layers with fewer gain nothing: the transforms take as long as what they save."""
@@ -35,7 +36,7 @@ def suits(module: nn.Conv2d) -> bool:
 
     channels = (module.in_channels, module.out_channels)
     return (
-        torch.backends.mkldnn.is_available()
+        onednn.has_fused()
         and module.weight.dtype == torch.float32
         and module.kernel_size == (3, 3)
         and module.stride == (1, 1)
@@ -57,10 +58,7 @@ class WinogradConvolution:
             self._bias = module.bias.detach().numpy()
         self._none = np.zeros_like(self._bias)
         self._out_channels, self._in_channels = weight.shape[1:]
-        shape = [1, 36 * self._in_channels, 1, _TILES_AT_ONCE]
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.flatten(0, 1)[:, :, None, None], [0, 0], [1, 1], [1, 1], 36, shape
-        )
+        self._multiplied = onednn.GroupedProducts(weight, _TILES_AT_ONCE)
 
     def __call__(
         self,
@@ -104,14 +102,6 @@ class WinogradConvolution:
 
         share(convolve_part, _parts(number * size[0], max(_TILES_AT_ONCE // size[1], 1)))
         return made
-
-    def _multiplied(self, tiles: Tensor) -> Tensor:
-        """[T, 36, C] to [T, 36, K]."""
-        pictures = tiles.view(1, 1, len(tiles), -1).permute(0, 3, 1, 2)
-        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            pictures, self._weight, None, [0, 0], [1, 1], [1, 1], 36, "none", [], ""
-        )
-        return made.permute(0, 2, 3, 1).view(len(tiles), 36, -1)
 
 
 def _transformed_kernels(weight: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from evfi.events.stack_config import StackConfig
+from evfi.models import onednn
 
 EVENT_STACK: Final = StackConfig(num_channels=6, normalisation="symmetric")
 """How refiners see events, whatever the diffusion model's own representation is."""
@@ -360,14 +361,11 @@ class _Convolution(nn.Conv2d):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [N, width, h, w]."""
-        if pictures.device.type != "cpu" or torch.is_grad_enabled() or not torch.backends.mkldnn.is_available():
+        if pictures.device.type != "cpu" or torch.is_grad_enabled() or not onednn.has_fused():
             made = super().forward(pictures)
             return F.leaky_relu_(made, _SLOPE) if self._rectified else made
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        steps = (list(self.padding), list(self.stride), list(self.dilation), self.groups)
-        after = ("leaky_relu", [_SLOPE], "") if self._rectified else ("none", [], "")
-        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(pictures, self.weight, self.bias, *steps, *after)
-        return fused
+        return onednn.convolved(pictures, self, *(("leaky_relu", [_SLOPE]) if self._rectified else ()))
 
 
 def _convolutions(channels: int, *widths: int, stride: int = 1) -> nn.Sequential:
