@@ -179,6 +179,44 @@ class TestTerminalsThatLackLetters:
         assert f"evfi {command}".encode() in raw.getvalue()
 
 
+class TestStreamsThatCannotBeWritten:
+    """A full disk behind stdout is told in one line; behind stderr, nobody can be told, and the work goes on."""
+
+    FULL = Path("/dev/full")
+
+    @pytest.fixture(autouse=True)
+    def _needs_the_device(self) -> None:
+        if not self.FULL.exists():
+            pytest.skip("there is no /dev/full here")
+
+    def assert_told(self, *arguments: object) -> None:
+        command = [sys.executable, "-m", "evfi", *map(str, arguments)]
+        with self.FULL.open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.stderr.startswith("evfi: error: cannot write to stdout: No space left on device; ")
+        assert done.stderr.count("\n") == 1
+        assert done.returncode == 1
+
+    def test_help(self) -> None:
+        self.assert_told("--help")
+        self.assert_told("convert", "--help")
+
+    @pytest.mark.parametrize("option", [(), ("--json",)])
+    def test_inspect(self, event_file: Path, option: tuple[str, ...]) -> None:
+        self.assert_told("inspect", event_file, "--sensor-size", 24, 16, *option)
+
+    def test_what_was_written_stays(self, tmp_path: Path, event_file: Path) -> None:
+        self.assert_told("convert", event_file, tmp_path / "o.csv", "--sensor-size", 24, 16)
+        assert (tmp_path / "o.csv").stat().st_size > 0
+
+    def test_stderr(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        monkeypatch.setattr(sys, "stderr", self.FULL.open("w"))
+        for _ in range(2):
+            terminal.print_lines("a warning", to_stderr=True)
+        terminal.print_lines("a result")
+        assert capsys.readouterr().out == "a result\n"
+
+
 def test_a_colon_in_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("12:30").mkdir()

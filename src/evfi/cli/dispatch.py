@@ -9,7 +9,7 @@ from typing import Final
 
 from evfi import __version__
 from evfi.cli.numbers import as_typed
-from evfi.cli.terminal import prepare_stdout, print_lines, show_log
+from evfi.cli.terminal import flush_stdout, prepare_stdout, print_lines, show_log
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
 
@@ -40,8 +40,11 @@ def run(arguments: list[str]) -> int:
     prepare_stdout()
     show_log()
     try:
-        command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
-        import_module(f"evfi.cli.{command}").run(arguments[1:])
+        try:
+            command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
+            import_module(f"evfi.cli.{command}").run(arguments[1:])
+        finally:
+            flush_stdout()
     except EvfiError as error:
         is_usage = isinstance(error, ConfigError)
         return _fail(

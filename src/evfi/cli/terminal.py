@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
 
-from evfi.errors import escaped
+from evfi.errors import OutputError, escaped
 
 
 def print_lines(*lines: str, to_stderr: bool = False) -> None:
@@ -20,12 +23,55 @@ def print_lines(*lines: str, to_stderr: bool = False) -> None:
 
     Args:
         lines: each is one line on the terminal, whatever is in it.
-        to_stderr: print there instead of on stdout.
+        to_stderr: print there instead of on stdout; where that fails, nobody can be told, and the work goes on.
+
+    Raises:
+        OutputError: stdout is a file that cannot be written, e.g. because the disk is full.
+        BrokenPipeError: nobody reads any more.
     """
+    if lines:
+        _write("".join(f"{escaped(line)}\n" for line in lines), to_stderr=to_stderr)
+
+
+def flush_stdout() -> None:
+    """Write what still waits, e.g. the help of a command.
+
+    Raises:
+        OutputError: as for `print_lines`.
+        BrokenPipeError: nobody reads any more.
+    """
+    _write("", to_stderr=False)
+
+
+def _write(text: str, *, to_stderr: bool) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
-    if stream is not None and lines:  # None: there is no such stream
-        stream.write("".join(f"{escaped(line)}\n" for line in lines))
+    if stream is None:  # there is no such stream
+        return
+    try:
+        stream.write(text)
         stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close(stream)
+        if to_stderr:
+            sys.stderr = _nowhere()
+            return
+        sys.stdout = _nowhere()
+        raise OutputError(
+            f"cannot write to stdout: {error.strerror}; files that were written are complete: free some space, or send the "
+            "output elsewhere"
+        ) from error
+
+
+def _close(stream: TextIO) -> None:
+    """Drop what a stream still holds, so that Python does not try to write it again at its end."""
+    with suppress(OSError):
+        stream.close()
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:
