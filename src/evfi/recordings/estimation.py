@@ -207,14 +207,16 @@ class _Level:
     """
 
     def __init__(self, pairs: list[FramePair], factor: int):
+        from evfi.recordings.alignment_loops import blurred
+
         self._pairs, self._factor = pairs, factor
         border = _MAX_SHIFT_CELLS // factor + 1
         self.max_shift = border - 1
         self._border = border
         self._differences, self._usable = [], []
         for pair in pairs:
-            usable = _blurred(_binned(pair.usable, factor)) > 0.9 * factor**2
-            difference = _blurred(_binned(pair.difference, factor)) * usable
+            usable = blurred(_binned(pair.usable, factor)) > 0.9 * factor**2
+            difference = blurred(_binned(pair.difference, factor)) * usable
             self._differences.append(np.pad(difference, border))
             self._usable.append(np.pad(usable.astype(np.float32), border))
         self._known: dict[Place, Moments] = {}
@@ -240,9 +242,9 @@ class _Level:
         return np.stack([self._known[place] for place in places], axis=1)
 
     def _moments_of_pair(self, index: int, offset_us: int, shifts: list[tuple[int, int]]) -> list[Moments]:
-        from evfi.recordings.alignment_loops import sums_by_quarter
+        from evfi.recordings.alignment_loops import blurred, sums_by_quarter
 
-        sums = _blurred(_binned(self._pairs[index].polarity_sums(offset_us), self._factor))
+        sums = blurred(_binned(self._pairs[index].polarity_sums(offset_us), self._factor))
         differences, usable = self._differences[index], self._usable[index]
         moments = []
         for dx, dy in shifts:
@@ -305,24 +307,6 @@ def _binned(image: Floats, factor: int) -> Floats:
     squares = image[: height * factor, : width * factor]
     rows = sum((squares[start::factor] for start in range(1, factor)), squares[::factor])  # faster than reduceat
     return sum((rows[:, start::factor] for start in range(1, factor)), rows[:, ::factor])
-
-
-def _blurred(image: Floats) -> Floats:
-    """Smoothed by (1, 2, 1) / 4 along both sides, so that neighbouring shifts and events of neighbouring cells agree."""
-    for axis in range(2):
-        image = _with_neighbours(image.swapaxes(0, axis)).swapaxes(0, axis)
-    blurred: Floats = image / np.float32(16)
-    return blurred
-
-
-def _with_neighbours(image: Floats) -> Floats:
-    """Twice each row, and the rows above and below it; the first and the last row are continued beyond the edge."""
-    rows: Floats = 2 * image
-    rows[1:] += image[:-1]
-    rows[0] += image[0]
-    rows[:-1] += image[1:]
-    rows[-1] += image[-1]
-    return rows
 
 
 class _Search:
