@@ -2,7 +2,7 @@
 
     python scripts/check_parity.py FOLDER
 
-What the folder may hold is told in `evfi.evaluation.parity`.
+`parity.py` says what the folder may hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from evfi.errors import EvfiError
-from evfi.evaluation.parity import Check, check_folder
+from parity import Check, check_folder
 
 
 def main() -> int:

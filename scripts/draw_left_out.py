@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 import evfi
 from evfi.errors import ModelError
-from evfi.evaluation.systems import SystemRequest, WindowTask, load_system
+from evfi.evaluation.loading import load_system
+from evfi.evaluation.systems import SystemRequest, WindowTask
 from evfi.events.render import render_events
 from evfi.recordings.recording import Window
 from evfi.training.validation import left_out_windows

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evfi.errors import InputError
-from evfi.evaluation.parity import CHECKERS, ReferenceFolder, StoredNoise, check_file, check_folder, compare
 from evfi.sampling.config import SamplingConfig
 
 SCRIPT = Path(__file__).parents[1] / "scripts/check_parity.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+from parity import CHECKERS, ReferenceFolder, StoredNoise, check_file, check_folder, compare  # noqa: E402
 
 
 @pytest.fixture(scope="session")

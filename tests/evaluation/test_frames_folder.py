@@ -9,7 +9,8 @@ from system_tasks import FLOORED, HEIGHT, WIDTH, window_task
 
 from evfi.errors import InputError
 from evfi.evaluation.ground_truth import scored_size_frame
-from evfi.evaluation.systems import SizeRule, System, SystemRequest, load_system
+from evfi.evaluation.loading import load_system
+from evfi.evaluation.systems import SizeRule, System, SystemRequest
 from evfi.video.geometry import Frame
 from evfi.video.io import write_png
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from evfi.errors import ModelError, ResourceError
 from evfi.evaluation import rife as module
 from evfi.evaluation.ground_truth import scored_size_frame
+from evfi.evaluation.loading import load_system
 from evfi.evaluation.rife import Rife, give_weights, load_network, time_shares
-from evfi.evaluation.systems import SizeRule, SystemRequest, load_system
+from evfi.evaluation.systems import SizeRule, SystemRequest
 
 REQUEST = SystemRequest("RIFE", "baseline", "rife")
 CPU = torch.device("cpu")

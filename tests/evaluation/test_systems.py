@@ -13,7 +13,8 @@ from system_tasks import FLOORED, HEIGHT, WIDTH, window_task
 from evfi.errors import ConfigError
 from evfi.evaluation import model_system
 from evfi.evaluation.ground_truth import scored_size_frame
-from evfi.evaluation.systems import SizeRule, System, SystemRequest, load_system
+from evfi.evaluation.loading import load_system
+from evfi.evaluation.systems import SizeRule, System, SystemRequest
 from evfi.fingerprints import weights_fingerprint
 from evfi.interpolator import Interpolator, to_pictures, window_inputs
 from evfi.models.bundle import ModelBundle
@@ -22,7 +23,7 @@ from evfi.sampling.config import PIXELS_VERSION, SamplingConfig
 from evfi.sampling.noise import SeededNoise
 from evfi.sampling.presets import PRESETS
 from evfi.sampling.two_sided import fusion_weights, sample_window
-from evfi.video.geometry import FrameGeometry
+from evfi.video.geometry import FrameGeometry, resize_frame
 from tiny_models import tiny_bundle
 
 FAST = {"num_inference_steps": 1, "max_guidance_scale": 1.0}
@@ -133,7 +134,7 @@ def test_floored_frames_come_from_the_model_size_by_one_resampling(
             weights=fusion_weights(torch.from_numpy(task.window.spec.times_us)),
         )
         pictures = to_pictures(bundle.decode(latents, config.decode_chunk_size).float() * 127.5 + 127.5)
-    expected = np.stack([geometry.to_fitted(picture) for picture in pictures])
+    expected = np.stack([resize_frame(picture, geometry.fitted_size) for picture in pictures])
     frames = _model("floor8", upscale=upscale, size_mode=size_mode).make(task)
     assert frames.shape == (5, *FLOORED, 3)
     difference = np.abs(frames[1:-1].astype(int) - expected[1:-1].astype(int))

@@ -70,11 +70,6 @@ def test_model_padding_is_in_torch_order():
     assert geometry.model_padding == (0, 18, 0, 6)
 
 
-def test_to_fitted_has_the_fitted_size():
-    geometry = FrameGeometry((61, 45), 8, "resize", 2)
-    assert frame_size(geometry.to_fitted(geometry.to_model(smooth_frame(61, 45)))) == (56, 40)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,10 +19,11 @@ from evfi import __version__
 from evfi.errors import ConfigError
 from evfi.evaluation.frame_store import FrameStore
 from evfi.evaluation.ground_truth import VaeTruth, scored_size_frame
+from evfi.evaluation.loading import load_system
 from evfi.evaluation.model_system import load_vae_truth
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings, spec_of, true_frames
 from evfi.evaluation.results import SystemInfo, WindowRecord
-from evfi.evaluation.systems import System, SystemRequest, WindowTask, load_system
+from evfi.evaluation.systems import System, SystemRequest, WindowTask
 from evfi.fingerprints import fingerprint_of
 from evfi.workers.plan import WorkerPlan
 from evfi.workers.scheduler import run_tasks

@@ -27,6 +27,7 @@ from evfi.evaluation.comparison import VAE_TRUTH
 from evfi.evaluation.environment import describe_environment
 from evfi.evaluation.generation import FrameMaking, Progress, TruthMaking, frame_store, make_missing, truth_store
 from evfi.evaluation.kept_pictures import KeptPictures
+from evfi.evaluation.loading import load_system
 from evfi.evaluation.metrics.base import Metric
 from evfi.evaluation.metrics.registry import default_metrics
 from evfi.evaluation.model_system import load_vae_truth
@@ -38,7 +39,7 @@ from evfi.evaluation.results_file import write_results
 from evfi.evaluation.results_table import write_csv
 from evfi.evaluation.scoring import VAE, collect_scores, score_missing, usable_metrics
 from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequence
-from evfi.evaluation.systems import System, SystemRequest, load_system
+from evfi.evaluation.systems import System, SystemRequest
 from evfi.events.simulate import SimulatorConfig
 from evfi.files import one_line, read_mark, written_whole
 from evfi.recordings.options import RecordingOptions

@@ -1,4 +1,4 @@
-"""Whatever makes frames and is compared: models, baselines, and folders of frames that other programs wrote."""
+"""Whatever makes frames and is compared: what a system is, and what it is asked."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from evfi.errors import ConfigError
 from evfi.evaluation.results import SystemInfo
 from evfi.recordings.recording import Window
 from evfi.sampling.presets import PresetName
@@ -79,47 +77,3 @@ class System(Protocol):
 
     def make(self, task: WindowTask) -> NDArray[np.uint8]:
         """All frames of a window at the size that is scored, uint8 [F, H, W, 3]; the first and last are the key frames."""
-
-
-def load_system(
-    request: SystemRequest, size: SizeRule, device: str | torch.device, dtype: str | torch.dtype | None = None
-) -> System:
-    """Make a system ready.
-
-    Args:
-        request: which.
-        size: at which size its frames are scored.
-        device: for networks; "auto" takes the GPU if there is one.
-        dtype: of a model; by default float16 on a GPU and float32 on the CPU.
-
-    Raises:
-        ModelError: a model, or the package of a baseline, cannot be found or loaded.
-        ConfigError: a setting is unknown or out of range, or no system has such a name.
-        InputError: the folder of frames is missing or holds none.
-        ResourceError: there is no such device, or too little memory.
-    """
-    if request.kind == "model":
-        from evfi.evaluation.model_system import ModelSystem
-
-        return ModelSystem(request, size, device, dtype)
-    if request.settings:
-        raise ConfigError(f"{request.kind} {request.name} takes no settings, got {', '.join(sorted(request.settings))}")
-    if request.kind == "frames":
-        from evfi.evaluation.frames_folder import FramesFolder
-
-        return FramesFolder(request, size)
-    if request.kind == "baseline":
-        return _baseline(request, size, device)
-    raise ConfigError(f"a system must be a model, a baseline or frames, got {request.kind!r}")
-
-
-def _baseline(request: SystemRequest, size: SizeRule, device: str | torch.device) -> System:
-    if request.source == "rife":
-        from evfi.evaluation.rife import Rife
-
-        return Rife(request, size, device)
-    from evfi.evaluation.baselines import BLENDS, Blend
-
-    if request.source in BLENDS:
-        return Blend(request, size)
-    raise ConfigError(f"no baseline {request.source!r}; there are {', '.join(BASELINES)}")

@@ -114,11 +114,6 @@ class JobSummary:
     num_bytes: int
 
     @property
-    def num_blended(self) -> int:
-        """Windows whose frames are a blend of their key frames."""
-        return sum(facts.treatment == "blend" for facts in self.windows)
-
-    @property
     def findings(self) -> Mapping[str, int]:
         """How many windows are unusual, by kind."""
         return Counter(facts.finding for facts in self.windows if facts.finding)

@@ -140,11 +140,6 @@ class Finding:
     kind: FindingKind = ""
     note: str = ""
 
-    @property
-    def is_doubtful(self) -> bool:
-        """Whether frames made by the model would show a motion that is not in the data."""
-        return self.kind not in SOUND
-
 
 NOTHING: Final = Finding()
 

@@ -163,18 +163,6 @@ class FrameGeometry:
         """
         return resize_frame(self.fit(frame), self.model_size, "BICUBIC")
 
-    def to_fitted(self, frame: Frame) -> Frame:
-        """Bring a result of the model size to the fitted size (Lanczos), as the published evaluation does.
-
-        Args:
-            frame: uint8 frame of the model size.
-
-        Returns:
-            uint8 frame of the fitted size.
-        """
-        self._check_size(frame, self.model_size)
-        return resize_frame(frame, self.fitted_size)
-
     def to_original(self, frame: Frame) -> Frame:
         """Bring a result of the model size back to the original size: crop what was padded, then Lanczos.
 
