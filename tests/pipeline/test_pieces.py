@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from evfi.events.stream import EventStream
+from evfi.pipeline.blending import blend_linearly
 from evfi.pipeline.film import assemble
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.pieces import Piece, PieceKey, piece_of
+from evfi.pipeline.treatments import frames_without_model
 from evfi.pipeline.window_store import KeptPiece
 from evfi.recordings.planning import WindowSpec
+from evfi.recordings.recording import Window
 
 
 def window(inserted: int, index: int = 0) -> WindowSpec:
@@ -94,7 +101,7 @@ PATHS = [(), (0,), (1,), (4095,), (4096,), (8191,), (0, 0), (0, 1), (1, 0), (409
 def test_frames_come_together_in_order(case):
     inserted, most = case
     tree = piece_of(window(inserted), most)
-    frames = assemble(tree, picture(0), picture(inserted + 1), kept_pieces_of(tree).__getitem__)
+    frames = list(assemble(tree, picture(0), picture(inserted + 1), kept_pieces_of(tree).__getitem__))
     assert times_in(frames) == list(range(inserted + 2))
 
 
@@ -105,5 +112,32 @@ def test_a_window_made_as_a_whole_needs_no_pieces(case):
     whole = KeptPiece(
         tree.key, WindowFacts(0, 0, 1, inserted, 0, 0, "blend"), np.array([*map(picture, range(1, inserted + 1))])
     )
-    frames = assemble(tree, picture(0), picture(inserted + 1), {tree.key: whole}.__getitem__)
+    frames = list(assemble(tree, picture(0), picture(inserted + 1), {tree.key: whole}.__getitem__))
     assert times_in(frames) == list(range(inserted + 2))
+
+
+@pytest.mark.parametrize("treatment", ["hold", "blend"])
+def test_a_long_window_without_a_model_is_not_in_memory_as_a_whole(treatment):
+    spec = WindowSpec(0, 0, 1, np.arange(2001) ** 2)
+    tree = piece_of(spec, 7)
+    start, end = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), np.uint8)
+    kept = KeptPiece(tree.key, WindowFacts(0, 0, 1, 1999, 0, 0, treatment), np.zeros((0, 1, 1, 3), np.uint8))
+    events = EventStream.from_arrays([], [], [], [], (1, 1))
+    expected = frames_without_model(Window(spec, start, end, events), treatment)
+    tracemalloc.start()
+    number = 0
+    for frame, wanted in zip(assemble(tree, start, end, {tree.key: kept}.__getitem__), expected, strict=True):
+        number += np.array_equal(frame, wanted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert number == 2001
+    assert peak < 50 * start.nbytes  # all would be 2001
+
+
+def test_blending_takes_no_more_than_its_frames():
+    start, end = np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), np.uint8)
+    tracemalloc.start()
+    frames = blend_linearly(start, end, np.arange(1000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * frames.nbytes

@@ -19,7 +19,23 @@ def blend_linearly(
     Returns:
         uint8 [F, H, W, 3]; the first and the last are the key frames themselves.
     """
-    weights = (times_us - times_us[0]) / float(times_us[-1] - times_us[0])  # [F], 0 → 1
-    mixed = [start_image * (1 - weight) + end_image * weight for weight in weights]
-    frames: NDArray[np.uint8] = np.rint(np.stack(mixed)).astype(np.uint8)
+    frames = np.empty((len(times_us), *start_image.shape), np.uint8)
+    for position in range(len(times_us)):
+        frames[position] = blended_frame(start_image, end_image, times_us, position)
     return frames
+
+
+def blended_frame(
+    start_image: NDArray[np.uint8], end_image: NDArray[np.uint8], times_us: NDArray[np.int64], position: int
+) -> NDArray[np.uint8]:
+    """One of the frames that `blend_linearly` makes.
+
+    Args:
+        start_image: as for `blend_linearly`.
+        end_image: as for `blend_linearly`.
+        times_us: as for `blend_linearly`.
+        position: which one.
+    """
+    weight = (times_us[position] - times_us[0]) / float(times_us[-1] - times_us[0])  # 0 → 1
+    frame: NDArray[np.uint8] = np.rint(start_image * (1 - weight) + end_image * weight).astype(np.uint8)
+    return frame

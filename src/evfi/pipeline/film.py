@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from evfi.errors import InputError
@@ -14,6 +15,7 @@ from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, busiest_row
 from evfi.pipeline.outputs import Outputs
 from evfi.pipeline.pieces import Piece, PieceKey
 from evfi.pipeline.timeline import PlannedWindow, Timeline
+from evfi.pipeline.treatments import frame_without_model
 from evfi.pipeline.window_store import KeptPiece
 from evfi.recordings.recording import Recording
 from evfi.video.geometry import Frame
@@ -142,14 +144,14 @@ class FilmThread(threading.Thread):
                 raise FilmStoppedError
         start, end = (recording.frames.read(frame) for frame in (window.spec.start_frame, window.spec.end_frame))
         if window.spec.num_inserted == 0:
-            frames = [start, end]
+            frames: Iterable[Frame] = (start, end)
         else:
             frames = assemble(self._source.piece_of(window), start, end, self._source.read_piece)
-        return start, ((position, frames[position]) for position in window.positions)
+        return start, ((position, frame) for position, frame in enumerate(frames) if position in window.positions)
 
 
-def assemble(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) -> list[Frame]:
-    """All frames of a piece of work and of those below it.
+def assemble(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) -> Iterator[Frame]:
+    """All frames of a piece of work and of those below it, one by one: few of them are in memory at a time.
 
     Args:
         piece: the piece.
@@ -157,21 +159,30 @@ def assemble(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) -> l
         end: the frame after them.
         read_piece: gives finished pieces.
 
-    Returns:
+    Yields:
         Frames in the order of time, `start` first and `end` last.
     """
+    yield start
+    yield from _after_start(piece, start, end, read_piece)
+
+
+def _after_start(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) -> Iterator[Frame]:
     kept = read_piece(piece.key)
+    if piece.parts and not len(kept.frames):  # held or blended
+        times_us = piece.window.times_us
+        for position in range(1, len(times_us)):
+            yield frame_without_model(start, end, times_us, position, kept.facts.treatment)
+        return
     coarse = [start, *kept.frames, end]
-    if len(coarse) > len(piece.times_us):  # held or blended: made as a whole
-        return coarse
+    if len(coarse) > len(piece.times_us):  # the same, kept as a whole by an earlier version
+        yield from coarse[1:]
+        return
     parts = {part.path[-1]: part for part in piece.parts}
-    frames = [start]
-    for number in range(len(coarse) - 1):
+    for number, (before, after) in enumerate(pairwise(coarse)):
         if number in parts:
-            frames += assemble(parts[number], coarse[number], coarse[number + 1], read_piece)[1:]
+            yield from _after_start(parts[number], before, after, read_piece)
         else:
-            frames.append(coarse[number + 1])
-    return frames
+            yield after
 
 
 def _busiest_row(recording: Recording, timeline: Timeline) -> int:

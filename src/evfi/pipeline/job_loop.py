@@ -304,7 +304,10 @@ class JobLoop:
             notes=(finding.note,) if finding.note else (),
         )
         if treatment != "interpolate":
-            self._keep(piece, facts, frames_without_model(window, treatment))
+            if piece.parts:  # more frames than one piece has: made one by one for the video
+                self._keep(piece, facts, np.stack([window.start_image, window.end_image]))
+            else:
+                self._keep(piece, facts, frames_without_model(window, treatment))
             return None
         self._begun[piece.key] = piece, facts
         return self._task(piece, replace(window, spec=piece.spec))

@@ -103,7 +103,7 @@ class PieceBoard:
         if not piece.path:
             self._facts[index] = facts
             if facts.treatment != "interpolate":
-                missing.clear()  # made as a whole
+                missing.clear()  # they are made for the video, without a model
         else:
             self._facts[index] = _added(self._facts[index], facts)
         if not missing:

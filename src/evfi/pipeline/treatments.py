@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.pipeline.blending import blend_linearly
+from evfi.pipeline.blending import blend_linearly, blended_frame
 from evfi.pipeline.job_config import OnGap
 from evfi.pipeline.job_facts import Treatment
 from evfi.pipeline.window_checks import SOUND
@@ -50,3 +50,20 @@ def frames_without_model(window: Window, treatment: Treatment) -> NDArray[np.uin
         return blend_linearly(window.start_image, window.end_image, window.spec.times_us)
     held = [window.start_image] * (len(window.spec.times_us) - 1)
     return np.stack([*held, window.end_image])
+
+
+def frame_without_model(
+    start: NDArray[np.uint8], end: NDArray[np.uint8], times_us: NDArray[np.int64], position: int, treatment: str
+) -> NDArray[np.uint8]:
+    """One frame of a window that is held or blended.
+
+    Args:
+        start: the first key frame, uint8 [H, W, 3].
+        end: the last one.
+        times_us: of all its frames, int64 [F].
+        position: which one, 0 is `start`.
+        treatment: "hold" or "blend".
+    """
+    if treatment == "blend":
+        return blended_frame(start, end, times_us, position)
+    return end if position == len(times_us) - 1 else start

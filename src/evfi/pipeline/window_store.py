@@ -17,6 +17,7 @@ import os
 import re
 import zipfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from PIL import Image
 from evfi.errors import InputError, OutputError
 from evfi.files import is_partial, one_line, remove_leftovers, temporary_beside
 from evfi.limits import MAX_PIXELS
+from evfi.paths import open_to_read
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.pieces import PieceKey
 from evfi.plain_json import loads
@@ -39,6 +41,9 @@ _UNUSABLE: Final = ".unusable"
 _DIGITS: Final = 24
 _FACTS_FILE: Final = "piece.json"
 _MAX_FACTS_BYTES: Final = 2**24
+_MAX_PIECE_BYTES: Final = 2**34
+"""A piece is in memory as a whole when it is written, with its frames; none is as large."""
+_LARGE_BYTES: Final = 2**26
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """The time of every entry, so that the same frames make the same file."""
 
@@ -50,7 +55,8 @@ class KeptPiece:
     Attributes:
         key: which one.
         facts: how its frames came about.
-        frames: uint8 [N, H, W, 3], those made, without the two that bound the piece; N may be 0.
+        frames: uint8 [N, H, W, 3], those made, without the two that bound the piece; N is 0 where a window is held or blended
+            that has more frames than one piece: the film makes these one by one.
     """
 
     key: PieceKey
@@ -161,12 +167,12 @@ class WindowStore:
             raise OutputError(f"cannot read {self.folder}: {one_line(error)}") from error
 
     def _opened(self, path: Path) -> _Opened:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error)}); its window is made again") from error
         match = _NAME.fullmatch(path.name)
-        if match is None or hashlib.sha256(content).hexdigest()[:_DIGITS] != match[3]:
+        try:
+            content = None if match is None else _content_of(path, match[3])
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: damaged ({one_line(error)}); its window is made again") from error
+        if match is None or content is None:
             raise InputError(f"{path}: damaged (its checksum does not fit its name); its window is made again")
         opened = _Opened(content, path)
         if opened.job != self._job:
@@ -189,10 +195,29 @@ def holds_pieces(folder: Path) -> bool:
         folder: it may be missing.
     """
     named = ((path, _NAME.fullmatch(path.name)) for path in (folder.iterdir() if folder.is_dir() else []))
-    return any(
-        match is not None and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGITS] == match[3]
-        for path, match in named
-    )
+    for path, match in named:
+        with suppress(OSError, ValueError):
+            if match is not None and _content_of(path, match[3]) is not None:
+                return True
+    return False
+
+
+def _content_of(path: Path, digits: str) -> bytes | None:
+    """The content of a piece's file; None where its checksum is another. A large one is in memory only if its checksum fits.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file, or larger than any piece.
+    """
+    with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_PIECE_BYTES:
+            raise ValueError("it is too large")
+        if size > _LARGE_BYTES and hashlib.file_digest(file, "sha256").hexdigest()[:_DIGITS] != digits:
+            return None
+        file.seek(0)
+        content = file.read()
+    return content if hashlib.sha256(content).hexdigest()[:_DIGITS] == digits else None
 
 
 def remove_pieces(folder: Path) -> None:
