@@ -140,6 +140,19 @@ def test_settings_are_checked_before_the_work(tmp_path: Path):
         plan_job(recording, Targets(tmp_path / "a.mp4"), JobConfig(start=5.0, end=6.0))
 
 
+def test_frames_too_far_apart_for_a_video_are_refused_before_the_work(tmp_path: Path):
+    recording = memory_recording()
+    recording.frames.times_us[-1] += 56 * 3_600_000_000  # somebody's wrong time stamp
+    message = r"^frames 2 and 3 of the recording, at 1080000 and \d+ µs, lie too far apart: .* 6\.6 hours in \.mp4, got 112\.0;"
+    with pytest.raises(ConfigError, match=message):
+        plan_job(recording, Targets(tmp_path / "a.mp4"), JobConfig(insert=1))
+    interpolate_recording(
+        Blender(), recording, tmp_path / "a.mkv", frames_dir=tmp_path / "f", config=JobConfig(insert=1, on_gap="hold")
+    )
+    with VideoFrames(tmp_path / "a.mkv") as video:
+        assert video.times_us[-1] == pytest.approx(112 * 3.6e9, rel=1e-3)
+
+
 def test_blending_by_hand():
     start, end = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 200, np.uint8)
     blended = blend_linearly(start, end, np.array([0, 10, 40, 100]))

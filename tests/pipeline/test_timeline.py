@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,36 @@ class TestReadTimes:
     def test_no_such_file(self, tmp_path: Path):
         with pytest.raises(ConfigError, match="cannot read the output times"):
             read_times(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("last_us", [2 * 10**11, 2 * 10**13, 2**61])
+def test_a_wrong_frame_time_is_refused_before_memory_is_taken(last_us):
+    times = np.array([0, 40_000, 80_000, last_us])
+    tracemalloc.start()
+    with pytest.raises(
+        ConfigError, match=rf"frames between frames 2 and 3 of the recording \(at 80000 and {last_us} µs\)"
+    ):
+        plan_timeline(times, slowdown=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6
+
+
+def test_too_many_frames_in_many_windows_are_refused():
+    with pytest.raises(
+        ConfigError, match="asks for about 1e\\+07 frames, at most 10000000 can be made at a time; use a lower"
+    ):
+        plan_timeline(40_000 * np.arange(1002), slowdown=10_000)
+    assert plan_timeline(40_000 * np.arange(12), slowdown=1_000).num_frames == 11_001
+
+
+def test_where_frames_lie_too_far_apart_for_a_video():
+    gap = 10**10
+    times = np.concatenate([EVEN, EVEN + gap])
+    timeline = plan_timeline(times, insert=3)
+    window, shown_us = timeline.too_far_apart(1e9, 4)
+    assert window.spec.times_us[[0, -1]].tolist() == [EVEN[-1], EVEN[0] + gap]
+    assert shown_us == pytest.approx(4 * (EVEN[0] + gap - EVEN[-1]))
+    assert timeline.too_far_apart(4.1e10, 4) is None
+    assert timeline.too_far_apart(4e9, 10**6)[0] is window
+    assert plan_timeline(EVEN, insert=3).too_far_apart(1, 4) is None  # constant rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -99,6 +100,30 @@ def test_even_spacing_is_within_half_a_microsecond(insert: int, offset: int) -> 
 def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_windows(FRAMES, **settings)  # type: ignore[arg-type]
+
+
+def test_even_spacing_over_months() -> None:
+    (spec,) = plan_windows(np.array([0, 2 * 10**13]), insert=999_999)
+    assert spec.times_us[[1, 2, -2, -1]].tolist() == [2 * 10**7, 4 * 10**7, 2 * 10**13 - 2 * 10**7, 2 * 10**13]
+
+
+def test_too_many_output_times_in_one_window() -> None:
+    frames, times = np.array([0, 10, 3_000_000]), np.arange(1_000_012)
+    with pytest.raises(
+        ConfigError, match="1000001 output times lie between the key frames at 10 and 3000000 µs, at most"
+    ):
+        plan_windows(frames, times_us=times)
+    assert plan_windows(frames, times_us=times[:-1])[1].num_inserted == 1_000_000
+    with pytest.raises(ConfigError, match="at most 10000000 at a time, got 10000001; make parts"):
+        plan_windows(np.array([0, 2 * 10**7]), times_us=np.arange(10_000_001))
+
+
+def test_output_times_in_many_windows_take_little_time() -> None:
+    frames = 10 * np.arange(20_001)
+    began = time.monotonic()
+    specs = plan_windows(frames, times_us=np.arange(1, 200_000, 2))
+    assert [spec.num_inserted for spec in specs] == [5] * 20_000
+    assert time.monotonic() - began < 5  # looking at all times for each window would take minutes
 
 
 def test_skip_beyond_the_last_frame() -> None:

@@ -133,6 +133,21 @@ def test_hours_between_frames(tmp_path: Path):
         np.testing.assert_array_equal(video.times_us, shown)
 
 
+@pytest.mark.parametrize(
+    ("codec", "speed"), [("h264", "medium"), ("h265", "medium"), ("h264", "placebo"), ("h265", "placebo")]
+)
+def test_frames_as_far_apart_as_the_container_allows(tmp_path: Path, codec: str, speed: str):
+    """Encoders put some frames in another order, and .mp4 holds only so much between the two places of a frame."""
+    frames = [moving_frames(1)[0]] * 50  # pictures that change are put in another order less far
+    writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 25, VideoConfig(codec, encoder_speed=speed), is_constant=False)
+    step = int(writer.longest_us / writer.in_a_row)
+    with writer:
+        for index, frame in enumerate(frames):
+            writer.write(frame, index * step)
+    with VideoFrames(writer.path) as video:
+        assert np.abs(video.times_us - step * np.arange(50)).max() <= 6
+
+
 @pytest.mark.parametrize("shown", [[None], [5], [-1], [0, None], [0, 0], [0, 90, 80]])
 def test_times_that_do_not_increase_are_a_mistake(tmp_path: Path, shown: list[int | None]):
     writer = VideoWriter(tmp_path / "a.mp4", (64, 48), 25, is_constant=False)

@@ -117,6 +117,7 @@ def plan_job(
     )
     if not timeline.is_constant:
         outputs.check_step(timeline.smallest_step_us)
+        outputs.check_longest(timeline)
     _require_events(recording, timeline.windows)
     if config.on_gap == "fail":
         _refuse_time_gaps(recording, timeline.windows, typical_us)

@@ -25,6 +25,7 @@ from evfi.files import (
     remove_leftovers,
 )
 from evfi.pipeline.comparison_film import comparison_size
+from evfi.pipeline.timeline import Timeline
 from evfi.video.geometry import Frame, Size
 from evfi.video.picture_writer import PictureWriter
 from evfi.video.timecodes import write_timecodes
@@ -169,6 +170,24 @@ class Outputs:
             raise ConfigError(
                 f"frames follow each other after {smallest_us:.0f} µs of the video, but {self._video.path.suffix} can say "
                 f"no less than {self._video.smallest_step_us} µs; write an .mp4, or use a lower --fps"
+            )
+
+    def check_longest(self, timeline: Timeline) -> None:
+        """Make sure that a video can hold its frames for as long as they are shown.
+
+        Raises:
+            ConfigError: frames are shown for longer than the container can say.
+        """
+        if self._video is None:
+            return
+        found = timeline.too_far_apart(self._video.longest_us, self._video.in_a_row)
+        if found is not None:
+            spec = found[0].spec
+            raise ConfigError(
+                f"frames {spec.start_frame} and {spec.end_frame} of the recording, at {spec.times_us[0]} and "
+                f"{spec.times_us[-1]} µs, lie too far apart: {self._video.in_a_row} frames in a row may be shown for at most "
+                f"{self._video.longest_us / 3.6e9:.1f} hours in .mp4, got {found[1] / 3.6e9:.1f}; check the frame times, "
+                "leave this part out (--start, --end), or write an .mkv"
             )
 
     def __enter__(self) -> Self:

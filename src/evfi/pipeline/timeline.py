@@ -21,7 +21,7 @@ import numpy as np
 
 from evfi.errors import ConfigError
 from evfi.pipeline.playback import Playback, plan_playback
-from evfi.recordings.planning import Times, WindowSpec, plan_windows
+from evfi.recordings.planning import MAX_FRAMES, MAX_INSERT, Times, WindowSpec, plan_windows
 
 _EVEN: Final = 0.05
 """Frames whose times stray from an even grid by at most this part of its step are shown at a constant rate."""
@@ -101,6 +101,27 @@ class Timeline:
             return 1e6 / self.playback.fps
         return float(np.diff(self.times_us).min()) * self.playback.slowdown
 
+    def too_far_apart(self, longest_us: float, in_a_row: int) -> tuple[PlannedWindow, float] | None:
+        """Where frames of a variable rate are shown too long for a video.
+
+        Args:
+            longest_us: the longest time that so many frames in a row may be shown, µs of the video.
+            in_a_row: how many.
+
+        Returns:
+            The window with the longest step there, and how long these frames are shown, µs; None where all is well.
+        """
+        times = self.times_us
+        shown = (times - times[0]) * self.playback.slowdown
+        number = min(in_a_row, len(shown) - 1)
+        spans = shown[number:] - shown[: len(shown) - number]
+        if self.is_constant or not len(spans) or spans.max() <= longest_us:
+            return None
+        first = int(np.argmax(spans))
+        step = first + int(np.argmax(np.diff(times[first : first + number + 1])))
+        until = np.cumsum([len(window.positions) for window in self.windows])
+        return self.windows[int(np.searchsorted(until, step, side="right"))], float(spans.max())
+
     def shown_us(self) -> Iterator[int]:
         """When each frame is shown, µs from the film's start."""
         if self.is_constant:
@@ -177,6 +198,7 @@ def _on_grid(spans: Sequence[WindowSpec], keys: Times, playback: Playback) -> Ti
             f"a slowdown of {playback.slowdown:g} at {playback.fps:g} fps asks for frames {step:.3g} µs apart; "
             "times are whole microseconds: use less of either"
         )
+    _check_grid(spans, keys, step, playback)
     since = keys - keys[0]
     ticks = np.arange(int(since[-1] / step + _MEETS) + 1) * step
     whole = np.floor(ticks + 0.5).astype(np.int64)
@@ -198,14 +220,37 @@ def _on_grid(spans: Sequence[WindowSpec], keys: Times, playback: Playback) -> Ti
     return Timeline(tuple(windows), playback, True, len(keys))
 
 
+def _is_among(time_us: int, times_us: Times) -> bool:
+    """Whether a time is one of these, which increase."""
+    return bool(times_us[min(int(np.searchsorted(times_us, time_us)), len(times_us) - 1)] == time_us)
+
+
+def _check_grid(spans: Sequence[WindowSpec], keys: Times, step_us: float, playback: Playback) -> None:
+    """Refuse a grid of more frames than can be made, before memory is taken for it."""
+    asked = f"a slowdown of {playback.slowdown:g} at {playback.fps:g} fps asks for about"
+    widest = int(np.argmax(np.diff(keys)))
+    gap_us = int(keys[widest + 1] - keys[widest])
+    if gap_us / step_us > MAX_INSERT:
+        span = spans[widest]
+        raise ConfigError(
+            f"{asked} {gap_us / step_us:.3g} frames between frames {span.start_frame} and {span.end_frame} of the recording "
+            f"(at {keys[widest]} and {keys[widest + 1]} µs), at most {MAX_INSERT} can be made between two; check the frame "
+            "times, leave this part out (--start, --end), or use a lower slowdown or fps"
+        )
+    if (number := int(keys[-1] - keys[0]) / step_us) > MAX_FRAMES:
+        raise ConfigError(
+            f"{asked} {number:.3g} frames, at most {MAX_FRAMES} can be made at a time; use a lower slowdown or fps, or make "
+            "parts (--start, --end)"
+        )
+
+
 def _of_times(frame_times_us: Times, times_us: Times, fps: float | None) -> Timeline:
     specs = plan_windows(frame_times_us, times_us=times_us)
-    asked = set(times_us.tolist())
     windows: list[PlannedWindow] = []
     shown: set[int] = set()
     for spec in specs:
         start, end = int(spec.times_us[0]), int(spec.times_us[-1])
-        wants = [time in asked and time not in shown for time in (start, end)]
+        wants = [time not in shown and _is_among(time, times_us) for time in (start, end)]
         shown.update((start, end))
         windows.append(PlannedWindow(spec, *wants))
     keys = frame_times_us[specs[0].start_frame : specs[-1].end_frame + 1]

@@ -17,6 +17,7 @@ from evfi.errors import ConfigError, RecordingError
 Times = NDArray[np.int64]
 
 MAX_INSERT: Final = 1_000_000
+"""Between two key frames, however it is asked for; more come of a wrong time stamp."""
 MAX_FRAMES: Final = 10_000_000
 """Of a video: a century of work at a second each, or three days of video at 30 frames per second."""
 
@@ -113,23 +114,24 @@ def _windows_between(key_times: Times, start_us: int | None, end_us: int | None)
 def _evenly_spaced(key_times: Times, insert: int, windows: range) -> dict[int, Times]:
     if not 1 <= insert <= MAX_INSERT:
         raise ConfigError(f"the number of frames to insert must be 1 to {MAX_INSERT}, got {insert}")
-    shortest = min(windows, key=lambda i: key_times[i + 1] - key_times[i])
-    if (length := int(key_times[shortest + 1] - key_times[shortest])) <= insert:
-        raise ConfigError(
-            f"cannot insert {insert} frames at whole microseconds into the {length} µs after key frame time "
-            f"{key_times[shortest]} µs; insert fewer"
-        )
     if insert * len(windows) > MAX_FRAMES:
         raise ConfigError(
             f"{insert} frames in each of {len(windows)} windows are more than the {MAX_FRAMES} that can be made at a time; "
             "insert fewer, or make parts (--start, --end)"
         )
+    steps_us = np.diff(key_times[windows.start : windows.stop + 1])
+    shortest = windows.start + int(np.argmin(steps_us))
+    if (length := int(key_times[shortest + 1] - key_times[shortest])) <= insert:
+        raise ConfigError(
+            f"cannot insert {insert} frames at whole microseconds into the {length} µs after key frame time "
+            f"{key_times[shortest]} µs; insert fewer"
+        )
     num_steps = insert + 1
     steps = np.arange(num_steps + 1, dtype=np.int64)
     chosen = {}
     for i in windows:
-        start, length = key_times[i], int(key_times[i + 1] - key_times[i])
-        chosen[i] = start + (2 * steps * length + num_steps) // (2 * num_steps)
+        whole, rest = divmod(int(key_times[i + 1] - key_times[i]), num_steps)
+        chosen[i] = key_times[i] + steps * whole + (2 * steps * rest + num_steps) // (2 * num_steps)
     return chosen
 
 
@@ -140,6 +142,8 @@ def _checked_times(times_us: ArrayLike, key_times: Times) -> Times:
     times = raw.astype(np.int64)
     if raw.ndim != 1 or len(raw) == 0 or raw.dtype.kind not in "iuf" or (times != raw).any():
         raise ConfigError("output times must be a non-empty list of whole microseconds")
+    if len(times) > MAX_FRAMES:
+        raise ConfigError(f"output times must be at most {MAX_FRAMES} at a time, got {len(times)}; make parts")
     if (np.diff(times) <= 0).any():
         raise ConfigError("output times must increase strictly; sort them and remove duplicates")
     for time in (times[0], times[-1]):
@@ -153,9 +157,18 @@ def _checked_times(times_us: ArrayLike, key_times: Times) -> Times:
 def _assign_times(key_times: Times, times: Times) -> dict[int, Times]:
     window_of = np.searchsorted(key_times, times, side="right") - 1
     is_key = times == key_times[window_of]
-    inner = {int(i): times[(window_of == i) & ~is_key] for i in np.unique(window_of[~is_key])}
+    inner_times, inner_windows = times[~is_key], window_of[~is_key]
+    used, counts = np.unique(inner_windows, return_counts=True)
+    if len(counts) and counts.max() > MAX_INSERT:
+        full = int(used[np.argmax(counts)])
+        raise ConfigError(
+            f"{counts.max()} output times lie between the key frames at {key_times[full]} and {key_times[full + 1]} µs, "
+            f"at most {MAX_INSERT} can be made between two; give fewer"
+        )
+    ends = np.cumsum(counts)
+    inner = {int(i): inner_times[end - count : end] for i, count, end in zip(used, counts, ends, strict=True)}
     last = len(key_times) - 2
-    for i in window_of[is_key]:
-        if int(i) not in inner and int(i) - 1 not in inner:
-            inner[min(int(i), last)] = times[:0]
+    for i in window_of[is_key].tolist():
+        if i not in inner and i - 1 not in inner:
+            inner[min(i, last)] = times[:0]
     return {i: np.concatenate([key_times[i : i + 1], inner[i], key_times[i + 1 : i + 2]]) for i in sorted(inner)}

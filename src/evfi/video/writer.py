@@ -17,6 +17,7 @@ containers neither dates nor random numbers.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,6 +53,12 @@ _X265_SETTINGS: Final = "log-level=none:info=0:pools=4:frame-threads=2"
 _TIME_BASES: Final = {".mp4": Fraction(1, 90_000), ".mkv": Fraction(1, 1_000_000)}
 """For frames of their own times; what writes .mkv rounds them once more, to 1 ms."""
 _SMALLEST_STEPS_US: Final = {".mp4": 12, ".mkv": 1000}
+_MP4_LONGEST_US: Final = (2**31 - 1) / 90_000 * 1e6
+"""Between the times at which two frames are stored and shown in .mp4: 6.6 hours; frames are stored in another order."""
+_REORDERED: Final = 8
+_REORDERED_WHEN_SLOW: Final = 20
+"""Frames in a row that encoders put in another order, at most."""
+_SLOW: Final[tuple[EncoderSpeed, ...]] = ("slower", "veryslow", "placebo")
 _BT709: Final = 1
 _RGB_MATRIX: Final = 0
 _LIMITED_RANGE: Final = 1
@@ -134,6 +141,8 @@ class VideoWriter:
         size: (width, height) of the frames.
         codec: What the frames are encoded as.
         smallest_step_us: How near to each other the container allows two frames' own times to be, µs.
+        longest_us: How long the container allows some frames in a row to be shown, µs.
+        in_a_row: How many frames that concerns.
     """
 
     def __init__(
@@ -163,6 +172,8 @@ class VideoWriter:
         self.size = size
         self._suffix = self.path.suffix.lower()
         self.smallest_step_us = _SMALLEST_STEPS_US[self._suffix]
+        self.longest_us = _MP4_LONGEST_US if self._suffix == ".mp4" else math.inf
+        self.in_a_row = _REORDERED_WHEN_SLOW if self._config.encoder_speed in _SLOW else _REORDERED
         self._is_constant = is_constant
         self._time_base = 1 / self._rate if is_constant else _TIME_BASES[self._suffix]
         self._last_duration = round(1 / self._rate / self._time_base)
