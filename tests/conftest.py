@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads only wait for each other on a busy machine
@@ -23,3 +25,17 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"shared data absent ({folder}); set EVFI_SHARED to its folder")
     return folder
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Fails a test that waits for ever, as one that reads from a pipe into which nobody writes."""
+
+    def stop(*_: object) -> None:
+        raise AssertionError("still waiting after 30 s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from evfi import files
 from evfi.errors import OutputError
 from evfi.files import (
     check_folder_writable,
     check_writable,
     folder_written_whole,
+    held_alone,
     one_line,
     remove_leftovers,
     written_whole,
@@ -115,6 +118,36 @@ class TestTemporaryNames:
         remove_leftovers(tmp_path, "a.txt".__eq__)
         (left,) = tmp_path.iterdir()
         assert (left / "b\udcff.txt").read_text() == "half"
+
+    @pytest.mark.parametrize("writing", [written_whole, folder_written_whole])
+    def test_whoever_writes_the_same_target_removes_them(self, tmp_path: Path, writing):
+        killed_while_writing(tmp_path / "a.txt")
+        killed_while_writing(tmp_path / "b.txt")
+        with writing(tmp_path / "a.txt") as partial:
+            if writing is written_whole:
+                partial.write_text("x")
+        assert [next(path.iterdir()).name for path in tmp_path.glob(".evfi-*")] != []
+        assert sorted(path.name for path in tmp_path.rglob("*.txt")) == ["a.txt", "b.txt"]
+
+    def test_a_large_folder_is_not_listed_for_every_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        moments = itertools.count(1000.0)  # each look at the clock is a second later, so that listing takes one
+        monkeypatch.setattr(files.time, "monotonic", lambda: next(moments))
+        listed = []
+        iterdir = Path.iterdir
+        monkeypatch.setattr(Path, "iterdir", lambda path: (listed.append(path), iterdir(path))[1])
+        for number in range(250):
+            with written_whole(tmp_path / f"{number}.txt") as partial:
+                partial.write_text("x")
+        assert listed.count(tmp_path) == 3
+
+    def test_a_pipe_as_a_mark_is_not_waited_for(self, tmp_path: Path, in_time: None):
+        folder = tmp_path / ".evfi-abcdefgh.part"
+        folder.mkdir()
+        os.mkfifo(folder / "evfi-temporary.json")
+        remove_leftovers(tmp_path, lambda _: True)
+        with held_alone(tmp_path / "frames"), written_whole(tmp_path / "a.txt") as partial:
+            partial.write_text("x")
+        assert folder.exists()
 
     def test_what_is_being_written_stays(self, tmp_path: Path):
         with written_whole(tmp_path / "a.txt") as partial:

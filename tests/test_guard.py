@@ -58,6 +58,24 @@ def test_what_may_be_written(folder, tmp_path, name):
     check(tmp_path / name, folder)
 
 
+@pytest.mark.parametrize("target", ["self", "x" * 300])
+def test_links_that_lead_nowhere_are_passed_over(folder, tmp_path, target):
+    for place in (folder, folder / "sub"):
+        (place / "self").symlink_to(target)
+    check(tmp_path / "new", folder)
+    with pytest.raises(OutputError, match="is read from it"):
+        check(folder / "sub" / "b", folder)
+    check_places([], [Read(folder / "self", "the model")])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "store"])
+def test_results_of_names_that_the_system_refuses(tmp_path, kind):
+    (tmp_path / "self").symlink_to("self")
+    for name in ("self", "x" * 300, "self/inside"):
+        with pytest.raises(OutputError, match="choose another name"):
+            check_places([Written(tmp_path / name, "the video", kind)], [])
+
+
 def test_what_is_there_in_a_folder_that_is_read_must_be_ours(folder, tmp_path):
     (folder / "new").write_text("x")
     for name in ("new", "dangling"):

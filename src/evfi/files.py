@@ -5,8 +5,8 @@ Writers work in a private folder beside their target, on the same disk, and rena
     .evfi-k3v0q8ma.part/evfi-temporary.json   a mark: what is being written here; locked while its writer lives
     .evfi-k3v0q8ma.part/street.mp4            the file, or the folder, as far as it is written
 
-Its name cannot be foreseen, it is made by nobody else, and nobody else can put a link into it. The next run removes what a
-killed one left: a folder whose mark names the same target, which nobody holds, and which has nothing else in it.
+Its name cannot be foreseen, it is made by nobody else, and nobody else can put a link into it. Whoever writes the same target
+next removes what a killed run left: a folder whose mark names the target, which nobody holds, and which has nothing else in it.
 
 A link in place of a file is replaced: what it points to stays as it is. The cache is `$EVFI_CACHE`, else
 `$XDG_CACHE_HOME/evfi`, else `~/.cache/evfi`.
@@ -24,12 +24,14 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import OutputError, escaped
+from evfi.errors import ConfigError, OutputError, escaped
+from evfi.paths import check_name, is_folder, open_file, real_path
 from evfi.plain_json import loads, read_json
 
 if sys.platform != "win32":
@@ -48,21 +50,33 @@ _UNUSABLE: Final = ".unusable"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-temporary", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
 _MAX_REASON: Final = 500
+_MOST_LISTINGS: Final = 1000
+_LISTING_SHARE: Final = 100
+"""A folder is listed again after so many times the time that listing it took."""
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def cache_folder() -> Path:
-    """The folder for files that `evfi` extracts or computes, and that users fetch by hand (in its `models/`)."""
-    if own := os.environ.get("EVFI_CACHE"):
-        return Path(own).expanduser()
+    """The folder for files that `evfi` extracts or computes, and that users fetch by hand (in its `models/`).
+
+    Raises:
+        ConfigError: `EVFI_CACHE` names no folder that can be, or there is no home folder.
+    """
+    own = os.environ.get("EVFI_CACHE")
     shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "evfi"
+    try:
+        cache = Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "evfi"
+    except RuntimeError as error:
+        found = f"EVFI_CACHE={own}: there is no such user" if own else "your home folder is not known"
+        raise ConfigError(f"{found}; set EVFI_CACHE to a folder for temporary data") from error
+    check_name(cache, ConfigError)
+    return cache
 
 
 def entry_of(path: str | Path) -> Path:
     """Where a name lies: an absolute path without links, of which the last part alone may be one."""
     path = Path(path).absolute()
-    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+    return real_path(path) if path.name in ("", "..") else real_path(path.parent) / path.name
 
 
 def check_writable(path: str | Path) -> None:
@@ -75,6 +89,7 @@ def check_writable(path: str | Path) -> None:
         OutputError: Its folder is missing or does not allow it, or the path is a folder, a device or write-protected.
     """
     path = Path(path)
+    check_name(path, OutputError)
     try:
         kind = path.stat().st_mode
         is_there = True
@@ -88,7 +103,7 @@ def check_writable(path: str | Path) -> None:
         raise OutputError(f"cannot write {path}: it is no ordinary file but a device or a pipe; choose another name")
     if is_there and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is write-protected; choose another name, or allow writing to it")
-    if not path.absolute().parent.is_dir():
+    if not is_folder(path.absolute().parent):
         raise OutputError(f"cannot write {path}: there is no folder {path.absolute().parent}; create it first")
     try:
         with tempfile.TemporaryFile(dir=path.absolute().parent):
@@ -108,6 +123,7 @@ def check_folder_writable(folder: str | Path, *, may_hold_something: bool = Fals
         OutputError: It exists and holds something, or its parent is missing or does not allow it.
     """
     folder = Path(folder)
+    check_name(folder, OutputError)
     if folder.is_symlink():
         raise OutputError(f"cannot make the folder {folder}: it is a link; name the folder that it points to")
     if folder.is_dir():
@@ -125,6 +141,8 @@ def check_folder_writable(folder: str | Path, *, may_hold_something: bool = Fals
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Give a path in a private folder beside `path`, to be written there and renamed; what is left in the end is removed.
 
+    What runs that were killed left of the same target is removed, too.
+
     Args:
         path: Where what is written shall go.
 
@@ -134,7 +152,9 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The operating system refuses.
     """
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.absolute().parent))
+    parent = path.absolute().parent
+    _remove_among(_partials_in(parent), path.name.__eq__)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
     mark = None
     try:
         mark = _write_mark(folder / _MARK_FILE, path.name)
@@ -235,10 +255,7 @@ def remove_leftovers(folder: Path, is_target: Callable[[str], bool]) -> None:
         is_target: whether what a mark names is one of them.
     """
     with suppress(OSError):
-        for entry in sorted(folder.iterdir()):
-            if is_partial(entry) and entry.is_dir() and not entry.is_symlink():
-                with suppress(OSError):
-                    _remove_leftover(entry, is_target)
+        _remove_among([entry for entry in sorted(folder.iterdir()) if is_partial(entry)], is_target)
 
 
 def set_aside(path: Path) -> Path:
@@ -307,8 +324,31 @@ def _write_mark(file: Path, target: str) -> int:
     return mark
 
 
+_listed: dict[Path, tuple[float, list[Path]]] = {}
+
+
+def _partials_in(folder: Path) -> list[Path]:
+    """Private folders in a folder. Many files may be written into a large one: listing takes 1% of the time at most."""
+    began = time.monotonic()
+    until, found = _listed.get(folder, (began, []))
+    if began >= until:
+        with suppress(OSError):
+            found = [entry for entry in sorted(folder.iterdir()) if is_partial(entry)]
+        if len(_listed) >= _MOST_LISTINGS:
+            _listed.clear()
+        _listed[folder] = began + _LISTING_SHARE * (time.monotonic() - began), found
+    return found
+
+
+def _remove_among(partials: Iterable[Path], is_target: Callable[[str], bool]) -> None:
+    for entry in partials:
+        with suppress(OSError, ValueError):
+            if entry.is_dir() and not entry.is_symlink():
+                _remove_leftover(entry, is_target)
+
+
 def _remove_leftover(folder: Path, is_target: Callable[[str], bool]) -> None:
-    mark = os.open(folder / _MARK_FILE, os.O_RDWR | _NO_LINK)
+    mark = open_file(folder / _MARK_FILE, flags=os.O_RDWR | _NO_LINK)
     try:
         if not os.fstat(mark).st_size or not _lock(mark):  # one that is empty is about to be locked by its writer
             return
@@ -342,8 +382,8 @@ def _is_held(folder: Path, target: str) -> bool:
     """Whether a private folder's mark names a target and is locked; False where the disk knows no locks."""
     if sys.platform == "win32":
         return False
-    with suppress(OSError):
-        mark = os.open(folder / _MARK_FILE, os.O_RDWR | _NO_LINK)
+    with suppress(OSError, ValueError):
+        mark = open_file(folder / _MARK_FILE, flags=os.O_RDWR | _NO_LINK)
         try:
             if _target_of(os.read(mark, _MAX_MARK_BYTES)) == target:
                 fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)

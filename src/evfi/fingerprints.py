@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from evfi.errors import InputError
 from evfi.files import is_partial, one_line
+from evfi.paths import is_file, is_folder, open_to_read, real_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,14 +94,14 @@ def files_of(path: Path, ignored: Collection[Path] = ()) -> Iterator[Path]:
     Raises:
         InputError: a folder cannot be read.
     """
-    if path.is_file():
+    if is_file(path):
         yield path
         return
-    yield from sorted(_files_below(path, {place.resolve() for place in ignored}))
+    yield from sorted(_files_below(path, {real_path(place) for place in ignored}))
 
 
 def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    place = folder.resolve()
+    place = real_path(folder)
     if place in seen:
         return
     seen.add(place)
@@ -111,10 +112,21 @@ def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for entry in entries:
         if is_partial(entry):
             continue
-        if entry.is_dir():
+        if is_folder(entry):
             yield from _files_below(entry, seen)
-        elif entry.is_file() and entry.resolve() not in seen:
+        elif is_file(entry) and real_path(entry) not in seen:
             yield entry
+
+
+def digest_of_file(file: Path) -> str:
+    """SHA-256 of all bytes of an ordinary file, 64 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no ordinary file.
+    """
+    with open_to_read(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _add_file(digest: Any, file: Path) -> None:

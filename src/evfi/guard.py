@@ -18,6 +18,7 @@ from typing import Literal
 
 from evfi.errors import ConfigError, OutputError
 from evfi.files import cache_folder, check_folder_writable, check_writable, entry_of, is_partial
+from evfi.paths import check_name, is_folder, real_path
 
 _Identity = tuple[int, int]
 
@@ -43,7 +44,7 @@ class Written:
     @property
     def place(self) -> Path:
         """Its absolute path; a store may be a link, which is followed."""
-        return self.path.resolve() if self.kind == "store" else entry_of(self.path)
+        return real_path(self.path) if self.kind == "store" else entry_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def check_places(written: Sequence[Written], read: Sequence[Read]) -> None:
         ConfigError: two results would have the same place, or one would lie in the other.
         OutputError: a result would replace or change what is read, or cannot be written.
     """
+    for one in written:
+        check_name(one.path, OutputError)
     _check_apart(written)
     held = _Held(read, {one.place for one in written if one.is_ours})
     for one in written:
@@ -89,8 +92,8 @@ def check_cache(read: Sequence[Path]) -> None:
     Raises:
         OutputError: the cache lies in one of them.
     """
-    folders = {identity: path for path in read if path.is_dir() and (identity := _identity(path)) is not None}
-    cache = cache_folder().resolve()
+    folders = {identity: path for path in read if is_folder(path) and (identity := _identity(path)) is not None}
+    cache = real_path(cache_folder())
     for folder in (cache, *cache.parents) if folders else ():
         if (inside := folders.get(_identity(folder) or (0, 0))) is not None:
             raise OutputError(f"the cache {cache} lies in {inside}, which is read; set EVFI_CACHE to another folder")
@@ -140,14 +143,14 @@ class _Held:
         self._files: dict[_Identity, Read] = {}
         self._folders: dict[_Identity, tuple[Read, str]] = {}
         for one in read:
-            if one.path.is_dir():
+            if is_folder(one.path):
                 self._add_folder(one, ours)
             elif (identity := _identity(one.path)) is not None:
                 self._files.setdefault(identity, one)
 
     def _add_folder(self, one: Read, ours: Collection[Path]) -> None:
         """A folder with all that is in it, each folder with the name under which it, or what it is in, lies in the first."""
-        waiting = [(one.path.resolve(), "")]
+        waiting = [(real_path(one.path), "")]
         while waiting:
             folder, top = waiting.pop()
             identity = _identity(folder)
@@ -157,8 +160,8 @@ class _Held:
             for entry in _entries(folder):
                 if Path(entry.path) in ours or is_partial(Path(entry.path)):
                     continue
-                if entry.is_dir():
-                    waiting.append((Path(entry.path).resolve(), top or entry.name))
+                if is_folder(entry):
+                    waiting.append((real_path(Path(entry.path)), top or entry.name))
                 elif (file := _identity(entry.path)) is not None:
                     self._files.setdefault(file, one)
 
@@ -198,7 +201,7 @@ def _identities(one: Written) -> Iterator[_Identity]:
     if identity is None:
         return
     yield identity
-    waiting = [one.path] if one.path.is_dir() else []
+    waiting = [one.path] if is_folder(one.path) else []
     while waiting:
         for entry in _entries(waiting.pop()):
             if one.is_ours and entry.is_dir(follow_symlinks=False):

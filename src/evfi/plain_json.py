@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import stat
 from pathlib import Path
 from typing import Any, Final, NoReturn
+
+from evfi.paths import read_bytes
 
 MAX_DEPTH: Final = 64
 """How deep lists and objects may be nested; what reads them further on may recurse."""
@@ -38,28 +39,8 @@ def loads(text: str | bytes, *, finite: bool = True) -> Any:
         raise ValueError("values are nested too deep") from None
 
 
-def read_bytes(file: Path, max_bytes: int) -> bytes:
-    """The content of an ordinary file.
-
-    Args:
-        file: the file; it may be behind a link.
-        max_bytes: how large it may be.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is a folder, a pipe or a device, or larger.
-    """
-    if not stat.S_ISREG(file.stat().st_mode):  # reading a pipe would wait for ever
-        raise ValueError("it is no ordinary file")
-    with file.open("rb") as stream:
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise ValueError(f"it is larger than {max_bytes // 1024} KiB")
-    return content
-
-
 def read_json(file: Path, max_bytes: int) -> Any:
-    """Read a JSON file; see `loads` and `read_bytes`.
+    """Read a JSON file; see `loads` and `evfi.paths.read_bytes`.
 
     Raises:
         OSError: it cannot be read.

@@ -16,6 +16,7 @@ from evfi import kinds
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
 from evfi.kinds import Kind
+from evfi.paths import open_to_read
 from evfi.plain_json import loads
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._+-]{0,63}")
@@ -34,10 +35,10 @@ def read_text(path: Path, max_bytes: int, what: str, error: type[EvfiError] = Co
         EvfiError: of class `error`: it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             content = file.read(max_bytes + 1)
-    except OSError as reason:
-        raise error(f"cannot read the {what} {path}: {one_line(reason)}") from reason
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read the {what} {path}: {one_line(reason)}; name a text file") from reason
     if len(content) > max_bytes:
         raise error(f"{path}: expected a {what} of at most {max_bytes // 1024} KiB, found more")
     try:

@@ -17,7 +17,7 @@ import pytest
 from samples_on_disk import moving_square, write_recording
 
 from evfi.errors import ConfigError, InputError, OutputError, RecordingError
-from evfi.evaluation import generation, scoring
+from evfi.evaluation import generation, outputs, scoring
 from evfi.evaluation.metrics import psnr
 from evfi.evaluation.results import EvaluationResults
 from evfi.evaluation.results_file import read_results
@@ -60,7 +60,7 @@ def test_what_is_written(recording: Path, tmp_path: Path):
         EvaluationInputs((recording,), (HOLD, LINEAR), command="evfi evaluate …"), tmp_path / "out", CONFIG
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "evaluation.json", "frames", "report.html", "results.csv", "results.json", "scores"]  # fmt: skip
+        "evaluation.json", "frames", "outputs.json", "report.html", "results.csv", "results.json", "scores"]  # fmt: skip
     assert read_results(tmp_path / "out" / "results.json") == results
     assert results.command == "evfi evaluate …"
     assert results.protocol["name"] == "raw"
@@ -219,6 +219,106 @@ def test_a_frame_that_is_gone_is_made_again(recording: Path, tmp_path: Path):
     gone.unlink()
     assert evaluate(inputs, tmp_path / "out", CONFIG).scores == first.scores
     assert gone.is_file()
+
+
+class TestNothingElseIsReplaced:
+    """What is in the place of results and is not as it was written is moved aside."""
+
+    CONFIG = dataclasses.replace(CONFIG, skips=(3,))
+
+    def again(self, recording: Path, out: Path) -> EvaluationResults:
+        return evaluate(EvaluationInputs((recording,), (LINEAR,)), out, self.CONFIG)
+
+    def left(self, out: Path) -> list[str]:
+        return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.unusable*"))
+
+    def test_own_results_are(self, recording: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        for _ in range(3):
+            self.again(recording, tmp_path / "out")
+        assert self.left(tmp_path / "out") == []
+        assert not caplog.records
+
+    @pytest.mark.parametrize("name", ["results.json", "results.csv", "report.html", "outputs.json"])
+    def test_changed_ones_are_not(self, recording: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str):
+        out = tmp_path / "out"
+        self.again(recording, out)
+        (out / name).write_text("mine")
+        self.again(recording, out)
+        assert (out / f"{name}.unusable").read_text() == "mine"
+        assert (out / name).read_text() != "mine"
+        assert f"moved aside to {name}.unusable" in caplog.text
+
+    @pytest.mark.parametrize("kind", ["folder", "link", "file"])
+    def test_others_are_not(self, recording: Path, tmp_path: Path, kind: str):
+        out, mine = tmp_path / "out", tmp_path / "mine"
+        self.again(recording, out)
+        (out / "report.html").unlink()
+        mine.write_text("mine")
+        if kind == "folder":
+            (out / "report.html").mkdir()
+        elif kind == "link":
+            (out / "report.html").symlink_to(mine)
+        else:
+            mine.rename(out / "report.html")
+            (out / "outputs.json").unlink()
+        self.again(recording, out)
+        assert "report.html.unusable" in self.left(out)
+        assert "<html" in (out / "report.html").read_text()
+        assert kind != "link" or mine.read_text() == "mine"
+
+    def test_a_run_that_was_killed_before_results_got_their_names(self, recording: Path, tmp_path: Path):
+        out = tmp_path / "out"
+        self.again(recording, out)
+        with pytest.raises(KeyboardInterrupt):
+            outputs.write_output(out / "report.html", lambda path: (path.write_text("new"), _interrupt())[0])
+        self.again(recording, out)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "replace", _only_notes(Path.replace))
+            with pytest.raises(KeyboardInterrupt):
+                outputs.write_output(out / "report.html", lambda path: path.write_text("new"))
+        self.again(recording, out)
+        assert self.left(out) == []
+
+    def test_files_among_the_scores(self, recording: Path, tmp_path: Path):
+        out = tmp_path / "out"
+        self.again(recording, out)
+        file = next((out / "scores").rglob("*.json"))
+        file.write_text("mine")
+        self.again(recording, out)
+        assert file.with_name(f"{file.name}.unusable").read_text() == "mine"
+
+    def test_a_file_in_a_folder_of_frames(self, recording: Path, tmp_path: Path):
+        out = tmp_path / "out"
+        self.again(recording, out)
+        frame = next((out / "frames").rglob("*.png"))
+        frame.unlink()
+        (frame.parent / "notes.txt").write_text("mine")
+        self.again(recording, out)
+        aside = frame.parent.with_name(f"{frame.parent.name}.unusable")
+        assert (aside / "notes.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["frames", "scores", "truth", "simulated"])
+    def test_folders_behind_links(self, recording: Path, tmp_path: Path, name: str):
+        out = tmp_path / "out"
+        self.again(recording, out)
+        if (out / name).is_dir():
+            (out / name).rename(tmp_path / "elsewhere")
+        (out / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OutputError, match=f"its {name}/ is a link, which may lead to another evaluation"):
+            self.again(recording, out)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _only_notes(replace: Any) -> Any:
+    def interrupted(path: Path, target: Path) -> Path:
+        if target.name == "report.html":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    return interrupted
 
 
 def test_wrong_use_is_told(recording: Path, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,35 @@ def another_process(path: Path, shard: tuple[int, int] | None = None) -> Iterato
     finally:
         process.kill()
         process.communicate()
+
+
+class TestLinks:
+    @pytest.mark.parametrize("name", ["windows", "damaged"])
+    @pytest.mark.parametrize("fresh", [False, True])
+    def test_folders_of_another_job_are_not_touched(self, tmp_path, name, fresh):
+        for job in ("a", "b"):
+            claim(tmp_path / job)
+        (tmp_path / "a" / name).mkdir()
+        files = [tmp_path / "a" / name / f"{'5' * 64}.file", tmp_path / "a" / name / f"000000-{'5' * 24}.zip"]
+        for file in files:
+            file.write_text("x")
+        (tmp_path / "b" / name).symlink_to(Path("..") / "a" / name)
+        with pytest.raises(OutputError, match=f"its {name}/ is a link, which may lead to another job; replace it by a folder"):
+            claim(tmp_path / "b", fresh=fresh)
+        assert [file.read_text() for file in files] == ["x", "x"]
+
+    @pytest.mark.parametrize("name", ["job.json", "outputs.json", "evfi-job.json", "log.jsonl"])
+    def test_pipes_are_moved_aside(self, tmp_path, name, in_time):
+        claim(tmp_path / "job")
+        (tmp_path / "job" / name).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / "job" / name)
+        with JobFolder(tmp_path / "job") as folder:
+            folder.claim(JOB)
+            folder.log("begun")
+            assert folder.results() == {}
+            folder.keep_results({})
+        assert (tmp_path / "job" / f"{name}.unusable").is_fifo()
+        assert (tmp_path / "job" / name).is_file()
 
 
 class TestClaim:

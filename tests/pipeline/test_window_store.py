@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from evfi.errors import InputError, OutputError
 from evfi.pipeline import window_store
 from evfi.pipeline.job_facts import WindowFacts
-from evfi.pipeline.window_store import KeptPiece, WindowStore, remove_pieces
+from evfi.pipeline.window_store import KeptPiece, WindowStore, holds_pieces, remove_pieces
 from hostile_json import HOSTILE_JSON
 
 FACTS = WindowFacts(3, 0, 40_000, 2, 500, 7, "interpolate", "exposure", ("brighter",), 1.25, "cpu", 2)
@@ -68,6 +69,28 @@ def test_what_is_written_is_found_and_read(store, key):
     np.testing.assert_array_equal(read.frames, piece(key).frames)
     assert key in fresh
     assert fresh.num_bytes == only_file(store).stat().st_size
+
+
+def test_a_pipe_in_the_place_of_a_piece(store, in_time):
+    store.write(piece())
+    file = only_file(store)
+    file.unlink()
+    os.mkfifo(file)
+    assert not holds_pieces(store.folder)
+    assert_not_taken(store, "damaged (it is no ordinary file)")
+
+
+@pytest.mark.parametrize(("size", "told"), [(2**40, "it is too large"), (2**28, "its checksum does not fit its name")])
+def test_a_huge_piece_is_not_read_into_memory(store, size, told):
+    store.write(piece())
+    os.truncate(only_file(store), size)
+    tracemalloc.start()
+    try:
+        assert not holds_pieces(store.folder)
+        assert_not_taken(store, f"damaged ({told})")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_same_frames_make_the_same_bytes(store, tmp_path):

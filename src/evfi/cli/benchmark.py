@@ -11,6 +11,7 @@ from evfi.benchmark.config import BenchmarkConfig
 from evfi.cli.options import parse
 from evfi.cli.terminal import print_lines
 from evfi.guard import Read, Written, check_places
+from evfi.paths import expanded
 from evfi.sampling.presets import PresetName
 
 
@@ -54,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     command = parse(BenchmarkCommand, "benchmark", arguments)
     if command.json is not None:
-        check_places([Written(command.json, "the results")], [Read(Path(command.model).expanduser(), "the model")])
+        check_places([Written(command.json, "the results")], [Read(expanded(command.model), "the model")])
 
     from evfi.benchmark.results import as_line, header, notes
     from evfi.benchmark.run import Benchmark, BenchmarkRequest

@@ -16,6 +16,7 @@ from evfi.demo.folder import PICTURE, RECORDING, VIDEO, prepare_folder
 from evfi.demo.recording import DemoConfig
 from evfi.demo.run import DemoSummary, run_demo
 from evfi.guard import Read, Written, check_places
+from evfi.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str]) -> None:
     command = parse(DemoCommand, "demo", arguments)
     prepare_folder(command.output)
     written = [Written(command.output / name, f"the demo's {name}", "store") for name in (VIDEO, PICTURE, RECORDING)]
-    check_places(written, [Read(Path(command.model).expanduser(), "the model")])
+    check_places(written, [Read(expanded(command.model), "the model")])
 
     from evfi.interpolator import Interpolator
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 from evfi import __version__
@@ -39,6 +40,8 @@ def run(arguments: list[str]) -> int:
     """
     prepare_stdout()
     show_log()
+    if not _has_folder():
+        return _fail("the current folder does not exist any more; change to another one (cd) and run again", FAILED)
     try:
         try:
             command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
@@ -55,11 +58,25 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # who read our output has left
         sys.stderr.close()
         return FAILED
+    except OSError as error:
+        if error.errno is None:  # none of the operating system's
+            raise
+        where = f"cannot use {error.filename}: " if error.filename is not None else ""
+        return _fail(f"{where}{one_line(error)}", FAILED)
     except (MemoryError, RuntimeError) as error:
         if not _is_about_memory(error):
             raise
         return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
     return 0
+
+
+def _has_folder() -> bool:
+    """Whether the current folder exists; some libraries end the process when they are loaded without one."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _parse_without_command(arguments: list[str]) -> str:

@@ -20,6 +20,7 @@ from evfi.cli.progress import ProgressReport
 from evfi.cli.terminal import print_lines
 from evfi.errors import ConfigError
 from evfi.evaluation.comparison import compare, comparison_lines
+from evfi.evaluation.outputs import NOTE_FILE, REPORT_FILE, RESULTS_FILE, TABLE_FILE
 from evfi.evaluation.results import EvaluationResults
 from evfi.evaluation.results_file import read_results
 from evfi.evaluation.results_table import speed_table, text_lines, text_table
@@ -29,6 +30,7 @@ from evfi.evaluation.summary import gaps, summarise, summarise_speed
 from evfi.evaluation.systems import BASELINES, SystemRequest
 from evfi.events.simulate import SimulatorConfig
 from evfi.guard import Read, Written, check_places
+from evfi.paths import expanded, is_folder
 from evfi.recordings.options import RecordingOptions
 from evfi.sampling.presets import PresetName
 
@@ -54,7 +56,7 @@ class EvaluateCommand:
 
     Attributes:
         data: recordings, videos (events are simulated), or folders of them.
-        output: the folder for frames, results.json, results.csv and report.html; the same command goes on where it stopped.
+        output: the folder for frames, results.json, results.csv and report.html; run the same command to resume.
         model: models to evaluate: evfi-tiny (by default), vdm-evfi, vdm-evfi-13, folders, zip archives, hub ids.
         results: frames of other programs, each as NAME=FOLDER with FOLDER/SEQUENCE/skipK/NNNNNN.png.
         baseline: what to compare with: hold, linear, rife; by default all that are installed; none for no baseline.
@@ -65,7 +67,7 @@ class EvaluateCommand:
         preset: of models: exact, balanced, fast or warp; a protocol's own settings and yours win over it.
         open: show the report in the browser when all is done.
         config: what is evaluated and how.
-        opening: what the files leave open.
+        opening: what the files do not say, or say wrongly.
         video: how videos become sequences.
         camera: the simulated event camera of videos.
         sampling: how models sample; a protocol's own settings come first, yours over them.
@@ -83,10 +85,10 @@ class EvaluateCommand:
     preset: PresetName = "exact"
     open: bool = False
     config: EvaluationConfig = field(default_factory=EvaluationConfig)
-    opening: RecordingOptions = field(default_factory=RecordingOptions)
+    opening: Annotated[RecordingOptions, tyro.conf.arg(name="input")] = field(default_factory=RecordingOptions)
     video: VideoOptions = field(default_factory=VideoOptions)
     camera: SimulatorConfig = field(default_factory=SimulatorConfig)
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="advanced")] = field(default_factory=SamplingOptions)
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -131,15 +133,11 @@ def run(arguments: Sequence[str]) -> None:
 def _check_folder(command: EvaluateCommand, inputs: EvaluationInputs) -> None:
     """Make sure that results take the place of nothing that is read beside the data; `evaluate` sees to those."""
     assert command.output is not None
-    read = [
-        Read(Path(one.source).expanduser(), f"the system {one.name}")
-        for one in inputs.systems
-        if one.kind != "baseline"
-    ]
+    read = [Read(expanded(one.source), f"the system {one.name}") for one in inputs.systems if one.kind != "baseline"]
     read.append(Read(Path(command.config.protocol), "the protocol"))
     named = (command.opening.events, command.opening.timestamps, command.opening.sensor_to_frame)
     read += [Read(place, "the recording") for place in named if place is not None]
-    names = ("evaluation.json", "results.json", "results.csv", "report.html")
+    names = ("evaluation.json", NOTE_FILE, RESULTS_FILE, TABLE_FILE, REPORT_FILE)
     check_places([Written(command.output / name, f"its {name}", "store", is_ours=True) for name in names], read)
 
 
@@ -243,4 +241,4 @@ def compare_files(command: EvaluateCommand) -> list[str]:
 
 def _results_file(path: Path) -> Path:
     """The results in an evaluation's folder, or the file itself."""
-    return path / "results.json" if path.is_dir() else path
+    return path / "results.json" if is_folder(path) else path

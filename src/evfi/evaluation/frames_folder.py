@@ -24,6 +24,7 @@ from evfi.evaluation.results import SystemInfo
 from evfi.evaluation.systems import SizeRule, SystemRequest, WindowTask
 from evfi.files import one_line
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
+from evfi.paths import expanded, is_file, is_folder
 from evfi.video.geometry import Frame, frame_size
 from evfi.video.io import read_image
 
@@ -47,7 +48,7 @@ class FramesFolder:
         """
         self.notes: list[str] = []
         self._size = size
-        self._folder = Path(request.source).expanduser()
+        self._folder = expanded(request.source)
         self._pictures: dict[Path, dict[int, Path]] = {}
         self._users: dict[Path, tuple[str, int]] = {}
         self._windows: dict[Path, dict[int, int]] = {}
@@ -143,7 +144,7 @@ def numbered_pictures(folder: Path) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     for path in _entries(folder):
-        if path.suffix.lower() not in _SUFFIXES or not _NUMBER.fullmatch(path.stem) or not path.is_file():
+        if path.suffix.lower() not in _SUFFIXES or not _NUMBER.fullmatch(path.stem) or not is_file(path):
             continue
         other = found.setdefault(int(path.stem), path)
         if other != path:
@@ -159,7 +160,7 @@ def folder_fingerprint(folder: Path) -> str:
     Raises:
         InputError: the folder is missing, cannot be read, or holds no numbered picture.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"no folder {folder}; expected frames named SEQUENCE/skipK/NNNNNN.png in it")
     facts = [
         [path.relative_to(folder).as_posix(), fingerprint_of_files([path])] for path in _all_pictures(folder, _LEVELS)
@@ -173,7 +174,7 @@ def _all_pictures(folder: Path, levels: int) -> Iterator[Path]:
     yield from numbered_pictures(folder).values()
     if levels:
         for path in _entries(folder):
-            if path.is_dir():
+            if is_folder(path):
                 yield from _all_pictures(path, levels - 1)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from evfi.errors import ConfigError, RecordingError
 from evfi.evaluation.systems import SizeRule
+from evfi.paths import is_file
 from evfi.sampling.config import SamplingConfig, without_retired
 from evfi.strict_json import Keys, parse_json, read_text
 
@@ -217,7 +218,7 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     if given in names:
         return _load_own(given)
     path = Path(given)
-    if path.suffix.lower() != ".json" and not path.is_file():
+    if path.suffix.lower() != ".json" and not is_file(path):
         raise ConfigError(f"no protocol {given!r}; known are {', '.join(names)}, or give the path of a .json file")
     protocol = protocol_from_text(read_text(path, _MAX_BYTES, "protocol"), str(path))
     if protocol.name in names and protocol != _load_own(protocol.name):

@@ -22,6 +22,7 @@ from evfi.errors import ConfigError, InputError
 from evfi.evaluation.results import FORMAT, FORMAT_VERSION, EvaluationResults, Score
 from evfi.evaluation.results_checks import fault_of
 from evfi.files import one_line, written_whole
+from evfi.paths import is_file
 from evfi.plain_json import loads
 
 MAX_BYTES: Final = 2**28
@@ -119,7 +120,7 @@ def _as_dict(record: Any) -> dict[str, Any]:
 
 def _read_text(path: Path) -> str:
     try:
-        if not path.is_file():
+        if not is_file(path):
             raise InputError(f"cannot read {path}: there is no such file; name a results.json")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -4,9 +4,9 @@
     OUT/simulated/        recordings made of videos
     OUT/frames/           the systems' frames      OUT/truth/   true frames through the autoencoder
     OUT/scores/           values per window
-    OUT/results.json, results.csv, report.html
+    OUT/results.json, results.csv, report.html; outputs.json with their checksums
 
-Everything but the last three is kept as it is made: the same call goes on where it stopped, with more metrics, systems or
+Everything but the results is kept as it is made: the same call goes on where it stopped, with more metrics, systems or
 windows it does what is new.
 """
 
@@ -31,6 +31,7 @@ from evfi.evaluation.loading import load_system
 from evfi.evaluation.metrics.base import Metric
 from evfi.evaluation.metrics.registry import default_metrics
 from evfi.evaluation.model_system import load_vae_truth
+from evfi.evaluation.outputs import REPORT_FILE, RESULTS_FILE, TABLE_FILE, write_output
 from evfi.evaluation.plan import EvaluationPlan, plan_windows
 from evfi.evaluation.protocol import Protocol, load_protocol
 from evfi.evaluation.report import write_report
@@ -42,6 +43,7 @@ from evfi.evaluation.sequences import VideoOptions, find_sequences, prepare_sequ
 from evfi.evaluation.systems import System, SystemRequest
 from evfi.events.simulate import SimulatorConfig
 from evfi.files import one_line, read_mark, written_whole
+from evfi.paths import check_name, real_path
 from evfi.recordings.options import RecordingOptions
 from evfi.workers.plan import WorkerPlan, parse_workers, plan_workers
 
@@ -50,6 +52,7 @@ _log = logging.getLogger(__name__)
 _MARK: Final = "evaluation.json"
 _MARK_CONTENT: Final = {"format": "evfi-evaluation-folder", "version": 1}
 _MAX_MARK_BYTES: Final = 4096
+_FOLDERS: Final = ("frames", "truth", "scores", "simulated")
 
 
 @dataclass(frozen=True)
@@ -223,12 +226,18 @@ def _under_protocol(request: SystemRequest, protocol: Protocol) -> SystemRequest
 
 def _check_apart(output: Path, data: Sequence[Path]) -> None:
     """Results within the data would be taken for data, and change its fingerprint."""
-    if within := next((path for path in data if output.resolve().is_relative_to(path.resolve())), None):
+    check_name(output, OutputError)
+    if within := next((path for path in data if real_path(output).is_relative_to(real_path(path))), None):
         raise ConfigError(f"the folder for results, {output}, lies within the data, {within}; choose another")
 
 
 def _claim_folder(output: Path) -> None:
     """Make the folder, or make sure that it belongs to an evaluation."""
+    if linked := next((name for name in _FOLDERS if (output / name).is_symlink()), None):
+        raise OutputError(
+            f"cannot use the folder {output}: its {linked}/ is a link, which may lead to another evaluation; replace it by a "
+            "folder, or choose another output folder"
+        )
     mark = output / _MARK
     try:
         if output.exists() and not output.is_dir():
@@ -345,12 +354,12 @@ def _settings(inputs: EvaluationInputs, config: EvaluationConfig) -> dict[str, A
 
 
 def write_outputs(plan: EvaluationPlan, results: EvaluationResults) -> None:
-    """Write results.json, results.csv and report.html into the plan's folder.
+    """Write results.json, results.csv and report.html into the plan's folder, in the place of earlier ones.
 
     Raises:
         OutputError: the disk refuses.
     """
-    write_results(plan.folder / "results.json", results)
-    write_csv(plan.folder / "results.csv", results)
+    write_output(plan.folder / RESULTS_FILE, lambda path: write_results(path, results))
+    write_output(plan.folder / TABLE_FILE, lambda path: write_csv(path, results))
     with closing(KeptPictures(plan, results.systems)) as pictures:
-        write_report(plan.folder / "report.html", results, pictures)
+        write_output(plan.folder / REPORT_FILE, lambda path: write_report(path, results, pictures))

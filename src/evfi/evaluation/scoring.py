@@ -27,7 +27,7 @@ from evfi.evaluation.metrics.regions import REGIONS_VERSION, regions_of
 from evfi.evaluation.metrics.registry import metric_named
 from evfi.evaluation.plan import EvaluationPlan, OpenRecordings
 from evfi.evaluation.results import Score, SystemInfo, WindowRecord
-from evfi.files import read_mark, written_whole
+from evfi.files import make_room, read_mark, written_whole
 from evfi.fingerprints import fingerprint_of
 from evfi.workers.plan import WorkerPlan
 from evfi.workers.scheduler import run_tasks
@@ -36,6 +36,7 @@ from evfi.workers.tasks import OnStep, Task
 RAW: Final = "raw"
 VAE: Final = "vae"
 _MAX_BYTES: Final = 2**26
+_SCORE_KEYS: Final = {"made_of", "metrics"}
 """Of the values of one window: some 10 kB for each of its frames would be plenty."""
 
 
@@ -109,8 +110,14 @@ class ScoreFile:
         content = {
             truth: {"made_of": self.made_of[truth], "metrics": metrics} for truth, metrics in self.values.items()
         }
+        make_room(self.path, lambda file: _is_scores(read_mark(file, _MAX_BYTES)))
         with written_whole(self.path) as partial:
             partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def _is_scores(raw: Any) -> bool:
+    """Whether a file holds scores, of whichever frames; anything else is none of ours."""
+    return isinstance(raw, dict) and all(isinstance(part, dict) and part.keys() == _SCORE_KEYS for part in raw.values())
 
 
 def _is_whole(entry: dict[str, Any], num_inserted: int) -> bool:

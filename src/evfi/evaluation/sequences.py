@@ -18,8 +18,9 @@ from typing import Any, Final
 from evfi.errors import ConfigError, InputError, OutputError
 from evfi.evaluation.results import SequenceInfo
 from evfi.events.simulate import SIMULATOR_VERSION, SimulatorConfig
-from evfi.files import one_line, read_mark, written_whole
+from evfi.files import make_room, one_line, read_mark, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
+from evfi.paths import check_name, is_file
 from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
 from evfi.recordings.files import recording_fingerprint
@@ -100,6 +101,7 @@ def find_sequences(paths: Sequence[Path], opening: RecordingOptions | None = Non
     """
     found: dict[str, Path] = {}
     for path in paths:
+        check_name(path)
         if not path.exists():
             raise InputError(f"no such file or folder: {path}")
         for name, place in _sequences_of(path, opening or RecordingOptions()).items():
@@ -126,7 +128,7 @@ def _sequences_of(path: Path, opening: RecordingOptions) -> dict[str, Path]:
 def _tell_passed_over(folder: Path, found: Sequence[Path]) -> None:
     """Name the files in a folder that look like recordings and are none that can be read."""
     for file in sorted(set(folder.iterdir()) - set(found)):
-        if file.suffix.lower() in _RECORDING_SUFFIXES and file.is_file():
+        if file.suffix.lower() in _RECORDING_SUFFIXES and is_file(file):
             _log.warning("%s is left out: no recording that can be read; open it alone to see why", file)
 
 
@@ -199,6 +201,10 @@ def _fingerprint(recording: Recording, path: Path, opening: RecordingOptions, si
     return fingerprint_of([recording_fingerprint(recording, opening, places=places), simulation])
 
 
+def _is_note(raw: Any, wanted: dict[str, Any]) -> bool:
+    return isinstance(raw, dict) and raw.keys() == wanted.keys()
+
+
 def _simulated(
     video: Path, folder: Path, options: VideoOptions, simulator: SimulatorConfig, seed: int, progress: Progress | None
 ) -> dict[str, Any]:
@@ -223,6 +229,7 @@ def _simulated(
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder.parent}: {one_line(error)}; choose another") from error
+    make_room(mark, lambda file: _is_note(read_mark(file, _MAX_MARK_BYTES), wanted))
     with written_whole(mark) as partial:
         partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     simulate_recording(

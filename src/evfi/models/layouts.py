@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from evfi.errors import ModelError, escaped
+from evfi.paths import is_file
 
 BUNDLE_FILE = "evfi.json"
 INDEX_NAME = "model_index.json"
@@ -47,7 +48,7 @@ def controlnet_folder(folder: Path) -> Path:
     Raises:
         ModelError: there is none, or only pickled weights.
     """
-    found = [path for pattern in _PLACES for path in folder.glob(pattern) if path.is_file()]
+    found = [path for pattern in _PLACES for path in folder.glob(pattern) if is_file(path)]
     inside = [PurePosixPath(path.relative_to(folder).as_posix()) for path in found]
     return folder / find_controlnet(inside, folder)
 

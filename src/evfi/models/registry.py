@@ -29,6 +29,7 @@ from evfi.events.stack_config import StackConfig
 from evfi.models.info import ModelInfo
 from evfi.models.layouts import REFINER_FOLDER, controlnet_folder, holds_controlnet, is_base, is_bundle
 from evfi.models.sources import CONTROLNET_PATTERNS, fetch_from_hub, is_hub_id, models_folder, resolve_controlnet
+from evfi.paths import expanded, is_file, is_folder
 
 if TYPE_CHECKING:
     import torch
@@ -236,12 +237,12 @@ def resolve_model(name_or_path: str | Path) -> ModelSource:
     text = str(name_or_path)
     if text in MODELS:
         return _resolve_registered(MODELS[text])
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    path = expanded(name_or_path)
+    if is_folder(path):
         return _resolve_folder(path, path.name, text)
-    if path.is_file() and zipfile.is_zipfile(path):
+    if is_file(path) and zipfile.is_zipfile(path):
         return _on_svd(resolve_controlnet(path), _closest(path.name), path.stem, text)
-    if not path.exists() and is_hub_id(text):
+    if not is_folder(path) and not is_file(path) and is_hub_id(text):
         try:
             snapshot = fetch_from_hub(text, CONTROLNET_PATTERNS, _is_any_model)
         except ModelError as error:

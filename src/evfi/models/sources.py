@@ -17,6 +17,7 @@ from evfi.errors import ModelError
 from evfi.files import cache_folder
 from evfi.models.archives import unpack_controlnet
 from evfi.models.layouts import controlnet_folder, holds_controlnet
+from evfi.paths import expanded, is_file, is_folder
 
 CONTROLNET_PATTERNS = ("*.json", "*.safetensors")
 """Of a hub repository; the stars match sub-folders too."""
@@ -46,10 +47,10 @@ def resolve_controlnet(path_or_id: str | Path) -> Path:
         ModelError: there is no such thing, it holds no ControlNet, only pickled weights, or is damaged.
         ResourceError: a zip archive does not fit on the disk.
     """
-    path = Path(path_or_id).expanduser()
-    if path.is_dir():
+    path = expanded(path_or_id)
+    if is_folder(path):
         return _announced(controlnet_folder(path), path)
-    if path.is_file():
+    if is_file(path):
         if not zipfile.is_zipfile(path):
             raise ModelError(f"expected a folder or a zip archive with a ControlNet, found another file: {path}")
         return unpack_controlnet(path, cache_folder() / "controlnets")

@@ -20,6 +20,7 @@ from evfi.events.source import EventSource
 from evfi.events.stream import EventStream
 from evfi.events.writers import WritableFrame, WrittenEvents, find_writer, write_events
 from evfi.guard import Read, Written, check_places
+from evfi.paths import is_folder
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.plain_writer import write_plain_recording
 from evfi.recordings.recording import Recording
@@ -65,9 +66,9 @@ def check_conversion(output: Path, target: Target | None, read: Sequence[Read]) 
         ConfigError: the format is unknown.
         OutputError: the output cannot be written, or is what is read or would become part of it.
     """
-    is_folder = target == "folder" or (target is None and (output.is_dir() or not output.suffix))
-    name = "folder" if is_folder else find_writer(output, target).name
-    written = Written(output, "the output", "folder" if is_folder else "file")
+    as_folder = target == "folder" or (target is None and (is_folder(output) or not output.suffix))
+    name = "folder" if as_folder else find_writer(output, target).name
+    written = Written(output, "the output", "folder" if as_folder else "file")
     check_places([written], [replace(one, looks_for=None) for one in read])  # it may be what any reader looks for
     return name
 

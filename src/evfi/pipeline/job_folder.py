@@ -34,7 +34,8 @@ from filelock import FileLock, Timeout
 from evfi.errors import ConfigError, OutputError
 from evfi.files import is_partial, one_line, read_mark, set_aside, written_whole
 from evfi.fingerprints import fingerprint_of
-from evfi.pipeline.damaged_pictures import remove_damaged_pictures
+from evfi.paths import check_name
+from evfi.pipeline.damaged_pictures import DAMAGED_FOLDER, remove_damaged_pictures
 from evfi.pipeline.window_store import holds_pieces, remove_pieces
 from evfi.plain_json import loads, read_json
 
@@ -328,6 +329,7 @@ def check_job_folder(path: Path) -> bool:
         OutputError: it is a file, or holds what no job wrote.
         OSError: it cannot be read.
     """
+    check_name(path, OutputError)
     if path.exists() and not path.is_dir():
         raise OutputError(f"cannot make the job folder {path}: there is a file of that name; choose another")
     if not path.is_dir():
@@ -336,6 +338,12 @@ def check_job_folder(path: Path) -> bool:
     for lock in (entry for entry in entries if _LOCK.fullmatch(entry.name)):
         if lock.is_symlink() or not lock.is_file():
             raise OutputError(f"{path} is no job's folder: its {lock.name} is no ordinary file; choose another")
+    for name in (WINDOWS_FOLDER, DAMAGED_FOLDER):
+        if (path / name).is_symlink():
+            raise OutputError(
+                f"cannot use the job folder {path}: its {name}/ is a link, which may lead to another job; replace it by a "
+                "folder, or choose another job folder"
+            )
     ours = [entry for entry in entries if _LOCK.fullmatch(entry.name) or entry.name == CANCEL_FILE]
     others = [entry for entry in entries if not (entry in ours and is_empty_file(entry))]
     if others and not _is_job(path):

@@ -17,6 +17,7 @@ from evfi.errors import ConfigError, OutputError, RecordingError
 from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.files import entry_of, one_line
 from evfi.guard import Read, Written, check_places
+from evfi.paths import read_bytes
 from evfi.pipeline.earlier_results import known_results
 from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_folder import JobFolder, check_job_folder
@@ -131,13 +132,9 @@ def read_times(path: Path) -> list[int]:
         ConfigError: the file cannot be read or holds something else.
     """
     try:
-        if path.stat().st_size > _MAX_TIMES_BYTES:
-            raise ConfigError(
-                f"{path}: expected a file of times of at most {_MAX_TIMES_BYTES // 2**20} MiB, found more"
-            )
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the output times {path}: {one_line(error)}") from error
+        lines = read_bytes(path, _MAX_TIMES_BYTES).decode("utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the output times {path}: {one_line(error)}; name a text file") from error
     times = []
     for number, line in enumerate(lines, start=1):
         text = line.strip()

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from evfi.errors import ConfigError, EvfiError
 from evfi.guard import Read
+from evfi.paths import expanded
 from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.job import JobSetup, JobSummary, run_job
 from evfi.pipeline.job_config import JobConfig
@@ -115,7 +116,7 @@ class JobSession:
         self._cancelled = threading.Event()
         with ExitStack() as stack:
             self.recording = stack.enter_context(open_recording(request.recording, request.opening))
-            model = Read(Path(request.model.name).expanduser(), "the model")
+            model = Read(expanded(request.model.name), "the model")
             self.job = plan_job(
                 self.recording, request.targets, request.config, surroundings=self._surroundings((model,))
             )

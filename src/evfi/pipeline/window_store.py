@@ -170,7 +170,9 @@ class WindowStore:
         match = _NAME.fullmatch(path.name)
         try:
             content = None if match is None else _content_of(path, match[3])
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({one_line(error)}); its window is made again") from error
+        except ValueError as error:
             raise InputError(f"{path}: damaged ({one_line(error)}); its window is made again") from error
         if match is None or content is None:
             raise InputError(f"{path}: damaged (its checksum does not fit its name); its window is made again")

@@ -14,6 +14,7 @@ from evfi.errors import InputError
 from evfi.files import one_line
 from evfi.fingerprints import files_of, fingerprint_of, fingerprint_of_files
 from evfi.guard import Read
+from evfi.paths import is_folder
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
 
@@ -46,7 +47,7 @@ def recording_reads(recording: Recording) -> list[Read]:
     """
     video = recording.frames.path
     places = dict.fromkeys((*recording.places, *([] if video is None else [video]), *recording.frames.paths))
-    folders = [place for place in places if place.is_dir()]
+    folders = [place for place in places if is_folder(place)]
     return [
         Read(place, "the recording", is_looked_for)
         for place in places

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evfi.errors import InputError
+from evfi.paths import is_file
 from evfi.recordings.recording import FrameSourceDefaults, Image, Times
 from evfi.video.io import is_grey_frame, read_image
 
@@ -66,7 +67,7 @@ class PictureFrames(FrameSourceDefaults):
 
 def find_pictures(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names (frame_2 before frame_10)."""
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and is_file(path)]
     return sorted(pictures, key=_natural_key)
 
 

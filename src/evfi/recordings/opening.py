@@ -16,6 +16,7 @@ from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import check_is_stored, claims_to
 from evfi.guard import check_cache
+from evfi.paths import check_name, is_file
 from evfi.recordings.alignment import read_homography, shifted_mapping
 from evfi.recordings.datasets import (
     aedat4,
@@ -137,6 +138,8 @@ def _with_settings(options: RecordingOptions, settings: dict[str, Any]) -> Recor
 def _open(path: Path, options: RecordingOptions) -> Recording:
     others = (place for place in (options.events, options.timestamps, options.sensor_to_frame) if place is not None)
     named = (path, *others)
+    for place in named:
+        check_name(place)
     check_cache(named)
     recording = _read(path, options)
     recording.places = tuple(dict.fromkeys((*named, *recording.places)))
@@ -239,7 +242,7 @@ def recordings_within(
         elif depth < _MAX_SEARCH_DEPTH:
             with suppress(OSError), os.scandir(folder) as entries:
                 some = sorted(islice(entries, _MAX_SEARCHED_ENTRIES), key=lambda entry: entry.name)
-                below = [Path(entry.path) for entry in some if files and entry.is_file()]
+                below = [Path(entry.path) for entry in some if files and is_file(entry)]
                 found += [file for file in below if looks_like_recording(file) or plain.is_video(file)]
                 waiting.extend((Path(entry.path), depth + 1) for entry in some if entry.is_dir(follow_symlinks=False))
     return found

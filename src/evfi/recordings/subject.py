@@ -12,6 +12,7 @@ from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to, open_event_file
 from evfi.events.source import EventSource
 from evfi.guard import Read
+from evfi.paths import is_file
 from evfi.recordings.files import reads_named, recording_reads
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from evfi.recordings.options import RecordingOptions
@@ -131,7 +132,7 @@ def _event_files(path: Path, options: RecordingOptions) -> list[Path]:
         return []
     folders = [path / name for name in _EVENT_FOLDERS if (path / name).is_dir()]
     found = [file for folder in folders for file in sorted(folder.iterdir())]
-    return [file for file in found[:_MAX_CANDIDATES] if file.is_file() and _is_event_file(file)]
+    return [file for file in found[:_MAX_CANDIDATES] if is_file(file) and _is_event_file(file)]
 
 
 def _is_event_file(path: Path) -> bool:

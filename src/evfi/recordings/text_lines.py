@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from evfi.errors import InputError
+from evfi.files import one_line
+from evfi.paths import open_to_read
 
 _MAX_BYTES: Final = 2**24  # about a million lines
 _MAX_TIME: Final = 2**63
@@ -32,13 +35,13 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
             raise InputError(
                 f"{path}: expected a file of {what} of at most {_MAX_BYTES // 2**20} MiB, found {size} bytes"
             )
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with open_to_read(path) as opened, io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 text = line.strip()
                 if text and not text.startswith("#"):
                     yield number, text
-    except OSError as error:
-        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the {what} {path}: {one_line(error)}; name a text file") from None
 
 
 def time_in_line(text: str, path: Path, line: int) -> int | float:

@@ -32,6 +32,7 @@ from evfi.files import (
     written_whole,
 )
 from evfi.guard import Read, Written, check_cache, check_places
+from evfi.paths import check_name
 from evfi.recordings.files import is_looked_for, recording_reads
 from evfi.recordings.opening import open_recording
 from evfi.training.checkpoint import digest_of, digest_on_disk, holds_state, saved_states
@@ -200,6 +201,7 @@ def is_config(content: Any) -> bool:
 
 def _check_folder(path: Path) -> bool:
     """Make sure that a folder may keep a run: it is missing, empty, or a run's; whether it is a run's."""
+    check_name(path, OutputError)
     try:
         if os.path.lexists(path) and not path.is_dir():
             raise OutputError(

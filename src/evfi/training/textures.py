@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from evfi.errors import InputError
+from evfi.paths import is_file, is_folder
 
 TEXTURE_FOLDERS = ("cutouts", "textures")
 """What is looked for in a folder of pictures."""
@@ -128,16 +129,16 @@ def pack_textures(folder: Path | str, target: Path | str) -> None:
 
 def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names (`textures/...`, `cutouts/...`) and contents of all picture files, in the order of their names."""
-    if path.is_file():
+    if is_file(path):
         with safe_open(str(path), framework="pt") as file:
             for name in sorted(file.keys()):
                 yield name, file.get_tensor(name).numpy().tobytes()
         return
-    if not path.is_dir():
+    if not is_folder(path):
         raise InputError(f"no texture folder or packed file at {path}; give one that holds textures/ and cutouts/")
     for kind in TEXTURE_FOLDERS:
         for file_path in sorted((path / kind).glob("*")):
-            if file_path.suffix.lower() in _SUFFIXES:
+            if file_path.suffix.lower() in _SUFFIXES and is_file(file_path):
                 yield f"{kind}/{file_path.name}", file_path.read_bytes()
 
 

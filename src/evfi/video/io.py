@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from evfi.errors import InputError
 from evfi.files import one_line, written_whole
 from evfi.limits import MAX_PIXELS, check_pixels
+from evfi.paths import is_file
 from evfi.video.geometry import Frame, Size, frame_size
 
 PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
@@ -116,7 +117,7 @@ class VideoFrames:
         import av
 
         self.path = Path(path)
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise InputError(f"no such video file: {self.path}")
         self._damage: tuple[type[BaseException], ...] = (av.error.FFmpegError, ValueError)
         try:

@@ -20,6 +20,7 @@ from evfi.events.formats.refusals import advice_for
 from evfi.events.formats.rosbag import is_rosbag, open_rosbag
 from evfi.events.formats.text import is_text, open_text
 from evfi.events.source import EventSource
+from evfi.paths import check_name
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
     known = {event_format.name: event_format for event_format in EVENT_FORMATS}
     if format is not None and format not in known:
         raise ConfigError(f"unknown event file format '{format}'; known are {', '.join(known)}")
+    check_name(path)
     if not path.exists():
         raise InputError(f"no such event file: {path}")
     check_is_stored(path)

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from evfi.errors import InputError
 from evfi.events.formats import bag_mcap, bag_ros1, bag_sqlite
 from evfi.events.formats.bag_parts import BagFile, BagMessage, Damage, OnDamage, Topic, shown
+from evfi.paths import is_file
 from evfi.safe_yaml import read_yaml
 from evfi.strict_json import shown as shown_value
 
@@ -152,7 +153,7 @@ def _open_file(path: Path, message_compression: str) -> BagFile:
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    found = [file for file in folder.iterdir() if file.suffix in _SUFFIXES and file.is_file()]
+    found = [file for file in folder.iterdir() if file.suffix in _SUFFIXES and is_file(file)]
     return sorted(
         found, key=lambda file: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file.name)]
     )

@@ -25,6 +25,7 @@ from evfi.events.formats import open_event_file
 from evfi.events.source import EventSource
 from evfi.events.stream import MAX_SIDE
 from evfi.kinds import ANYTHING, Kind, listed, number, whole, word
+from evfi.paths import is_file
 from evfi.recordings.alignment import scale_mapping
 from evfi.recordings.datasets.plain_writer import FORMAT_MARK, write_plain_recording
 from evfi.recordings.frames import PictureFrames, find_pictures
@@ -124,7 +125,7 @@ def _find_frames(path: Path) -> Path | None:
 
 def _find_event_files(path: Path) -> list[Path]:
     folder = path if path.is_dir() else path.parent
-    return sorted(file for file in folder.glob("events.*") if file.is_file())
+    return sorted(file for file in folder.glob("events.*") if is_file(file))
 
 
 def _only_event_file(path: Path) -> Path:
