@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ import pytest
 import evfi
 from evfi import cli
 from evfi.cli import dispatch, options, progress, terminal
+from evfi.cli.help_texts import described_attributes
 from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
-from evfi.cli.options import described_attributes, make_sampling_options, parse, sampling_overrides
+from evfi.cli.options import make_sampling_options, parse, sampling_overrides
 from evfi.errors import ConfigError, EvfiError, InputError, ResourceError
 from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
@@ -110,7 +112,16 @@ class TestProgram:
             (["--verbose"], "unknown command '--verbose'"),
             (["interpolate"], "missing from evfi interpolate: RECORDING; see"),
             (["interpolate", "a", "--wrong"], "unrecognized options: --wrong"),
-            (["interpolate", "a", "--instert", "3"], "perhaps --insert"),
+            (["interpolate", "a", "--instert", "3"], "unrecognized options: --instert 3; perhaps --insert; see"),
+            (["interpolate", "a", "--device_s", "cpu"], "perhaps --devices"),
+            (["interpolate", "a", "b"], "unrecognized options: b; see"),
+            (["interpolate", "a", "--num_frames", "5"], "--num-frames: use --insert, which counts"),
+            (["evaluate", "a", "--num-frames=5"], "--num-frames: use --skips, which counts"),
+            (["interpolate", "a", "--rescale-factor", "2"], "--rescale-factor: use --upscale; see"),
+            (["interpolate", "a", "--event-scale", "32"], "--event-scale: leave it out: "),
+            (["interpolate", "a", "--width", "512"], "--width: leave it out: the size is read from the frames"),
+            (["convert", "a", "b", "--width", "512"], "unrecognized options: --width 512; see"),
+            (["train", "base", "--textures", "a", "--output", "b", "--widhts", "8"], "perhaps --widths"),
             (["interpolate", "a", "--insert", "x"], "--insert"),
             (["interpolate", "a", "--dtype", "float8"], "'float8' for argument '--dtype'"),
         ],
@@ -129,6 +140,17 @@ class TestProgram:
             run(command, "--help")
         assert ended.value.code == 0
         assert f"evfi {command}" in capsys.readouterr().out
+
+    def test_help_of_interpolate(self, capsys):
+        with pytest.raises(SystemExit):
+            run("interpolate", "--help")
+        text = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+        titles = ["positional arguments", *(f"{name}options" for name in ("", "frame ", "input ", "video ", "job "))]
+        places = [text.index(title) for title in [*titles, "advanced options"]]
+        assert places == sorted(places)
+        assert "better. (default: 3 for evfi-tiny, 25 for vdm-evfi)" in text
+        assert "--upscale INT whole factor" in text
+        assert not re.search(r"\(default: (None|False)?\)|`", text)
 
     @pytest.mark.parametrize(
         ("error", "status", "message"),

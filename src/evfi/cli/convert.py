@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -34,7 +35,7 @@ class ConvertCommand:
         to: the format, where the suffix does not tell it.
         start: seconds after the first event at which to begin.
         end: seconds after the first event at which to stop.
-        reading: how the files are to be read, and what they leave open.
+        reading: what the files do not say, or say wrongly.
     """
 
     recording: tyro.conf.Positional[Path]
@@ -42,7 +43,7 @@ class ConvertCommand:
     to: Target | None = None
     start: float | None = None
     end: float | None = None
-    reading: RecordingOptions = field(default_factory=RecordingOptions)
+    reading: Annotated[RecordingOptions, tyro.conf.arg(name="input")] = field(default_factory=RecordingOptions)
 
 
 def run(arguments: Sequence[str]) -> None:

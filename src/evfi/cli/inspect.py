@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -30,13 +31,13 @@ class InspectCommand:
         json: print JSON instead of text; docs/inspect.md says what is in it.
         picture: a PNG file to draw: frames with events over them, and the rate of events over time; a file,
             or a link to one, is replaced where it exists, unless something is read from it.
-        reading: how the files are to be read, and what they leave open.
+        reading: what the files do not say, or say wrongly.
     """
 
     recording: tyro.conf.Positional[Path]
     json: bool = False
     picture: Path | None = None
-    reading: RecordingOptions = field(default_factory=RecordingOptions)
+    reading: Annotated[RecordingOptions, tyro.conf.arg(name="input")] = field(default_factory=RecordingOptions)
 
 
 def run(arguments: Sequence[str]) -> None:

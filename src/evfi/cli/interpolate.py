@@ -32,67 +32,81 @@ _SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
 
 
 @dataclass(frozen=True)
-class InterpolateCommand:
-    """Turn a recording of key frames and events into slow-motion video.
-
-        evfi interpolate street.aedat4 -o street.mp4 --insert 7
-
-    The same command goes on where it was interrupted.
+class JobOptions:
+    """How the work is done and kept.
 
     Attributes:
-        recording: a file or folder: AEDAT4, the BS-ERGB layout, the ECD text layout, or frames, events and timestamps side by
-            side; what it is is told from its content.
-        output: the video to write, .mp4 (H.264 or H.265) or .mkv (lossless); a file, or a link to one, is replaced where it
-            exists, unless something is read from it.
-        frames_dir: a folder for all frames as PNG files; key frames are in it bit for bit. It must be missing or empty, or hold
-            the frames of an earlier run of the same job.
-        compare: write a second video beside the first: input held, events and result side by side.
-        timecodes: write a text file beside the video that says when each of its frames is shown.
-        no_report: write no report.html beside the video.
-        model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
-        devices: auto (all GPUs, or the CPU), cpu, cuda (all GPUs), or names as in cuda:0,cuda:1; one worker each.
-        workers: local: a process per device; a number: so many processes, which share the devices; here: run in this process,
+        workers: local: one process per device; a number: this many processes, which share the devices; here: in this process,
             on one device; ray: actors of a Ray cluster, one per GPU; ray://ADDRESS: those of the cluster at that address.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
-        max_memory: GPU memory that may be taken, as 8GiB; by default what is free. Networks that are not in use wait in the
-            host's memory where that is needed.
-        preset: exact samples as the model says; balanced and fast take fewer computations and come close to it; warp leaves out
-            the diffusion model: the refiner works from events and key frames alone, far faster. Options for single settings win
-            over it.
-        job: the folder that keeps the frames of finished windows; by default a hidden one beside the output.
-        fresh: throw away what the job's folder holds.
-        shard: as 2/5: do only the second fifth of the windows; runs of all shards with one --job share the work.
-        merge: do no work, only write the video of a job whose shards are all done.
+        max_memory: limit of GPU memory, such as 8GiB; by default what is free. Networks that are not in use are moved to the
+            host's memory if necessary.
+        job: the folder that keeps the frames of finished windows; by default a hidden folder next to the output.
+        fresh: discard what the job's folder holds and start again.
+        shard: such as 2/5: make only the second fifth of the windows; runs of all shards with the same --job share the work.
+        merge: make no frames, only write the video of a job whose shards are all done.
         remove_job: remove the job's folder once the video is written.
-        progress: auto: a bar on a terminal, now and then a line elsewhere; json: one JSON object per line on stdout; quiet.
-        opening: what the files leave open.
-        film: what is made.
-        encoding: how videos are encoded.
-        sampling: how frames are made.
+        progress: auto: a progress bar on a terminal, a line now and then elsewhere; json: one JSON object per line on
+            stdout; or quiet.
     """
 
-    recording: tyro.conf.Positional[Path]
-    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
-    frames_dir: Path | None = None
-    compare: bool = False
-    timecodes: bool = False
-    no_report: bool = False
-    model: str = "evfi-tiny"
-    devices: Annotated[str, tyro.conf.arg(aliases=("--device",))] = "auto"
     workers: str = "local"
     dtype: Literal["float32", "float16", "bfloat16"] | None = None
     max_memory: str | None = None
-    preset: PresetName = "exact"
     job: Path | None = None
     fresh: bool = False
     shard: str | None = None
     merge: bool = False
     remove_job: bool = False
     progress: ProgressMode = "auto"
-    opening: RecordingOptions = field(default_factory=RecordingOptions)
-    film: JobConfig = field(default_factory=JobConfig)
-    encoding: VideoConfig = field(default_factory=VideoConfig)
-    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+
+@dataclass(frozen=True)
+class InterpolateCommand:
+    """Turn a recording of key frames and events into slow-motion video.
+
+        evfi interpolate street.aedat4 -o street.mp4 --insert 7
+
+    Run the same command to resume after an interruption.
+
+    Attributes:
+        recording: a file or folder; its format is detected from the content: AEDAT4, ROS 1 or ROS 2 bags, HDF5 (event_utils,
+            MVSEC), DSEC, BS-ERGB, HS-ERGB, HQ-EVFI and the other datasets of docs/datasets.md, ECD text, or frames (pictures
+            or a video) with an event file: AEDAT4, Prophesee RAW or DAT, HDF5, NPZ, ES, ROS bag, text or CSV.
+        output: the video to write: .mp4 (H.264 or H.265) or .mkv (lossless). An existing file is replaced, unless it is an
+            input.
+        frames_dir: a folder for all frames as PNG files; key frames are copied bit for bit. It must be missing, empty, or hold
+            the frames of an earlier run of the same job.
+        model: evfi-tiny (in the package), vdm-evfi, vdm-evfi-13, a folder, a zip archive, or a hub id.
+        preset: exact samples with the model's own settings; balanced and fast need fewer
+            computations, with nearly the same result; warp leaves out the diffusion model: the refiner works from events and
+            key frames alone, which is much faster. Single settings override it.
+        devices: auto (all GPUs, or the CPU if there is none), cpu, cuda (all GPUs), or names such as cuda:0,cuda:1; one worker
+            each.
+        compare: write a second video next to the first: input, events and result side by side.
+        timecodes: write a text file next to the video with the time of each frame.
+        no_report: do not write an HTML report next to the video.
+        film: which frames are made, and at which speed they are played.
+        execution: how the work is done and kept.
+        opening: what the files do not say, or say wrongly.
+        encoding: how videos are encoded.
+        sampling: how the model samples.
+    """
+
+    recording: tyro.conf.Positional[Path]
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
+    frames_dir: Path | None = None
+    model: str = "evfi-tiny"
+    preset: PresetName = "exact"
+    devices: Annotated[str, tyro.conf.arg(aliases=("--device",))] = "auto"
+    compare: bool = False
+    timecodes: bool = False
+    no_report: bool = False
+    film: Annotated[JobConfig, tyro.conf.arg(name="frame")] = field(default_factory=JobConfig)
+    opening: Annotated[RecordingOptions, tyro.conf.arg(name="input")] = field(default_factory=RecordingOptions)
+    encoding: Annotated[VideoConfig, tyro.conf.arg(name="video")] = field(default_factory=VideoConfig)
+    execution: Annotated[JobOptions, tyro.conf.arg(name="job")] = field(default_factory=JobOptions)
+    sampling: Annotated[SamplingOptions, tyro.conf.arg(name="advanced")] = field(default_factory=SamplingOptions)
 
     @property
     def request(self) -> JobRequest:
@@ -108,21 +122,21 @@ class InterpolateCommand:
 
         seed = ["seed"] if self.film.seed != JobConfig.seed else []  # of the diffusion model's noise
         overrides = sampling_overrides(self.sampling, self.preset, seed)
-        limit = None if self.max_memory is None else parse_memory(self.max_memory)
+        limit = None if self.execution.max_memory is None else parse_memory(self.execution.max_memory)
         return JobRequest(
             recording=self.recording,
             targets=Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding),
             config=self.film,
             opening=self.opening,
-            model=ModelRequest(self.model, self.dtype, limit, self.preset, overrides),
-            workers=self.workers,
+            model=ModelRequest(self.model, self.execution.dtype, limit, self.preset, overrides),
+            workers=self.execution.workers,
             devices=self.devices,
-            folder=self.job,
-            fresh=self.fresh,
-            shard=_parse_shard(self.shard),
-            merge=self.merge,
+            folder=self.execution.job,
+            fresh=self.execution.fresh,
+            shard=_parse_shard(self.execution.shard),
+            merge=self.execution.merge,
             with_report=not self.no_report,
-            remove_folder=self.remove_job,
+            remove_folder=self.execution.remove_job,
         )
 
 
@@ -140,7 +154,7 @@ def run(arguments: Sequence[str]) -> None:
     with JobSession(request) as session:
         for warning in session.recording.warnings:
             _log.warning("%s", warning)
-        with job_progress(command.progress) as progress:
+        with job_progress(command.execution.progress) as progress:
             summary = session.run(progress)
     progress.done(summary)
 

@@ -6,13 +6,15 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 import tyro
 
+from evfi.cli.help_texts import default_of, described_attributes, option_rules
 from evfi.cli.numbers import as_typed, check_numbers
+from evfi.cli.unknown_options import unknown_options
 from evfi.errors import ConfigError
 from evfi.sampling.config import MAX_GUIDANCE, RETIRED_SETTINGS, SamplingConfig, refuse_retired
 from evfi.sampling.presets import PRESETS, PresetName, refuse_without_effect
@@ -41,7 +43,14 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
     check_numbers(command, arguments)
     try:
         with contextlib.redirect_stderr(complaints):
-            return tyro.cli(command, prog=f"evfi {name}", args=list(arguments), config=(*markers, *plain))
+            parsed, unknown = tyro.cli(
+                command,
+                prog=f"evfi {name}",
+                args=list(arguments),
+                config=(*markers, *plain),
+                registry=option_rules(),
+                return_unknown_args=True,
+            )
     except SystemExit as ended:
         refusal = _find_config_error(ended)
         if refusal is not None:
@@ -50,6 +59,10 @@ def parse(command: type[Command], name: str, arguments: Sequence[str], *, for_ex
             raise
         refuse_retired(_retired_among(arguments))
         raise ConfigError(f"{_first_complaint(complaints.getvalue())}; see `evfi {name} --help`") from None
+    if unknown:
+        refuse_retired(_retired_among(arguments))
+        raise ConfigError(f"{unknown_options(command, unknown)}; see `evfi {name} --help`")
+    return parsed
 
 
 def _retired_among(arguments: Sequence[str]) -> list[str]:
@@ -59,15 +72,13 @@ def _retired_among(arguments: Sequence[str]) -> list[str]:
 
 
 def _first_complaint(text: str) -> str:
-    """What the parser says in a box of several lines, in one: its first paragraph, and the option that it suggests."""
+    """What the parser says in a box of several lines, in one: its first paragraph."""
     lines = [line.strip(" │╭╰╮╯") for line in text.splitlines()[1:]]  # after the title
     text_lines = itertools.dropwhile(_is_rule, lines)
     paragraph = list(itertools.takewhile(lambda line: not _is_rule(line), text_lines))
     if paragraph and paragraph[0].startswith("Missing from"):  # what follows is the argument's help
         paragraph = paragraph[:2]
     complaint = " ".join(paragraph).rstrip(".") or "wrong usage"
-    if "Perhaps you meant:" in lines:
-        complaint += f"; perhaps {lines[lines.index('Perhaps you meant:') + 1].split(',')[0]}"
     return complaint[0].lower() + complaint[1:]
 
 
@@ -82,13 +93,6 @@ def _find_config_error(error: BaseException | None) -> ConfigError | None:
     return error
 
 
-def described_attributes(kind: type) -> dict[str, str]:
-    """The `Attributes:` section of a dataclass's docstring: a text per name, in one line each."""
-    section = (kind.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ +(\w+): (.*(?:\n(?!\s*\w+: ).+)*)", section, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
 def make_sampling_options() -> type:
     """A dataclass with one option per field of `SamplingConfig`; each is None unless given, which leaves the model's own.
 
@@ -101,11 +105,15 @@ def make_sampling_options() -> type:
             help_text = f"do not {texts[field.name]}"
             options.append((f"no_{field.name}", Annotated[bool, tyro.conf.arg(help=help_text)], False))
         else:
-            help_text = f"{texts[field.name]} (if the model says nothing else: {field.default})"
             optional: Any = types[field.name] | None
-            kind = Annotated[optional, tyro.conf.arg(help=help_text, help_behavior_hint="")]
+            hint = tyro.conf.arg(help=texts[field.name], help_behavior_hint=partial(_default_hint, field.name))
+            kind = Annotated[optional, hint]
             options.append((_SHORT_NAMES.get(field.name, field.name), kind, None))
     return dataclasses.make_dataclass("SamplingOptions", options, frozen=True)
+
+
+def _default_hint(setting: str, label: str) -> str:
+    return default_of(setting)  # found only when the help is shown
 
 
 def sampling_overrides(options: Any, preset: PresetName, others: Iterable[str] = ()) -> dict[str, Any]:

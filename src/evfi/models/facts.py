@@ -31,6 +31,20 @@ class ModelFacts:
     places: tuple[Path, ...] = ()
 
 
+def packaged_sampling(name: str) -> dict[str, Any]:
+    """A packaged model's own defaults of `SamplingConfig`.
+
+    Args:
+        name: of a model of the registry that is in the package.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    source = resolve_model(name)
+    assert isinstance(source, BundleFolder)
+    return read_bundle_facts(source.path)[2]
+
+
 def model_facts(name_or_path: str | Path) -> ModelFacts:
     """Find a model's files and read what they say; they are fetched where they are missing.
 
