@@ -231,13 +231,13 @@ class TestOptions:
         assert sampling_overrides(SamplingOptions(no_diffusion=True), "warp") == {"diffusion": False}
 
     def test_out_of_range(self):
-        with pytest.raises(ConfigError, match="num_inference_steps"):
+        with pytest.raises(ConfigError, match=r"^--steps must be from 1 to 1000, got 0$"):
             sampling_overrides(SamplingOptions(steps=0), "exact")
         assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5), "exact") == {"min_guidance_scale": 3.5}
 
     def test_a_solver_without_churn_goes_with_what_the_model_may_say(self):
         assert sampling_overrides(SamplingOptions(solver="dpmpp_2m"), "exact") == {"solver": "dpmpp_2m"}
-        with pytest.raises(ConfigError, match=r"dpmpp_2m needs s_churn 0, got 0\.5"):
+        with pytest.raises(ConfigError, match=r"dpmpp_2m needs --s-churn 0, got 0\.5"):
             sampling_overrides(SamplingOptions(solver="dpmpp_2m", s_churn=0.5), "exact")
 
 
@@ -380,7 +380,10 @@ class TestInterpolateFails:
         [
             (("--insert", 0), "at least 1"),
             (("--insert", 3, "--slowdown", 4), "either insert or slowdown"),
-            (("--steps", 0), "num_inference_steps"),
+            (("--steps", 0), "error: --steps must be from 1 to 1000, got 0"),
+            (("--conditioning-fps", 0), "error: --conditioning-fps must be from 1 to 1000, got 0"),
+            (("--decode-chunk-size", 0), "error: --decode-chunk-size must be"),
+            (("--s-churn", -1), "error: --s-churn must be"),
             (("--start", -1), "start"),
             (("--fps", 5000), "fps"),
         ],

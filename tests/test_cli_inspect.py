@@ -137,6 +137,11 @@ class TestPicture:
         with Image.open(tmp_path / "a.png") as picture:
             assert picture.height < 3000
 
+    def test_damaged_events_are_told_once(self, capsys: pytest.CaptureFixture[str], recording: Path) -> None:
+        file = recording / "events.npz"
+        file.write_bytes(file.read_bytes()[:-100])
+        assert failure(capsys, recording).count(str(file)) == 1
+
     def test_damaged_frame(self, capsys: pytest.CaptureFixture[str], recording: Path, tmp_path: Path) -> None:
         (recording / "frames/000001.png").write_bytes(b"none")
         assert "000001.png" in printed(capsys, recording, "--picture", tmp_path / "a.png")

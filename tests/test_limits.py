@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from evfi import limits
+from evfi import cli, limits
 from evfi.cli.numbers import MAX_WHOLE
 from evfi.cli.options import parse
 from evfi.errors import ConfigError, EvfiError, InputError, RecordingError
@@ -70,6 +70,18 @@ class TestBudget:
         monkeypatch.setenv(limits.VARIABLE, value)
         with pytest.raises(ConfigError, match=f"positive number of GiB, got '{value}'"):
             limits.allowed_bytes(1)
+
+    @pytest.mark.parametrize("value", ["0", "nan", "1e308"])
+    def test_a_wrong_limit_is_not_taken_for_a_damaged_file(
+        self, tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.savez_compressed(tmp_path / "e.npz", **{name: np.zeros(9, kind) for name, kind in COLUMNS.items()})
+        monkeypatch.setenv(limits.VARIABLE, value)
+        message = f"EVFI_MAX_UNPACKED_GIB must be a positive number of GiB, got '{value}'; unset it, or give one as 16"
+        with pytest.raises(ConfigError, match=f"^{message}$"):
+            read_arrays(tmp_path / "e.npz")
+        assert cli.main(["inspect", str(tmp_path / "e.npz")]) == 2
+        assert capsys.readouterr().err == f"evfi: error: {message}\n"
 
     def test_a_full_disk_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="are free in"):

@@ -104,6 +104,15 @@ def check_pixels(where: str, width: int, height: int, what: str = "a picture") -
         )
 
 
+def check_variable() -> None:
+    """Refuse a wrong value of the variable that raises limits, before a reader takes the error for damage of a file.
+
+    Raises:
+        ConfigError: it holds no positive number.
+    """
+    _raised_bytes()
+
+
 def shown_bytes(num_bytes: int) -> str:
     """A number of bytes for people."""
     for name, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

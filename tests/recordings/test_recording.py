@@ -107,6 +107,26 @@ def test_mapping_must_be_invertible(mapping: NDArray[np.float64]) -> None:
         Recording(Path("x"), "test", MemoryFrames(make_frames(2), [0, 1]), MemoryEvents(make_events([0])), mapping)
 
 
+FAR = np.array([[1.0, 0, 1e6], [0, 1, 0], [0, 0, 1]])
+HUGE = np.diag([1e308, 1.0, 1.0])
+BEHIND = np.array([[1.0, 0, 0], [0, 1, 0], [-4, 0, 0.5]])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (HUGE, r"elements within ±1e\+09, got \[\[1e\+308, "),
+        (FAR, "moves all of the 8×6 sensor far out of the 8×6 frame"),
+        (BEHIND, "moves all of the 8×6 sensor far out of the 8×6 frame"),
+    ],
+)
+def test_mapping_must_lead_near_the_frame(mapping: NDArray[np.float64], message: str) -> None:
+    frames = MemoryFrames(np.zeros((2, SENSOR[1], SENSOR[0], 3), np.uint8), [0, 1])
+    with pytest.raises(InputError, match=message):
+        Recording(Path("x"), "test", frames, MemoryEvents(make_events([0])), mapping)
+
+
 def test_frames_must_share_one_shape() -> None:
     with pytest.raises(InputError, match="one shape"):
         MemoryFrames([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)], [0, 1])

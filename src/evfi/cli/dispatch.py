@@ -13,6 +13,7 @@ from evfi.cli.numbers import as_typed
 from evfi.cli.terminal import flush_stdout, prepare_stdout, print_lines, show_log
 from evfi.errors import ConfigError, EvfiError
 from evfi.files import one_line
+from evfi.limits import check_variable
 
 COMMANDS: Final = {
     "interpolate": "turn a recording of key frames and events into slow-motion video",
@@ -45,6 +46,7 @@ def run(arguments: list[str]) -> int:
     try:
         try:
             command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
+            check_variable()
             import_module(f"evfi.cli.{command}").run(arguments[1:])
         finally:
             flush_stdout()

@@ -71,6 +71,15 @@ def _retired_among(arguments: Sequence[str]) -> list[str]:
     return [name for name in RETIRED_SETTINGS for prefix in ("--", "--no-") if prefix + name.replace("_", "-") in words]
 
 
+def _with_options(message: str, options: Iterable[str]) -> str:
+    """A message that names options as the user types them, where it names the fields behind them."""
+    long_names = {short: name for name, short in _SHORT_NAMES.items()}
+    for option in options:
+        field = long_names.get(option, option)
+        message = re.sub(rf"(?<![-\w]){field}(?![-\w])", "--" + option.replace("_", "-"), message)
+    return message
+
+
 def _first_complaint(text: str) -> str:
     """What the parser says in a box of several lines, in one: its first paragraph."""
     lines = [line.strip(" │╭╰╮╯") for line in text.splitlines()[1:]]  # after the title
@@ -137,7 +146,10 @@ def sampling_overrides(options: Any, preset: PresetName, others: Iterable[str] =
     # the model's own settings are not known yet: those that go with anything stand in
     anything = {"min_guidance_scale": 0.0, "max_guidance_scale": MAX_GUIDANCE, "s_churn": 0.0}
     diffusion = PRESETS[preset].get("diffusion", True)
-    config = SamplingConfig.from_defaults({**anything, "diffusion": diffusion}, **given)
+    try:
+        config = SamplingConfig.from_defaults({**anything, "diffusion": diffusion}, **given)
+    except ConfigError as error:
+        raise ConfigError(_with_options(str(error), vars(options))) from error
     switches = [name for name, value in vars(options).items() if value is not None and value is not False]
     refuse_without_effect(config.diffusion, ["--" + name.replace("_", "-") for name in (*switches, *others)])
     return given

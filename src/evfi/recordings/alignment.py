@@ -23,6 +23,9 @@ RectificationMap = NDArray[np.float32]
 _SCALE_TOLERANCE_PX: Final = 0.01  # a mapping that is off by less at every corner of the frame counts as a pure scale
 _MIN_COARSENING: Final = 1.2  # a sensor pixel that is so many frame pixels wide calls for a coarser grid
 _MAX_BYTES: Final = 2**16
+_MAX_ELEMENT: Final = 1e9
+_NEAR: Final = 10.0  # a sensor none of which is mapped within so many frame sizes of the frame is mapped wrongly
+_NUM_PROBES: Final = 9
 
 
 def scale_mapping(sensor_size: tuple[int, int], frame_size: tuple[int, int]) -> Matrix:
@@ -94,12 +97,45 @@ def checked_mapping(mapping: Matrix) -> Matrix:
     """The mapping as an invertible matrix with a positive last element.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or has elements beyond ±1e9.
     """
     matrix = np.asarray(mapping, np.float64)
+    if np.isfinite(matrix).all() and (np.abs(matrix) > _MAX_ELEMENT).any():
+        raise InputError(
+            f"sensor_to_frame must have elements within ±{_MAX_ELEMENT:g}, got {matrix.tolist()}; "
+            "scale it so that the last is 1"
+        )
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
         raise InputError(f"sensor_to_frame must be an invertible 3×3 matrix, got {np.asarray(mapping).tolist()}")
     return -matrix if matrix[2, 2] < 0 else matrix
+
+
+def check_reach(
+    mapping: Matrix,
+    sensor_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    rectification: RectificationMap | None = None,
+) -> None:
+    """Refuse a mapping that moves the whole sensor far away from the frame.
+
+    Args:
+        mapping: from `checked_mapping`.
+        sensor_size: (width, height) of the sensor.
+        frame_size: (width, height) of the frame.
+        rectification: applied before the mapping, see `Recording`.
+
+    Raises:
+        InputError: no part of the sensor comes within ten frame sizes of the frame.
+    """
+    x, y = (np.linspace(0, side - 1, _NUM_PROBES).astype(int) for side in sensor_size)
+    grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    points = grid + 0.5 if rectification is None else rectification[grid[:, 1], grid[:, 0]].astype(np.float64)
+    from_middle = np.abs(_transform(mapping, points) - np.array(frame_size) / 2) / np.array(frame_size)
+    if not (from_middle <= _NEAR).all(axis=1).any():
+        raise InputError(
+            f"sensor_to_frame moves all of the {sensor_size[0]}×{sensor_size[1]} sensor far out of the "
+            f"{frame_size[0]}×{frame_size[1]} frame; check that it maps from events to frames, in pixels: {mapping.tolist()}"
+        )
 
 
 def checked_rectification(rectification: RectificationMap, sensor_size: tuple[int, int]) -> RectificationMap:

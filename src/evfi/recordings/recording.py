@@ -23,6 +23,7 @@ from evfi.events.stream import EventStream
 from evfi.recordings.alignment import (
     Matrix,
     RectificationMap,
+    check_reach,
     checked_mapping,
     checked_rectification,
     covers_frame,
@@ -154,8 +155,8 @@ class Recording:
 
     Raises:
         RecordingError: fewer than two frames.
-        InputError: frame times do not increase strictly, the mapping is no invertible 3×3 matrix, or the rectification
-            does not fit the sensor.
+        InputError: frame times do not increase strictly, the mapping is no invertible 3×3 matrix or leads far out of
+            the frame, or the rectification does not fit the sensor.
     """
 
     path: Path
@@ -173,6 +174,7 @@ class Recording:
         self.sensor_to_frame = checked_mapping(self.sensor_to_frame)
         if self.rectification is not None:
             self.rectification = checked_rectification(self.rectification, self.events.sensor_size)
+        check_reach(self.sensor_to_frame, self.events.sensor_size, self.frames.size, self.rectification)
         self.warnings = tuple(dict.fromkeys((*self.warnings, *self.events.report.warnings())))  # copies bring theirs
         self.places = tuple(dict.fromkeys((self.path, *self.places)))
 

@@ -116,7 +116,7 @@ def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> 
         try:
             return _filtered(open_event_file(candidates[0], options.for_events()), options)
         except (InputError, RecordingError) as error:
-            if candidates[0] == path:
+            if candidates[0] == path or str(error) in str(problem):
                 raise
             raise InputError(f"{problem}; nor can the events alone be read: {error}") from error
     except OSError as error:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from evfi.errors import InputError
+from evfi.errors import ConfigError, InputError
 from evfi.files import one_line
 from evfi.limits import check_bytes, check_disk
 from evfi.zips import DAMAGE, content_starts, member_blocks
@@ -208,7 +208,13 @@ class NoNumbersError(ValueError):
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
-    """What to say of a damaged archive."""
+    """What to say of a damaged archive.
+
+    Raises:
+        ConfigError: it is the error, which is about a setting.
+    """
+    if isinstance(error, ConfigError):
+        raise error
     if isinstance(error, FileNotFoundError):
         return InputError(f"no such file: {path}")
     if isinstance(error, NoNumbersError):
