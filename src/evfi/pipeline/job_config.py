@@ -17,7 +17,7 @@ class JobConfig:
     """What is made of a recording.
 
     Attributes:
-        insert: frames to insert between neighbouring key frames; 7 if neither this nor a slowdown is given.
+        insert: frames to insert between two key frames; 7 if neither this nor a slowdown is given.
         slowdown: instead of a number of frames: how many times slower than life the video plays, at a constant frame rate;
             where key frames are uneven, more frames are made where they are further apart.
         fps: frames per second at playback; by default the recording's key-frame rate, so that N inserted frames play N + 1
@@ -30,7 +30,7 @@ class JobConfig:
             a jump of exposure): hold the first key frame, blend both, interpolate all the same, or fail. By default cuts are
             held, jumps of exposure interpolated, all else blended. The report names these windows.
         max_insert: frames that the model makes at a time; more are made coarse to fine. By default what it was trained with.
-        seed: of all random numbers; the same seed gives the same frames.
+        seed: seed of all random numbers; the same seed gives the same frames.
     """
 
     insert: int | None = None

@@ -1,4 +1,4 @@
-"""What a user may say about a recording that its files leave open, or say wrongly."""
+"""Input options: what a user may say about a recording that its files do not say, or say wrongly."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class RecordingOptions:
     """How to open a recording; everything may be left out.
 
     Attributes:
-        format: the recording's layout, where it cannot be told from the content.
-        events: an event file, where the frames lie elsewhere.
-        timestamps: a file with one time per frame (µs), where the frames lie elsewhere.
-        events_unit: unit of the event file's times, where the file leaves it open: s, ms, us or ns.
-        sensor_size: width and height of the event sensor in pixels, where the files do not say them.
+        format: the recording's format, if it cannot be detected from the content.
+        events: the event file, if it is not next to the frames.
+        timestamps: a file with one time per frame (µs), if it is not next to the frames.
+        events_unit: unit of the event file's times, if the file does not say it: s, ms, us or ns.
+        sensor_size: width and height of the event sensor in pixels, if the files do not say them.
         sensor_to_frame: a text or JSON file of nine numbers: the homography from event to frame coordinates, row by row;
             pixel i covers [i, i + 1). It comes after the rectification where the layout ships one. Without a homography
             from either, the sensor is taken to show the frame's field of view.

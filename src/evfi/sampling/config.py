@@ -109,8 +109,8 @@ class SamplingConfig:
         s_churn: noise added during sampling (Karras et al. 2022); 0 samples deterministically from the first noise.
         solver: how steps are made: ``euler``, or of second order ``dpmpp_2m`` or ``adams_bashforth``, which need s_churn 0.
         reuse_interval: compute the networks' deep features in every so many steps and reuse them between; 1 is always.
-        fps: frame rate that the network is told.
-        motion_bucket_id: amount of motion that the network is told.
+        fps: frame rate given to the network as a condition.
+        motion_bucket_id: amount of motion given to the network as a condition.
         noise_aug_strength: standard deviation of the noise on the key images, of a range of [-1, 1].
         controlnet_scale: strength of the events.
         reinjection_until_step: noise is re-injected in the steps before this one; 0 is never.

@@ -73,9 +73,9 @@ class VideoConfig:
     """How a video is encoded.
 
     Attributes:
-        codec: of the video; by default h264 in .mp4, and ffv1, which is lossless, in .mkv.
+        codec: video codec; by default h264 in .mp4, and ffv1, which is lossless, in .mkv.
         quality: constant rate factor of h264 and h265, 0 to 51, lower is better; by default 16 for h264 and 18 for h265.
-        encoder_speed: of h264 and h265; slower makes smaller files.
+        encoder_speed: speed of the h264 and h265 encoders; slower makes smaller files.
     """
 
     codec: VideoCodec | None = None
