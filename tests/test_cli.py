@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -160,6 +161,8 @@ class TestProgram:
             (EvfiError("other"), 1, "other"),
             (MemoryError(), 1, "not enough memory"),
             (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
+            (RuntimeError("could not create a primitive"), 1, "not enough memory"),
+            (ImportError("libSvtAv1Enc.so: failed to map segment from shared object"), 1, "not enough memory"),
             (KeyboardInterrupt(), 130, "interrupted"),
         ],
     )
@@ -170,13 +173,55 @@ class TestProgram:
         monkeypatch.setattr(dispatch, "import_module", lambda _: SimpleNamespace(run=fail))
         assert message in failure(capsys, "interpolate", status=status)
 
-    def test_bugs_are_not_hidden(self, monkeypatch):
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("a bug"),
+            RuntimeError("could not create a primitive descriptor for a convolution"),
+            ImportError("cannot import name 'a bug'"),
+            ImportError("a.so: failed to map segment from shared object: Operation not permitted"),
+        ],
+    )
+    def test_bugs_are_not_hidden(self, error, monkeypatch):
         def fail(_: object) -> None:
-            raise RuntimeError("a bug")
+            raise error
 
         monkeypatch.setattr(dispatch, "import_module", lambda _: SimpleNamespace(run=fail))
-        with pytest.raises(RuntimeError, match="a bug"):
+        with pytest.raises(type(error), match=str(error)):
             run("demo")
+
+    def test_a_library_without_memory_is_no_damaged_file(self, tmp_path):
+        """The library that compiles loops says OSError; readers take that for an error of their file."""
+        code = """
+        import sys
+        from importlib.abc import MetaPathFinder
+        from evfi.cli import main
+
+        class Failing(MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "numba":
+                    try:
+                        raise OSError("libllvmlite.so: failed to map segment from shared object")
+                    except OSError:
+                        raise OSError("Could not find/load shared object file")
+
+        sys.meta_path.insert(0, Failing())
+        sys.exit(main())
+        """
+        (tmp_path / "e.txt").write_text("0.5 1 2 1\n0.6 1 2 0\n")
+        command = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(code),
+            "inspect",
+            tmp_path / "e.txt",
+            "--sensor-size",
+            "4",
+            "4",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("evfi: error: not enough memory; ")
 
 
 class TestOptions:

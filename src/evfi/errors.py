@@ -15,12 +15,22 @@ A message is one line: what was expected, what was found, where, and what to do.
 
 from __future__ import annotations
 
+import errno
 import unicodedata
 from typing import Final
 
 _SHORT_ESCAPES: Final = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _JOINERS: Final = "\u200c\u200d"
 """Parts of words in some scripts, and of emoji."""
+
+
+_ABOUT_MEMORY: Final[dict[str, tuple[str, ...]]] = {
+    "out of memory": (),
+    "allocate memory": (),
+    "failed to map segment from shared object": ("not permitted",),
+    "could not create a primitive": ("primitive descriptor",),
+}
+"""What libraries say when memory runs out, and what they add where it means something else."""
 
 
 def escaped(text: str) -> str:
@@ -40,6 +50,20 @@ def _escaped_letter(letter: str) -> str:
         code -= 0xDC00
     form = f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
     return _SHORT_ESCAPES.get(letter, form)
+
+
+def is_about_memory(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that memory ran out, in whatever library."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    text = str(error).lower()
+    if isinstance(error, RuntimeError | ImportError | OSError) and any(
+        phrase in text and not any(other in text for other in others) for phrase, others in _ABOUT_MEMORY.items()
+    ):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_about_memory(before)
 
 
 class EvfiError(Exception):

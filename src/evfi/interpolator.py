@@ -26,7 +26,7 @@ from evfi.engine.devices import resolve_device, resolve_dtype
 from evfi.engine.fast import FastEngine
 from evfi.engine.memory import GIB, free_budget
 from evfi.engine.threads import few_threads
-from evfi.errors import ConfigError, RecordingError, ResourceError
+from evfi.errors import ConfigError, RecordingError, ResourceError, is_about_memory
 from evfi.events.stacks import event_stacks
 from evfi.limits import MAX_PIXELS
 from evfi.models.bundle import ModelBundle
@@ -351,9 +351,7 @@ def memory_errors_told(need: str) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(f"not enough memory {need}") from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_about_memory(error):
             raise
         raise ResourceError(f"not enough memory {need}") from error

@@ -11,7 +11,7 @@ from typing import Final
 from evfi import __version__
 from evfi.cli.numbers import as_typed
 from evfi.cli.terminal import flush_stdout, prepare_stdout, print_lines, show_log
-from evfi.errors import ConfigError, EvfiError
+from evfi.errors import ConfigError, EvfiError, is_about_memory
 from evfi.files import one_line
 from evfi.limits import check_variable
 
@@ -65,8 +65,8 @@ def run(arguments: list[str]) -> int:
             raise
         where = f"cannot use {error.filename}: " if error.filename is not None else ""
         return _fail(f"{where}{one_line(error)}", FAILED)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_about_memory(error):
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_about_memory(error):
             raise
         return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
     return 0
@@ -116,8 +116,3 @@ def _told_by(interrupt: BaseException | None) -> str:
 def _fail(message: str, status: int) -> int:
     print_lines(f"evfi: error: {message}", to_stderr=True)
     return status
-
-
-def _is_about_memory(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
+try:
+    import numba
+except OSError as error:  # a reader would take it for an error of its file
+    raise ImportError(f"numba cannot be loaded: {error}") from error
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
