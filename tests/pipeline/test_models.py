@@ -119,6 +119,8 @@ class TestFacts:
         assert (facts.name, facts.num_frames) == ("test model", 5)
         assert facts.sampling == tiny_bundle().sampling
         assert model_facts(tmp_path / "model").fingerprint == facts.fingerprint
+        (tmp_path / "model" / "README.md").write_text("A model card in other words.")
+        assert model_facts(tmp_path / "model").fingerprint == facts.fingerprint
         weights = next(file for file in sorted((tmp_path / "model").rglob("*.safetensors")))
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
         assert model_facts(tmp_path / "model").fingerprint != facts.fingerprint

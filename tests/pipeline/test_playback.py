@@ -46,3 +46,11 @@ def test_the_result_is_plain():
 def test_contradictions_are_named(given, message):
     with pytest.raises(ConfigError, match=message):
         plan_playback(25.0, **given)
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "words"),
+    [(8, "8 times slower than life"), (1.0, "at original speed"), (0.5, "2 times faster than life")],
+)
+def test_the_speed_in_words(slowdown, words):
+    assert Playback(1, 25.0, slowdown).speed == words

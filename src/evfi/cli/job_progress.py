@@ -142,7 +142,7 @@ def describe(summary: JobSummary) -> list[str]:
     lines.append(f"time      {summary.seconds:.1f} s, {summary.seconds_per_frame:.2f} s of work per new frame")
     if summary.num_frames:
         rate = "" if summary.is_constant else ", each frame for as long as its time says"
-        lines.append(f"playback  {playback.fps:.4g} fps, {playback.slowdown:.3g} times slower than life{rate}")
+        lines.append(f"playback  {playback.fps:.4g} fps, {playback.speed}{rate}")
     if summary.num_dropped_events:
         lines.append(
             f"events    {summary.num_dropped_events} left out: outside the frame or their interval, or filtered"

@@ -45,6 +45,7 @@ from evfi.events.simulate import SimulatorConfig
 from evfi.files import one_line, read_mark, written_whole
 from evfi.paths import check_name, real_path
 from evfi.recordings.options import RecordingOptions
+from evfi.workers.devices import parse_devices
 from evfi.workers.plan import WorkerPlan, parse_workers, plan_workers
 
 _log = logging.getLogger(__name__)
@@ -178,8 +179,10 @@ def evaluate(
 
 
 def _planned_workers(inputs: EvaluationInputs, config: EvaluationConfig) -> WorkerPlan:
-    default = "local" if "," in inputs.devices else "here"
-    return plan_workers(default if config.workers is None else str(config.workers), inputs.devices)
+    if config.workers is not None:
+        return plan_workers(str(config.workers), inputs.devices)
+    several = inputs.devices != "auto" and len(parse_devices(inputs.devices)) > 1
+    return plan_workers("local" if several else "here", inputs.devices)
 
 
 class _LoadedSystems:

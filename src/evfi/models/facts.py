@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evfi.fingerprints import fingerprint_of_files
+from evfi.fingerprints import files_of, fingerprint_of_files
 from evfi.models.info import read_bundle_facts
 from evfi.models.registry import BundleFolder, resolve_model
 
@@ -20,7 +20,7 @@ class ModelFacts:
         name: what users call it.
         num_frames: frames per window that it was trained with, key frames included.
         sampling: its own defaults of `SamplingConfig`.
-        fingerprint: of its files, 64 hexadecimal digits.
+        fingerprint: of its files apart from model cards, 64 hexadecimal digits.
         places: the folders that it is read from.
     """
 
@@ -58,6 +58,12 @@ def model_facts(name_or_path: str | Path) -> ModelFacts:
     source = resolve_model(name_or_path)
     if isinstance(source, BundleFolder):
         info, _, sampling = read_bundle_facts(source.path)
-        return ModelFacts(info.name, info.num_frames, sampling, fingerprint_of_files([source.path]), (source.path,))
-    fingerprint = fingerprint_of_files(source.folders)
+        return ModelFacts(info.name, info.num_frames, sampling, _fingerprint((source.path,)), (source.path,))
+    fingerprint = _fingerprint(source.folders)
     return ModelFacts(source.info.name, source.info.num_frames, source.sampling, fingerprint, source.folders)
+
+
+def _fingerprint(folders: Sequence[Path]) -> str:
+    """Of all files but model cards, whose wording changes no frame."""
+    cards = [file for folder in folders for file in files_of(folder) if file.suffix.lower() == ".md"]
+    return fingerprint_of_files(folders, cards)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from evfi.events.stack_config import StackConfig
 from evfi.models import onednn
+from evfi.models.heap import give_back
 
 EVENT_STACK: Final = StackConfig(num_channels=6, normalisation="symmetric")
 """How refiners see events, whatever the diffusion model's own representation is."""
@@ -418,6 +419,8 @@ def _in_bands(
     edges = [round(rows * band / (bands * shrink)) * shrink for band in range(bands + 1)]
     made = []
     for start, stop in pairwise(edges):
+        if bands > 1 and parts[0][0].device.type == "cpu":
+            give_back()
         first, last = max(0, start - halo), min(rows, stop + halo)
         cut = [part[..., first * scale // unit : last * scale // unit, :] for part, scale in parts]
         scale = finest // unit

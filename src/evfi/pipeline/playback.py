@@ -29,6 +29,13 @@ class Playback:
     fps: float
     slowdown: float
 
+    @property
+    def speed(self) -> str:
+        """The slowdown in words."""
+        factor, word = (self.slowdown, "slower") if self.slowdown >= 1 else (1 / self.slowdown, "faster")
+        shown = f"{factor:.3g}"
+        return "at original speed" if shown == "1" else f"{shown} times {word} than life"
+
 
 def plan_playback(
     key_rate: float, *, insert: int | None = None, slowdown: float | None = None, fps: float | None = None

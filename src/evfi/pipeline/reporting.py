@@ -45,7 +45,7 @@ def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[s
             film=summary.film,
             seconds=summary.seconds,
             seconds_before=max(0.0, summary.work_s - sum(summary.busy_s.values())),
-            playback=f"{playback.fps:.4g} frames per second ({rate}), {playback.slowdown:.4g} times slower than life",
+            playback=f"{playback.fps:.4g} frames per second ({rate}), {playback.speed}",
             warnings=job.recording.warnings,
             devices=devices,
         ),

@@ -243,7 +243,8 @@ def interpolate(
         EvfiError: something is wrong with recording, settings, model or disk; finished windows are kept.
 
     Example:
-        >>> evfi.interpolate("street.aedat4", "street.mp4", insert=7)  # doctest: +SKIP
+        >>> if __name__ == "__main__":  # worker processes import the script
+        ...     evfi.interpolate("street.aedat4", "street.mp4", insert=7)  # doctest: +SKIP
     """
     video, folder = (None if place is None else Path(place) for place in (output, frames_dir))
     request = JobRequest(
