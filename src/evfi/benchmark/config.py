@@ -14,7 +14,7 @@ class BenchmarkConfig:
 
     Attributes:
         steps: denoising steps; by default the preset's, or else the model's own.
-        runs: timed windows, of which the median is told.
+        runs: timed windows, of which the median is shown.
         warmup: windows before those, at least 1; the first ends the cold start.
         seconds_per_row: no further timed window begins after so many seconds of them.
         plain_steps: let the plain engine make only so many steps and extrapolate its seconds; others make as many in their

@@ -60,7 +60,7 @@ class EvaluateCommand:
         model: models to evaluate: evfi-tiny (by default), vdm-evfi, vdm-evfi-13, folders, zip archives, hub ids.
         results: frames of other programs, each as NAME=FOLDER with FOLDER/SEQUENCE/skipK/NNNNNN.png.
         baseline: what to compare with: hold, linear, rife; by default all that are installed; none for no baseline.
-        compare: instead of evaluating: two results.json, whose difference is told with its interval.
+        compare: instead of evaluating: two results.json, whose difference is shown with its interval.
         systems: with --compare: which system of the first and which of the second; by default those of the same name.
         devices: auto (the first GPU if there is one), cpu, cuda, or names as in cuda:0,cuda:1; one worker each.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.

@@ -19,8 +19,8 @@ from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTr
 class TrainCommand:
     """Train one of a model's four parts; run the same command again to resume a run that was interrupted.
 
-    The parts build on each other: `autoencoder`, then `base` with `--init` naming the first run's model, then `controlnet`
-    with that of the second, and `refiner` with that of the third.
+    The parts build on each other: autoencoder, then base with --init naming the first run's model, then controlnet with that
+    of the second, and refiner with that of the third.
 
     Attributes:
         stage: which part.
