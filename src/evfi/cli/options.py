@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
