@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,18 +17,13 @@ import pytest
 
 import evfi
 from evfi import cli
-from evfi.cli import dispatch, options, progress, terminal
-from evfi.cli.help_texts import described_attributes
-from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
-from evfi.cli.options import make_sampling_options, parse, sampling_overrides
+from evfi.cli import dispatch, terminal
 from evfi.errors import ConfigError, EvfiError, InputError, ResourceError
 from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator
 from evfi.models.facts import ModelFacts
 from evfi.pipeline import models
-from evfi.pipeline.job_config import JobConfig
 from evfi.recordings.datasets.plain_writer import write_plain_recording
-from evfi.sampling.config import SamplingConfig
 from evfi.video.io import VideoFrames, read_image
 from evfi.video.writer import VideoWriter
 from evfi.workers.devices import parse_devices
@@ -108,7 +101,7 @@ class TestProgram:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "expected a command, got none; commands are interpolate, "),
+            ([], "expected a command, got none; available commands: interpolate, "),
             (["interpolat"], "unknown command 'interpolat'"),
             (["--verbose"], "unknown command '--verbose'"),
             (["interpolate"], "missing from evfi interpolate: RECORDING; see"),
@@ -224,117 +217,6 @@ class TestProgram:
         assert done.stderr.startswith("evfi: error: not enough memory; ")
 
 
-class TestOptions:
-    def test_every_setting_is_described(self):
-        assert set(described_attributes(SamplingConfig)) == {field.name for field in fields(SamplingConfig)}
-        assert set(described_attributes(JobConfig)) == {field.name for field in fields(JobConfig)}
-
-    def test_every_sampling_setting_is_an_option(self):
-        names = {field.name for field in fields(make_sampling_options())}
-        renamed = {options._SHORT_NAMES.get(field.name, field.name) for field in fields(SamplingConfig)}
-        on_by_default = {"two_sided", "refinement", "diffusion"}
-        assert names == (renamed - on_by_default) | {f"no_{name}" for name in on_by_default}
-
-    def test_nothing_given_overrides_nothing(self):
-        assert sampling_overrides(SamplingOptions(), "exact") == {}
-
-    def test_what_is_given(self):
-        arguments = ["r", "--steps", "5", "--conditioning-fps", "9", "--fps", "30", "--no-refinement"]
-        command = parse(InterpolateCommand, "interpolate", arguments)
-        assert sampling_overrides(command.sampling, "exact") == {
-            "num_inference_steps": 5,
-            "fps": 9,
-            "refinement": False,
-        }
-        assert command.film.fps == 30
-
-    @pytest.mark.parametrize(
-        ("word", "name"),
-        [
-            ("--no-detail-restoration", "detail_restoration"),
-            ("--no_texture_restoration", "texture_restoration"),
-            ("--texture-restoration=True", "texture_restoration"),
-        ],
-    )
-    def test_a_retired_option_says_what_replaces_it(self, word, name):
-        message = rf"^sampling setting {name} was retired in version 0\.1\.0; leave it out: .*\(--no-refinement\)"
-        with pytest.raises(ConfigError, match=message):
-            parse(InterpolateCommand, "interpolate", ["r", "--steps", "5", word])
-
-    def test_both_makers_of_frames_off(self):
-        command = parse(InterpolateCommand, "interpolate", ["r", "--no-refinement", "--no-diffusion"])
-        with pytest.raises(ConfigError, match="nothing would make frames"):
-            sampling_overrides(command.sampling, "exact")
-
-    def test_options_without_effect(self):
-        message = (
-            "^--steps, --s-churn, --no-two-sided, --seed: of no effect without the diffusion model, which preset warp"
-        )
-        options = SamplingOptions(steps=5, s_churn=0.0, no_two_sided=True)
-        with pytest.raises(ConfigError, match=message):
-            sampling_overrides(options, "warp", ["seed"])
-        assert sampling_overrides(SamplingOptions(no_diffusion=True), "warp") == {"diffusion": False}
-
-    def test_out_of_range(self):
-        with pytest.raises(ConfigError, match=r"^--steps must be from 1 to 1000, got 0$"):
-            sampling_overrides(SamplingOptions(steps=0), "exact")
-        assert sampling_overrides(SamplingOptions(min_guidance_scale=3.5), "exact") == {"min_guidance_scale": 3.5}
-
-    def test_a_solver_without_churn_goes_with_what_the_model_may_say(self):
-        assert sampling_overrides(SamplingOptions(solver="dpmpp_2m"), "exact") == {"solver": "dpmpp_2m"}
-        with pytest.raises(ConfigError, match=r"dpmpp_2m needs --s-churn 0, got 0\.5"):
-            sampling_overrides(SamplingOptions(solver="dpmpp_2m", s_churn=0.5), "exact")
-
-
-class TestProgress:
-    def test_plain_lines_now_and_then(self, monkeypatch):
-        stream = io.StringIO()
-        monkeypatch.setattr(sys, "stderr", stream)
-        with progress.ProgressReport("windows", interval_s=0) as report:
-            report(0, 4)
-            report(1.5, 4)
-            report(2, 4, "loss 1")
-            report(4, 4)
-        assert stream.getvalue().splitlines() == [
-            "evfi: 1 of 4 windows",
-            "evfi: 2 of 4 windows, 0:00:00 left, loss 1",
-            "evfi: 4 of 4 windows, 0:00:00 left",
-        ]
-
-    def test_time_left_is_told_by_the_pace_since_work_was_first_seen(self, monkeypatch):
-        clock = 100.0
-        monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
-        time_left = progress.TimeLeft()
-        assert time_left(5, 10) is None  # kept from an earlier run
-        clock += 30  # loading
-        assert time_left(5, 10) is None
-        assert time_left(5.5, 10) is None
-        clock += 4
-        assert time_left(7.5, 10) == pytest.approx(5)
-        clock += 6
-        assert time_left(7.5, 10) == pytest.approx(12.5)
-        assert time_left(10, 10) == 0
-
-    def test_quiet_when_quick(self, capsys):
-        with progress.ProgressReport("windows") as report:
-            report(1, 1)
-        assert capsys.readouterr().err == ""
-
-    def test_bar_on_a_terminal(self, monkeypatch):
-        class Terminal(io.StringIO):
-            def isatty(self) -> bool:
-                return True
-
-        stream = Terminal()
-        monkeypatch.setattr(sys, "stderr", stream)
-        with progress.ProgressReport("windows") as report:
-            report(1.5, 4)
-        assert "1 of 4 windows" in stream.getvalue()
-
-    def test_durations(self):
-        assert progress._duration(3725.4) == "1:02:05"
-
-
 class TestInterpolate:
     def test_video_and_pictures(self, tmp_path, model, capsys):
         recording = write_recording(tmp_path / "r")
@@ -369,7 +251,7 @@ class TestInterpolate:
         recording = write_recording(tmp_path / "r", event_span_us=(0, STEP_US))
         assert run("interpolate", recording, "-o", tmp_path / "a.mp4", "--insert", 1) == 0
         captured = capsys.readouterr()
-        assert "2 with hardly an event and nothing to see move: blended" in captured.out
+        assert "2 with few events and no visible motion: blended" in captured.out
         assert model.seen == [(0, 0)]
         assert captured.err.startswith("evfi: warning: ")
 
@@ -474,7 +356,7 @@ class TestInterpolateBreaksDown:
         model.fail_at, model.error = 1, MemoryError
         assert "not enough memory" in self.broken(tmp_path, capsys, recording)
         model.fail_at, model.seen = None, []
-        assert "3, 1 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert "3, 1 of them already done" in self.goes_on(tmp_path, capsys, recording)
         assert model.seen == [(1, 0), (2, 0)]
 
     def test_too_little_memory_for_some_windows(self, tmp_path, model, capsys):
@@ -482,9 +364,9 @@ class TestInterpolateBreaksDown:
         model.fail_at, model.error = 1, ResourceError
         line = self.broken(tmp_path, capsys, recording)
         assert "1 of 3 windows failed: window 1: stand-in failed. All others are kept in " in line
-        assert "run the same command to try these again" in line
+        assert "run the same command to retry the failed ones" in line
         model.fail_at, model.seen = None, []
-        assert "3, 2 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert "3, 2 of them already done" in self.goes_on(tmp_path, capsys, recording)
         assert model.seen == [(1, 0)]
 
     def test_polite_kill(self, tmp_path, model, capsys):
@@ -501,7 +383,7 @@ class TestInterpolateBreaksDown:
         assert "interrupted; 1 of 3 windows are done and kept in " in line
         assert "run the same command to resume" in line
         model.interpolate_window, model.seen = original, []
-        assert "3, 1 of them done before" in self.goes_on(tmp_path, capsys, recording)
+        assert "3, 1 of them already done" in self.goes_on(tmp_path, capsys, recording)
         assert model.seen == [(1, 0), (2, 0)]
 
     def test_truncated_picture(self, tmp_path, model, capsys):

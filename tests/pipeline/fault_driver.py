@@ -20,9 +20,7 @@ def pretended() -> AbstractContextManager[Any]:
     """The command loads no model."""
     from fault_model import StandInRequest
 
-    from evfi.cli import interpolate
-
-    return patch.multiple(interpolate, ModelRequest=StandInRequest)
+    return patch("evfi.pipeline.models.ModelRequest", StandInRequest)
 
 
 def run_here(arguments: Sequence[str]) -> Finished:
