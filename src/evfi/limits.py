@@ -86,8 +86,8 @@ def check_disk(where: str, num_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise InputError(
-            f"{where}: unpacks to {shown_bytes(num_bytes)}, but only {shown_bytes(free)} are free in {folder}; name a larger "
-            "folder in TMPDIR"
+            f"{where}: unpacks to {shown_bytes(num_bytes)}, but only {shown_bytes(free)} are free in {folder}; set TMPDIR to "
+            "a larger folder"
         )
 
 
@@ -130,5 +130,5 @@ def _raised_bytes() -> int:
     except ValueError:
         value = math.nan
     if not 0 < value <= 2**20:
-        raise ConfigError(f"{VARIABLE} must be a positive number of GiB, got '{text}'; unset it, or give one as 16")
+        raise ConfigError(f"{VARIABLE} must be a positive number of GiB, got '{text}'; unset it, or set it to e.g. 16")
     return int(value * 2**30)

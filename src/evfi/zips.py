@@ -55,7 +55,7 @@ def content_starts(archive: zipfile.ZipFile, file: IO[bytes], members: Sequence[
     starts = []
     for member in members:
         if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
-            raise ValueError(f"{member.filename} is encrypted, or packed by another method than deflate")
+            raise ValueError(f"{member.filename} is encrypted, or compressed with a method other than deflate")
         header = os.pread(file.fileno(), _LOCAL_HEADER.size, member.header_offset)
         magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
         start = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
@@ -63,9 +63,9 @@ def content_starts(archive: zipfile.ZipFile, file: IO[bytes], members: Sequence[
         end = others[behind] if behind < len(others) else archive.start_dir
         is_twice = behind > 1 and others[behind - 2] == member.header_offset
         if magic != b"PK\x03\x04" or is_twice or start + member.compress_size > end:
-            raise ValueError(f"{member.filename} overlaps another member, or does not lie where the archive says")
+            raise ValueError(f"{member.filename} overlaps another member, or is not where the archive says")
         if member.compress_type == zipfile.ZIP_STORED and member.compress_size != member.file_size:
-            raise ValueError(f"{member.filename} promises {member.file_size} bytes and holds {member.compress_size}")
+            raise ValueError(f"{member.filename} declares {member.file_size} bytes but holds {member.compress_size}")
         starts.append(int(start))
     return starts
 

@@ -141,7 +141,7 @@ def test_other_packets_than_the_table_says(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[start : start + length] = one[start : start + length]
     path.write_bytes(data)
-    with pytest.raises(InputError, match="other events than the file's data table says"):
+    with pytest.raises(InputError, match="does not match the file's data table"):
         events_of(path, min_indexed_bytes=0)
     assert np.array_equal(events_of(path)[0], first)  # small files are decoded at opening, and do not need the table
     assert np.array_equal(events_of(path, tolerant=True)[0], first)
@@ -162,7 +162,7 @@ def test_truncated_file_is_read_up_to_the_cut(tmp_path: Path, whole_file: bytes)
         assert np.array_equal(found, whole[: len(found)])
         assert (source.report.num_lost_bytes > 0) == (cut != starts[7] + lengths[7])
     path.write_bytes(whole_file[: starts[0] + 3])
-    with pytest.raises(RecordingError, match=r"no packet of events can be read, \d+ bytes are lost"):
+    with pytest.raises(RecordingError, match=r"no event packet can be read, \d+ bytes are lost"):
         events_of(path, tolerant=True)
 
 

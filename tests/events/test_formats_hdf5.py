@@ -193,7 +193,7 @@ def test_triggers_are_counted_and_geometry_is_read(events: Columns, tmp_path: Pa
 def test_unknown_size_is_taken_from_the_content_and_said(events: Columns, tmp_path: Path) -> None:
     source = open_event_file(write_v2e_hdf5(tmp_path / "a.h5", *events))
     assert source.sensor_size == (events[0].max() + 1, events[1].max() + 1)
-    assert "does not tell its sensor" in source.report.notes[0]
+    assert "does not declare its sensor size" in source.report.notes[0]
 
 
 @pytest.mark.parametrize("names", ["x y t p", "xs ys timestamps polarities"])
@@ -253,7 +253,7 @@ def columns_file(path: Path, **columns: object) -> None:
 def test_damage_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     cases: dict[str, Callable[[], object]] = {
-        "must have one length": lambda: columns_file(path, x=np.arange(9)),
+        "must have equal lengths": lambda: columns_file(path, x=np.arange(9)),
         "times must be finite": lambda: columns_file(path, t=np.array([*range(9), np.nan])),
         "must be a column of numbers": lambda: columns_file(path, x=np.zeros((10, 2))),
         "must hold numbers": lambda: columns_file(path, x=np.array(["a"] * 10, object)),

@@ -112,7 +112,7 @@ def test_refusals_name_the_file(tmp_path: Path, columns: dict[str, object], mess
 def test_unknown_sensor_size_and_no_events(tmp_path: Path) -> None:
     source = open_event_file(write(tmp_path / "e.npz"))
     assert source.sensor_size == (4, 3)
-    assert "does not tell its sensor; 4×3 just holds all events" in source.report.notes[0]
+    assert "does not declare its sensor size; 4×3 just holds all events" in source.report.notes[0]
     with pytest.raises(RecordingError, match="holds no events"):
         open_event_file(write(tmp_path / "e.npz", x=[], y=[], t=[], p=[]), SIZE)
 
@@ -135,7 +135,7 @@ def test_promised_sizes_are_checked_first(tmp_path: Path) -> None:
     header += b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + b"\n"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", header + b"\0" * 80)
-    with pytest.raises(InputError, match=r"promises 8000000000000 bytes and holds 80"):
+    with pytest.raises(InputError, match=r"declares 8000000000000 bytes but holds 80"):
         read_arrays(path)
 
 
@@ -172,7 +172,7 @@ def test_one_array(tmp_path: Path, array: np.ndarray, save: object) -> None:
 
 def test_rows_in_an_unknown_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", events=EVENTS[:, [3, 1, 2, 0]])
-    with pytest.raises(InputError, match="must be t, x, y, p or x, y, t, p with growing times; neither fits"):
+    with pytest.raises(InputError, match="must be t, x, y, p or x, y, t, p with increasing times; neither fits"):
         open_event_file(tmp_path / "e.npz", SIZE)
 
 
@@ -217,7 +217,7 @@ def test_two_members_of_one_name(tmp_path: Path) -> None:
     path = write(tmp_path / "e.npz")
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("x.npy", archive.read("y.npy"))
-    with pytest.raises(InputError, match="two members have one name"):
+    with pytest.raises(InputError, match="two members have the same name"):
         open_event_file(path, SIZE)
 
 

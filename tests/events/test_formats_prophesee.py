@@ -159,7 +159,7 @@ def test_unknown_sensors(tmp_path: Path, kind: str) -> None:
     events = random_events(500)
     path = write(tmp_path / "a", kind, events, None)
     source = open_event_file(path)
-    assert source.sensor_size == SIZE and "does not tell its sensor; 640×480" in source.report.notes[0]
+    assert source.sensor_size == SIZE and "does not declare its sensor size; 640×480" in source.report.notes[0]
     given = open_event_file(path, EventFileOptions(sensor_size=(500, 500)))
     stream = read_all(given)
     assert given.sensor_size == (500, 500) and not given.report.notes
@@ -216,9 +216,9 @@ def test_header_may_come_without_end_and_in_other_forms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"% evt 4.0\n", "names '4.0'; export"),
-        (b"% format HISTO3D;height=320;width=320\n", "names 'HISTO3D'"),
-        (b"% plugin_name p\n", "names 'none'"),
+        (b"% evt 4.0\n", "found '4.0'; export"),
+        (b"% format HISTO3D;height=320;width=320\n", "found 'HISTO3D'"),
+        (b"% plugin_name p\n", "found 'none'"),
         (b"% evt 3.0\n% geometry 640\n", "two positive numbers, got '640'"),
         (b"% evt 3.0\n% geometry 0x480\n", "two positive numbers, got '0x480'"),
         (b"% evt 3.0\n% geometry 99999999999999999x480\n", "two positive numbers"),
@@ -267,7 +267,7 @@ def test_a_cut_word_is_refused_or_counted(tmp_path: Path, kind: str) -> None:
     events = random_events(300)
     path = write(tmp_path / "a", kind, events)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"truncated, the last \d bytes are no whole word .* --tolerant"):
+    with pytest.raises(InputError, match=r"truncated: the last \d bytes are not a whole word .* --tolerant"):
         open_event_file(path)
     source = open_event_file(path, TOLERANT)
     stream = read_all(source)
@@ -281,7 +281,7 @@ def test_garbage_is_refused_or_counted(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / "a", kind, random_events(300))
     garbage = rng.integers(0, 256, 80_000, np.uint8).tobytes()
     path.write_bytes(path.read_bytes() + garbage)
-    with pytest.raises(InputError, match="words are of no kind that"):
+    with pytest.raises(InputError, match="words are not of any"):
         open_event_file(path)
     source = open_event_file(path, TOLERANT)
     assert source.report.num_unknown > 1000
@@ -311,7 +311,7 @@ def test_other_units_of_time_and_lost_files_are_refused(tmp_path: Path) -> None:
         open_event_file(path, EventFileOptions(time_unit="ns"))
     source = open_event_file(path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(InputError, match="became shorter while it was read"):
+    with pytest.raises(InputError, match="shrank while it was being read"):
         read_all(source)
     path.unlink()
     with pytest.raises(InputError, match="cannot read"):
@@ -360,9 +360,7 @@ def test_a_size_that_the_camera_number_implies_must_hold_the_events(tmp_path: Pa
     x = np.arange(0, 1280, 2)
     words = evt2_words(x, x // 2, 1000 + x, x % 4 // 2)
     path.write_bytes(OLD_HEADER % (28, b"2.0") + words.tobytes())
-    with pytest.raises(
-        InputError, match=r"of 640 events lie outside 640×480, .* system_ID names; give .*--sensor-size"
-    ):
+    with pytest.raises(InputError, match=r"of 640 events lie outside 640×480, .* system_ID names; set .*--sensor-size"):
         open_event_file(path)
     events = open_event_file(path, EventFileOptions(sensor_size=(1280, 720)))
     assert events.report.num_events == 640

@@ -94,7 +94,7 @@ def test_another_order_without_header(tmp_path: Path) -> None:
     source = open_event_file(path, SIZE)
     stream = source.slice(0, 10**6)
     assert list(zip(stream.x.tolist(), stream.y.tolist(), stream.t.tolist(), strict=True)) == [r[:3] for r in rows]
-    assert "columns are taken as x y t p" in source.report.notes[0]
+    assert "columns are read as x y t p" in source.report.notes[0]
 
 
 def test_unsorted_times_are_sorted_and_counted(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_tolerant_leaves_broken_lines_out(tmp_path: Path) -> None:
     path = write(tmp_path / "e.txt", "1 1 1 0\n2 a 1 1\n3 1 1\n4 1 1 1\n5 1 1 7\n6 2")
     source = open_text(path, EventFileOptions((10, 8), tolerant=True))
     assert source.slice(0, 10).t.tolist() == [1, 4]
-    assert source.report.notes == ("4 lines are no events and were left out",)
+    assert source.report.notes == ("4 lines are not events and were left out",)
     assert source.report.num_lost_bytes == 8 + 6 + 8 + 4
 
 
@@ -220,7 +220,7 @@ def test_header_without_events(tmp_path: Path) -> None:
 def test_unknown_sensor_size(tmp_path: Path) -> None:
     source = open_text(write(tmp_path / "e.txt", "1 4 1 0\n2 1 5 1\n"), EventFileOptions())
     assert source.sensor_size == (5, 6)
-    assert "does not tell its sensor; 5×6 just holds all events" in source.report.notes[0]
+    assert "does not declare its sensor size; 5×6 just holds all events" in source.report.notes[0]
     with pytest.raises(InputError, match="1 of 2 events lie outside 4×8, the size of the frames"):
         open_text(tmp_path / "e.txt", EventFileOptions((4, 8), size_is_assumed=True))
 
@@ -231,7 +231,10 @@ def test_recognition(tmp_path: Path) -> None:
     assert not is_text(write(tmp_path / "c.txt", "images/0.png\n"))
     (tmp_path / "d.bin").write_bytes(bytes(range(256)))
     assert not is_text(tmp_path / "d.bin")
-    for content, message in ((b"", "the file is empty"), (b"\0\1\2\3", "unknown format of event file; known are")):
+    for content, message in (
+        (b"", "the file is empty"),
+        (b"\0\1\2\3", "unknown format of event file; expected one of"),
+    ):
         (tmp_path / "e.bin").write_bytes(content)
         with pytest.raises(InputError, match=message):
             open_event_file(tmp_path / "e.bin")

@@ -181,7 +181,7 @@ def test_refusals_leave_nothing(tmp_path: Path) -> None:
     late = EventStream(stream.x, stream.y, stream.t + 10**17, stream.p, stream.sensor_size)
     large = EventStream(stream.x, stream.y, stream.t, stream.p, (40_000, 2))
     cases: list[tuple[str, EventStream, dict[str, object], type[EvfiError], str]] = [
-        ("a.xyz", stream, {}, ConfigError, "does not tell a format"),
+        ("a.xyz", stream, {}, ConfigError, "does not name a format"),
         ("a.npz", stream, {"format": "xyz"}, ConfigError, "unknown format 'xyz'"),
         ("a.npz", stream, {"frames": []}, ConfigError, "cannot hold frames"),
         ("a.npz", stream, {"pieces": []}, RecordingError, "no events to write"),

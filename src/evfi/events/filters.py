@@ -186,7 +186,7 @@ def check_filter_time(background_filter_us: int) -> None:
     """
     if not 1 <= background_filter_us <= _MAX_SUPPORT_US:
         raise ConfigError(
-            f"the background filter's time must be 1 to {_MAX_SUPPORT_US} µs, got {background_filter_us}; usual are some "
+            f"the background filter's time must be 1 to {_MAX_SUPPORT_US} µs, got {background_filter_us}; typical are a few "
             "thousands"
         )
 

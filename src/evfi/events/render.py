@@ -44,7 +44,7 @@ def render_events(
     if not saturation > 0:
         raise ConfigError(f"saturation must be positive, got {saturation}; try 3")
     if over is not None and size is not None and (over.shape[1], over.shape[0]) != size:
-        raise ConfigError(f"a frame of size {size} was expected to draw on, got {(over.shape[1], over.shape[0])}")
+        raise ConfigError(f"expected a frame of size {size} to draw on, got {(over.shape[1], over.shape[0])}")
     if size is None:
         size = events.sensor_size if over is None else (over.shape[1], over.shape[0])
     counts = _signed_counts(events, size)

@@ -32,12 +32,12 @@ class ReadReport:
     notes: tuple[str, ...] = ()
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user should be told, one line each."""
+        """What the user should know, one line each."""
         lines = list(self.notes)
         if self.num_lost_bytes:
             lines.append(f"{self.num_lost_bytes} bytes of events could not be read and are lost; copy or record again")
         if self.num_unknown:
-            lines.append(f"{self.num_unknown} words or messages of no known kind were passed over")
+            lines.append(f"{self.num_unknown} words or messages of unknown kind were skipped")
         if self.num_unsorted:
             lines.append(f"{self.num_unsorted} events are earlier than the one before them; they were sorted by time")
         return tuple(lines)

@@ -64,7 +64,7 @@ class MemoryEvents:
         report: ReadReport | None = None,
     ):
         if len(stream) == 0:
-            raise RecordingError("expected events, got none; without events nothing tells the motion between frames")
+            raise RecordingError("expected events, got none; without events the motion between frames is unknown")
         self._chunk = EventChunk(stream, np.sort(dropped_us) if dropped_us is not None else stream.t[:0])
         self.sensor_size = stream.sensor_size
         self.time_range_us = (int(stream.t[0]), int(stream.t[-1]))
@@ -190,7 +190,7 @@ class ChunkedEvents:
             if sum(map(_num_times, held.values())) > _MAX_HELD_EVENTS:
                 raise InputError(
                     f"the events ({self.report.format}) are so far out of order that more than {_MAX_HELD_EVENTS} would "
-                    "have to be held in memory; the file is damaged, or has to be sorted by time before"
+                    "have to be held in memory; the file is damaged, or must be sorted by time first"
                 )
 
     def close(self) -> None:

@@ -212,7 +212,7 @@ def _whole_pixels(values: NDArray[Any], name: str) -> NDArray[Any]:
     if fractional.any():
         raise InputError(
             f"event coordinates must be whole pixels, got {name}={values[np.argmax(fractional)]}; "
-            "round sub-pixel coordinates down before"
+            "round sub-pixel coordinates down first"
         )
     return whole
 

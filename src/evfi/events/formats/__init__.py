@@ -87,7 +87,7 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
     """
     known = {event_format.name: event_format for event_format in EVENT_FORMATS}
     if format is not None and format not in known:
-        raise ConfigError(f"unknown event file format '{format}'; known are {', '.join(known)}")
+        raise ConfigError(f"unknown event file format '{format}'; expected one of {', '.join(known)}")
     check_name(path)
     if not path.exists():
         raise InputError(f"no such event file: {path}")
@@ -103,7 +103,7 @@ def find_event_format(path: Path, format: str | None = None) -> EventFormat:  # 
     if not claims:
         if advice := advice_for(path):
             raise InputError(f"{path}: {advice}")
-        raise InputError(f"{path}: unknown format of event file; known are {', '.join(known)} (docs/formats.md)")
+        raise InputError(f"{path}: unknown format of event file; expected one of {', '.join(known)} (docs/formats.md)")
     return claims[0]
 
 

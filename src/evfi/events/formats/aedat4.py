@@ -130,12 +130,12 @@ class Aedat4Events(ChunkedEvents):
         options = options or EventFileOptions()
         if options.time_unit not in (None, "us"):
             raise ConfigError(
-                f"{file.path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that"
+                f"{file.path}: AEDAT4 times are always µs, but '{options.time_unit}' is declared; remove that unit"
             )
         self._aedat4 = file
         stream = file.stream("EVTS", "events")
         if stream is None:
-            raise RecordingError(f"{file.path}: holds no event stream; give an event file besides")
+            raise RecordingError(f"{file.path}: has no event stream; pass a separate event file")
         packets = file.packets(stream)
         is_large = file.path.stat().st_size >= min_indexed_bytes
         self._is_from_table = is_large and packets.elements is not None and not file.tolerant
@@ -148,8 +148,8 @@ class Aedat4Events(ChunkedEvents):
             )
         if not len(index.counts):
             lost = index.report.num_lost_bytes
-            told = f"no packet of events can be read, {lost} bytes are lost" if lost else "the event stream is empty"
-            raise RecordingError(f"{file.path}: {told}; give an event file besides")
+            told = f"no event packet can be read, {lost} bytes are lost" if lost else "the event stream is empty"
+            raise RecordingError(f"{file.path}: {told}; pass a separate event file")
         self._index = index
         self._chunks = _joined_packets(index.counts)
         bounds = np.array([_bounds(index.bounds_us[a:b]) for a, b in self._chunks], np.int64)
@@ -175,8 +175,8 @@ class Aedat4Events(ChunkedEvents):
         wrong |= records.counts != self._index.counts[first:last]
         if wrong.any():
             raise InputError(
-                f"{self._aedat4.path}: the packet at byte {starts[np.argmax(wrong)]} holds other events than the file's "
-                "data table says; copy the file again, or read it with --tolerant, which does not rely on that table"
+                f"{self._aedat4.path}: the packet at byte {starts[np.argmax(wrong)]} does not match the file's "
+                "data table; copy the file again, or read it with --tolerant, which does not rely on that table"
             )
         self._count_unsorted(number, int(facts[:, NUM_UNSORTED].sum()))
         return records.chunk(self.sensor_size)
@@ -196,7 +196,7 @@ def _sensor_size(file: Aedat4File, stream: Aedat4Stream, options: EventFileOptio
         return stream.size
     if options.sensor_size is None or options.size_is_assumed:
         raise InputError(
-            f"{file.path}: the event stream '{stream.name[:80]}' does not say its sensor size; give it (--sensor-size)"
+            f"{file.path}: the event stream '{stream.name[:80]}' does not declare its sensor size; set it with --sensor-size"
         )
     return options.sensor_size
 
@@ -297,7 +297,7 @@ def _read_records(file: Aedat4File, starts: NDArray[np.int64], lengths: NDArray[
         positions, counts = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
         if (damaged := aedat4_loops.locate(data, ends, positions, counts)) >= 0:
             file.table(Packet(int(starts[damaged]), int(lengths[damaged])), "EVTS").vector(0, 16)
-            raise ValueError(f"the packet at byte {starts[damaged]} holds no events that can be read")
+            raise ValueError(f"the packet at byte {starts[damaged]} holds no readable events")
     if (positions % 8).any():  # no known writer does so
         parts = [data[at : at + 16 * count] for at, count in zip(positions, counts, strict=True)]
         data, positions = np.concatenate(parts), 16 * (np.cumsum(counts) - counts)

@@ -143,7 +143,7 @@ class Aedat4File:
             yield
         except (ValueError, struct.error, RuntimeError, OSError, OverflowError, ElementTree.ParseError) as error:
             reason = one_line(error)
-            advice = "" if self.tolerant else ", or read what is left of it with --tolerant"
+            advice = "" if self.tolerant else ", or read the undamaged part with --tolerant"
             raise InputError(
                 f"{self.path}: damaged or truncated AEDAT4 file ({reason}); copy the file again or record again{advice}"
             ) from None
@@ -244,7 +244,7 @@ class Aedat4File:
             table = self.table(Packet(table_start, size - table_start), "FTAB")
             start, count = table.vector_place(0)
             if count > (table_start - begin) // _PACKET_HEADER.size:
-                raise ValueError(f"its data table lists {count} packets, more than lie before it")
+                raise ValueError(f"its data table lists {count} packets, more than precede it")
             places = table_numbers(table.buffer, start, count, (0, 1, 2, 3, 4))
         except (ValueError, struct.error, RuntimeError):
             if self.tolerant:

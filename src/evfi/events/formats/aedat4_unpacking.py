@@ -65,7 +65,7 @@ def _joined(parts: Iterator[bytes], start: int, num_packed: int, limit: int) -> 
         total += len(part)
         if total > limit:
             told = refusal(total, num_packed, is_cut=True) or (
-                f"with its neighbours, it unpacks to more than is taken from so little; if the file is sound, set {VARIABLE}=8"
+                f"with its neighbours, it unpacks to more than its size allows; if the file is sound, set {VARIABLE}=8"
             )
             raise ValueError(f"the packet at byte {start}: {told}")
         kept.append(part)

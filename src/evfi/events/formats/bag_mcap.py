@@ -58,7 +58,9 @@ class McapFile:
         self._kept: tuple[int, bytes] = (-1, b"")
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise InputError(f"{path}: expected an MCAP file, but it does not begin as one; copy the file again")
+                raise InputError(
+                    f"{path}: expected an MCAP file, but its first bytes are not MCAP's; copy the file again"
+                )
             self._read_summary(file)
         if not self.connections:
             self._find_connections()
@@ -137,7 +139,7 @@ class McapFile:
                 file.seek(position)
                 head = file.read(_RECORD.size)
                 if len(head) < _RECORD.size:
-                    on_damage(Damage(position, self._size - position, f"the record at byte {position} is cut"))
+                    on_damage(Damage(position, self._size - position, f"the record at byte {position} is truncated"))
                     return
                 kind, length = _RECORD.unpack(head)
                 if kind in (_DATA_END, _FOOTER):
@@ -145,7 +147,7 @@ class McapFile:
                 end = position + _RECORD.size + length
                 if kind == _NO_RECORD or (end > self._size and kind != _CHUNK):
                     on_damage(
-                        Damage(position, self._size - position, f"the record at byte {position} is cut or broken")
+                        Damage(position, self._size - position, f"the record at byte {position} is truncated or broken")
                     )
                     return
                 if kind == _CHUNK:
@@ -173,7 +175,7 @@ class McapFile:
         if start + length > len(content) or len(block) < size:
             on_damage(Damage(position, size - len(block), "a chunk ends too early"))
         elif checksum and zlib.crc32(block) != checksum:
-            on_damage(Damage(position, end - position, "a chunk does not fit its checksum"))
+            on_damage(Damage(position, end - position, "a chunk does not match its checksum"))
             return b""
         elif broken := size - _whole_length(block):
             on_damage(Damage(position, broken, "a chunk holds a broken record"))
@@ -225,5 +227,5 @@ def _text(content: memoryview, position: int) -> tuple[str, int]:
         raise ValueError(f"a name of {length} bytes is longer than the {MAX_NAME_BYTES} that can be read")
     end = position + 4 + length
     if end > len(content):
-        raise ValueError("a text reaches beyond its record")
+        raise ValueError("a string reaches beyond its record")
     return bytes(content[position + 4 : end]).decode("utf-8", "replace"), end

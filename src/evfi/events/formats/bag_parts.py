@@ -113,7 +113,7 @@ def unpack(data: bytes, compression: str, size: int) -> bytes:
     except (OSError, RuntimeError, EOFError) as error:
         raise ValueError(f"a block cannot be unpacked: {shown(str(error), 200)}") from None
     if len(unpacked) > size:
-        raise ValueError(f"a block unpacks to more than the {size} bytes that it promises")
+        raise ValueError(f"a block unpacks to more than the {size} bytes that it declares")
     return unpacked
 
 

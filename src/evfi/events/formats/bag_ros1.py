@@ -81,7 +81,7 @@ class Ros1File:
         try:
             record = _read_record(file, file.tell(), self._size)
             if record.fields.get(b"op") != _BAG:
-                raise ValueError("the first record is no bag header")
+                raise ValueError("the first record is not a bag header")
             index = struct.unpack("<Q", record.fields[b"index_pos"])[0]
         except (ValueError, KeyError, struct.error) as error:
             raise InputError(
@@ -158,7 +158,7 @@ class Ros1File:
         packing, promised = record.fields.get(b"compression", b"").decode("latin-1"), record.fields.get(b"size", b"")
         try:
             if len(promised) != 4:
-                raise ValueError("a chunk does not say its size")
+                raise ValueError("a chunk does not declare its size")
             size = _U32.unpack(promised)[0]
             is_cut = record.end > self._size
             block = unpack(file.read(min(record.length, self._size - record.start)), packing, size)
@@ -196,12 +196,12 @@ def _read_record(file: IO[bytes], position: int, size: int) -> _Record:
     prefix = file.read(4)
     length = _U32.unpack(prefix)[0] if len(prefix) == 4 else size
     if not 0 < length <= min(_MAX_HEADER_BYTES, size - position - 8):
-        raise ValueError(f"the record at byte {position} has a broken or cut header")
+        raise ValueError(f"the record at byte {position} has a broken or truncated header")
     fields = _fields_of(file.read(length))
     data_length = _U32.unpack(file.read(4))[0]
     record = _Record(fields, position + 8 + length, data_length)
     if b"op" not in fields:
-        raise ValueError(f"the record at byte {position} does not say what it is")
+        raise ValueError(f"the record at byte {position} does not declare its type")
     if record.end > size and fields[b"op"] != _CHUNK:
         raise ValueError(f"the record at byte {position} reaches beyond the file's end")
     return record

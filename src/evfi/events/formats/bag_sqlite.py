@@ -60,7 +60,7 @@ class SqliteFile:
         journal = path.with_name(path.name + "-wal")
         if journal.is_file() and journal.stat().st_size:
             self.complaint = Damage(
-                0, 0, f"not closed: {journal.name} holds more; open it once with `sqlite3` to join both"
+                0, 0, f"not closed: {journal.name} holds more data; open the bag once with `sqlite3` to merge it"
             )
         try:
             with closing(self._connect()) as database:
@@ -128,7 +128,7 @@ def _read_topics(database: sqlite3.Connection) -> dict[int, Topic]:
             raise ValueError(f"it has no plain table '{table}'")
         columns = database.execute(f"PRAGMA table_xinfo({table})").fetchall()
         if not needed <= {column[1] for column in columns} or any(column[6] for column in columns):
-            raise ValueError(f"the table '{table}' has other columns than a bag's")
+            raise ValueError(f"the table '{table}' does not have a bag's columns")
     rows = database.execute("SELECT id, name, type, serialization_format FROM topics").fetchmany(_MAX_TOPICS)
     return {
         number: Topic(name, topic_type(kind), True)

@@ -94,7 +94,7 @@ class Bag:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether the path is a bag of ROS 1 or ROS 2, told from its content."""
+    """Whether the path is a bag of ROS 1 or ROS 2, detected from its content."""
     try:
         if path.is_dir():
             return _is_bag_folder(path)
@@ -166,7 +166,7 @@ def _files_of_folder(folder: Path, notes: list[str]) -> tuple[list[Path], str]:
         found = _storage_files(folder)
         if not found:
             raise InputError(f"{folder}: expected metadata.yaml, or files .db3 or .mcap; found none of them")
-        notes.append(f"{folder.name} has no metadata.yaml; its files are read in the order of their names")
+        notes.append(f"{folder.name} has no metadata.yaml; its files are read in order of their names")
         return found, ""
     about = _read_metadata(metadata)
     mode = str(about.get("compression_mode") or "none").lower()
@@ -215,7 +215,7 @@ def _file_in_folder(folder: Path, metadata: Path, name: object) -> Path:
         raise InputError(f"{metadata}: names the file '{shown(str(name))}', which is not in the bag's folder")
     path = folder / parts[-1]
     if path.resolve().parent != folder.resolve():
-        raise InputError(f"{path}: a link that leads out of the bag's folder; put the file itself there")
+        raise InputError(f"{path}: a link that points outside the bag's folder; put the file itself there")
     if not path.is_file():
-        raise InputError(f"{metadata}: names {shown(parts[-1])}, which is missing; copy the bag as a whole")
+        raise InputError(f"{metadata}: names {shown(parts[-1])}, which is missing; copy the whole bag again")
     return path

@@ -38,7 +38,7 @@ def tell_time_unit(values: NDArray[Any], where: str) -> tuple[TimeUnit, str | No
     if values.dtype.kind == "f" and (np.rint(values) != values).any():
         return "s", None
     if len(values) and float(np.abs(values.astype(np.float64)).max()) >= _MIN_EPOCH_NS:
-        return "ns", f"{where}: times are taken as nanoseconds since 1970"
+        return "ns", f"{where}: times are read as nanoseconds since 1970"
     return "us", None
 
 
@@ -113,7 +113,7 @@ def match_columns(names: list[str], where: str) -> dict[str, str]:
             problem = "two columns" if hits else "no column"
             raise InputError(
                 f"{where}: {problem} for {column} (accepted: {', '.join(accepted)}); "
-                f"found {', '.join(names) or 'no column at all'}"
+                f"found {', '.join(names) or 'no columns'}"
             )
         chosen[column] = hits[0]
     return chosen

@@ -108,7 +108,7 @@ def _go_through(path: Path, size: tuple[int, int], chunk_events: int, options: E
     if lost and not options.tolerant:
         raise InputError(
             f"{path}: the last event is cut off at byte {position} ({lost} of 5 bytes); copy the file again, or read "
-            "what there is with --tolerant"
+            "the events before it with --tolerant"
         )
     notes = (f"{path}: the last event is cut off at byte {position}",) if lost else ()
     report = ReadReport("es dvs", CONVENTION, sum(counts), num_unknown=unknown, num_lost_bytes=lost, notes=notes)

@@ -136,7 +136,7 @@ class TableEvents(ChunkedEvents):
         self._size_is_assumed = options.size_is_assumed and layout.sensor_size is None
         chosen = size or index.sensor_size
         if chosen is None:
-            raise InputError(f"{file.path}: the sensor's size is unknown; give it (--sensor-size)")
+            raise InputError(f"{file.path}: the sensor size is unknown; set it with --sensor-size")
         super().__init__(
             chosen,
             index.time_range_us,
@@ -199,7 +199,7 @@ def _time_unit(path: Path, layout: Layout, options: EventFileOptions) -> tuple[T
     if layout.time_unit is not None:
         if declared not in (None, layout.time_unit):
             raise ConfigError(
-                f"{path}: times of {layout.name} are {layout.time_unit}, but '{declared}' is declared; remove that"
+                f"{path}: times of {layout.name} are {layout.time_unit}, but '{declared}' is declared; remove that unit"
             )
         return layout.time_unit, None
     if declared is not None:
@@ -279,8 +279,8 @@ class _Scan:
         size = None if self.size or not len(rows) else (self.corner[0] + 1, self.corner[1] + 1)
         if size is not None:
             self.notes.append(
-                f"{self.file.path.name} does not tell its sensor; {size[0]}×{size[1]} just holds all events; if that is "
-                "wrong, give its size (--sensor-size)"
+                f"{self.file.path.name} does not declare its sensor size; {size[0]}×{size[1]} just holds all events; if "
+                "this is wrong, set it with --sensor-size"
             )
         report = ReadReport(
             self.layout.name,
@@ -306,6 +306,6 @@ def _farthest(corner: tuple[int, int], x: NDArray[Any], y: NDArray[Any], where: 
     found = float(x.max()), float(y.max())
     if not max(found) < 2**15:
         raise InputError(
-            f"{where}: coordinates up to {max(found)} are no pixels; give the sensor's size to leave them out"
+            f"{where}: coordinates up to {max(found)} cannot be pixels; set the sensor size to leave those events out"
         )
     return max(corner[0], int(found[0])), max(corner[1], int(found[1]))

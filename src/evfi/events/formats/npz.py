@@ -1,8 +1,8 @@
 """Events in NumPy's .npz: one array per column, names as in `columns.COLUMN_NAMES`.
 
-Or one array of records with fields of those names, or one [N, 4] in the order t, x, y, p or x, y, t, p, told from the
+Or one array of records with fields of those names, or one [N, 4] in the order t, x, y, p or x, y, t, p, detected from the
 values. Optional members `width` and `height`, or `sensor_size` (two numbers), give the sensor. Polarity is 0/1 or -1/+1,
-told from the values. Events are read in stretches. Nothing is ever unpickled, and what a member claims to hold is checked
+detected from the values. Events are read in stretches. Nothing is ever unpickled, and what a member claims to hold is checked
 before memory is taken for it. A truncated archive holds nothing that could be read: its columns lie one after another.
 """
 
@@ -158,9 +158,9 @@ def _find_table(archive: NpzArchive) -> EventTable:
 
 
 def _matrix(archive: NpzArchive, name: str) -> EventTable:
-    """Rows of four numbers; which of them is the time is told from their order."""
+    """Rows of four numbers; which of them is the time is detected from their order."""
     if archive.heads[name].dtype.kind == "b":
-        raise InputError(f"{archive.path}: member {name} holds truth values, expected events")
+        raise InputError(f"{archive.path}: member {name} holds booleans, expected events")
     array = archive.arrays([name])[name]
     by_column = array.columns() if archive.heads[name].is_fortran else None
     if by_column is not None:
@@ -170,8 +170,8 @@ def _matrix(archive: NpzArchive, name: str) -> EventTable:
     order = _order_of(head)
     if order is None:
         raise InputError(
-            f"{archive.path}: the columns of member {name} must be t, x, y, p or x, y, t, p with growing times; neither "
-            "fits; save x, y, t and p as members of their own"
+            f"{archive.path}: the columns of member {name} must be t, x, y, p or x, y, t, p with increasing times; neither "
+            "fits; save x, y, t and p as separate members"
         )
     if by_column is not None:
         return _Columns(archive.path, {column: by_column[order.index(column)] for column in "xytp"})

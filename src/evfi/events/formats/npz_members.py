@@ -64,7 +64,7 @@ class StoredArray:
         size = (stop - start) * self.row_bytes
         data = os.pread(self.file.fileno(), size, self.start + start * self.row_bytes)
         if len(data) != size:
-            raise ValueError("it became shorter while it was read")
+            raise ValueError("it shrank while it was being read")
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def columns(self) -> list[StoredArray]:
@@ -195,7 +195,7 @@ def array_members(archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]
         if member.filename.endswith(".npy")
     ]
     if len(dict(found)) < len(found):
-        raise ValueError("two members have one name")
+        raise ValueError("two members have the same name")
     return found
 
 
@@ -261,4 +261,4 @@ def _check_promise(member: zipfile.ZipInfo, shape: tuple[int, ...], dtype: np.dt
         raise NoNumbersError(member.filename, dtype)
     promised = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if promised != member.file_size - header_bytes:
-        raise ValueError(f"{member.filename} promises {promised} bytes and holds {member.file_size - header_bytes}")
+        raise ValueError(f"{member.filename} declares {promised} bytes but holds {member.file_size - header_bytes}")

@@ -31,7 +31,7 @@ class PropheseeHeader:
     start_bytes: bytes
 
     def sensor_size(self, path: Path) -> tuple[int, int] | None:
-        """Width and height that the header tells, if it does.
+        """Width and height that the header declares, if it does.
 
         Raises:
             InputError: what it says is no size, or it says two.
@@ -46,7 +46,7 @@ class PropheseeHeader:
         sizes = {_parse_size(pair, path) for pair in told}
         if len(sizes) > 1:
             shown = " and ".join(f"{width}×{height}" for width, height in sorted(sizes))
-            raise InputError(f"{path}: the header tells two sensor sizes, {shown}; correct it")
+            raise InputError(f"{path}: the header declares two sensor sizes, {shown}; correct it")
         return sizes.pop() if sizes else None
 
 

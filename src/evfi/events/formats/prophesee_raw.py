@@ -5,7 +5,7 @@ in OpenEB (Apache-2.0). Times are µs of the sensor's clock, continued beyond it
 runs right and y down; polarity 1 is brighter.
 
 EVT2.1 words come in two orders. Each word is a head (kind, time, x, y) and a mask; IMX636 and older sensors send the head
-first ("legacy"), GenX320 sends one little-endian word of 64 bits, so the mask comes first ("little"). The header tells it
+first ("legacy"), GenX320 sends one little-endian word of 64 bits, so the mask comes first ("little"). The header declares it
 as `endianness`, or old headers by their `system_ID`. Since a wrong order gives plausible garbage, the words are looked at,
 too: if they only make sense in the other order, that one is taken, with a note where the header says otherwise.
 """
@@ -95,14 +95,14 @@ def _encoding(header: PropheseeHeader, path: Path) -> str:
         encoding = told = _SYSTEMS.get(_system(header), (None, "none"))[1]
     if encoding not in ENCODINGS:
         raise InputError(
-            f"{path}: the header must name one of the encodings EVT2, EVT21 and EVT3, it names '{told}'; export the "
-            "recording to one of them with the camera's software"
+            f"{path}: the header must name encoding EVT2, EVT21 or EVT3, found '{told}'; export the "
+            "recording as one of these with the camera's software"
         )
     return encoding
 
 
 def _system(header: PropheseeHeader) -> int:
-    """Number of the camera system; -1 where it is not told or not Prophesee's."""
+    """Number of the camera system; -1 where it is not declared or not Prophesee's."""
     integrators = [value for key, value in header.fields.items() if key.endswith("integrator_name")]
     number = header.fields.get("system_id", "")
     is_own = all(name == "Prophesee" for name in integrators)
@@ -133,7 +133,7 @@ def _evt21_file(path: Path, header: PropheseeHeader, size: tuple[int, int] | Non
     order = _order_of_words(path, header.data_start, expected)
     notes: tuple[str, ...] = ()
     if told and order != expected:
-        notes = (f"the header of {path.name} tells word order '{told}', but its words only make sense as '{order}'",)
+        notes = (f"the header of {path.name} declares word order '{told}', but its words only make sense as '{order}'",)
     decode = decode_evt21_little if order == "little" else decode_evt21_legacy
     name = f"prophesee-raw evt2.1 {order}"
     return WordFile(
@@ -142,7 +142,7 @@ def _evt21_file(path: Path, header: PropheseeHeader, size: tuple[int, int] | Non
 
 
 def _expected_order(told: str | None, system: int) -> str:
-    """Word order of EVT2.1, "little" or "legacy", that the header tells or the camera has."""
+    """Word order of EVT2.1, "little" or "legacy", that the header declares or the camera uses."""
     if told:
         return "legacy" if told.lower() == "legacy" else "little"
     return "legacy" if 0 < system < _FIRST_LITTLE_SYSTEM else "little"
@@ -158,6 +158,6 @@ def _order_of_words(path: Path, data_start: int, expected: str) -> str:
 
 
 def _makes_sense(heads: NDArray[np.uint32]) -> bool:
-    """Whether all kinds of words are known, and some tell the time."""
+    """Whether all kinds of words are known, and some carry the time."""
     kinds = heads >> 28
     return bool(np.isin(kinds, _EVT21_KINDS).all() and (kinds == 8).any())

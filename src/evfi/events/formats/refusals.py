@@ -1,4 +1,4 @@
-"""Files that people try and that are not read: told by their first bytes, each with what to do instead."""
+"""File types that are not supported, detected from their first bytes, each with what to do instead."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _ADVICE: Final = (
     (b"MATLAB 5.0 MAT-file", "MATLAB files are not read; save x, y, t and p as .npz (scipy.io.loadmat reads them)"),
     (b"PAR1", "Parquet is not read; save its columns x, y, t and p as .npz or CSV"),
     (b"\x93NUMPY", "a single .npy array is not read; save x, y, t and p as members of an .npz"),
-    (b"\x80\x04", "pickles are never read, they can run code; save x, y, t and p as .npz"),
+    (b"\x80\x04", "pickles are never read, since they can run code; save x, y, t and p as .npz"),
     (b"PK\x03\x04", "a zip archive without .npy members; unpack it and give the event file in it"),
-    (b"\x1f\x8b", "compressed with gzip, and no lines of events in it; unpack it (gunzip) before"),
-    (b"BZh", "compressed with bzip2; unpack it (bunzip2) before"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it (unzstd) before"),
+    (b"\x1f\x8b", "compressed with gzip, without event lines in it; unpack it first (gunzip)"),
+    (b"BZh", "compressed with bzip2; unpack it first (bunzip2)"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first (unzstd)"),
     (b"\x89PNG", _PICTURE),
     (b"\xff\xd8\xff", _PICTURE),
 )

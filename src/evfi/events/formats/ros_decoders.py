@@ -47,7 +47,7 @@ class EventDecoder:
         if encoding not in _DECODERS:
             known = ", ".join(f"'{name}'" for name in _DECODERS if name != RECORDS)
             raise ValueError(
-                f"packets in encoding '{encoding}' cannot be read (known are {known}); "
+                f"packets in encoding '{encoding}' cannot be read (supported: {known}); "
                 "republish the events as dvs_msgs/EventArray or in evt3 and record them again"
             )
         self._decode = _DECODERS[encoding]
@@ -139,7 +139,9 @@ _DECODERS: Final[dict[str, Callable[[EventDecoder, EventMessage], Columns]]] = {
 def _words_of(message: EventMessage, dtype: str | np.dtype[Any]) -> NDArray[Any]:
     kind = np.dtype(dtype)
     if len(message.payload) % kind.itemsize:
-        raise ValueError(f"a packet of {len(message.payload)} bytes is not made of words of {kind.itemsize}")
+        raise ValueError(
+            f"a packet of {len(message.payload)} bytes is not a whole number of {kind.itemsize}-byte words"
+        )
     words: NDArray[Any] = np.frombuffer(message.payload, kind)
     if len(words) > _MAX_EVENTS:
         raise ValueError(f"a message of {len(words)} words is longer than the {_MAX_EVENTS} that can be read")
@@ -164,7 +166,7 @@ def _room_for(count: int, num_words: int | None = None) -> Columns:
 
 def _checked_base(message: EventMessage) -> int:
     if message.time_base_ns >= 2**62:
-        raise ValueError(f"a time base of {message.time_base_ns} ns cannot be")
+        raise ValueError(f"a time base of {message.time_base_ns} ns is impossible")
     return message.time_base_ns
 
 

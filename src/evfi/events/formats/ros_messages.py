@@ -54,7 +54,7 @@ class Fields:
         if self.is_cdr:
             self._position += -self._position % size
         if self._position + size > len(self._data):
-            raise ValueError(f"the message ends after {len(self._data)} bytes, too early")
+            raise ValueError(f"the message ends too early, after {len(self._data)} bytes")
         (value,) = struct.unpack_from(self._order + code, self._data, self._position)
         self._position += size
         return int(value)
@@ -86,7 +86,7 @@ class Fields:
     def _take(self, length: int) -> memoryview:
         end = self._position + length
         if end > len(self._data):
-            raise ValueError(f"the message promises {length} bytes more than it has")
+            raise ValueError(f"the message declares {length} more bytes than it has")
         part = self._data[self._position : end]
         self._position = end
         return part
@@ -129,7 +129,7 @@ def parse_event_message(message: BagMessage, topic: Topic) -> EventMessage:
     stamp = fields.stamp_ns()
     height, width = fields.number("I"), fields.number("I")
     if max(height, width) > _MAX_SIDE:
-        raise ValueError(f"a sensor of {width}×{height} pixels cannot be")
+        raise ValueError(f"a sensor of {width}×{height} pixels is impossible")
     if topic.type in ARRAY_TYPES:
         return _records(fields, stamp, (width, height))
     sequence, time_base = fields.number("Q"), fields.number("Q")
@@ -139,7 +139,7 @@ def parse_event_message(message: BagMessage, topic: Topic) -> EventMessage:
     is_big = bool(fields.number("B"))
     payload = fields.content()
     if is_big and len(payload):
-        raise ValueError("packets of big-endian machines are not supported; record on another machine")
+        raise ValueError("packets from big-endian machines are not supported; record on another machine")
     return EventMessage(stamp, (width, height), encoding, payload, sequence=sequence, time_base_ns=time_base)
 
 
@@ -148,5 +148,5 @@ def _records(fields: Fields, stamp_ns: int, size: tuple[int, int]) -> EventMessa
     payload = fields.rest()
     stride = _CDR_RECORD_BYTES if fields.is_cdr else _RECORD_BYTES
     if count and len(payload) < (count - 1) * stride + _RECORD_BYTES:
-        raise ValueError(f"the message promises {count} events, but has only {len(payload)} bytes of them")
+        raise ValueError(f"the message declares {count} events, but holds only {len(payload)} bytes of them")
     return EventMessage(stamp_ns, size, RECORDS, payload, count, fields.is_cdr, fields.is_big)

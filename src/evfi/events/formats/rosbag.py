@@ -69,7 +69,9 @@ def open_rosbag(path: Path, options: EventFileOptions) -> EventSource:
 def open_bag_events(bag: Bag, options: EventFileOptions) -> EventSource:
     """Open the events of a bag that is open already; see `open_rosbag`."""
     if options.time_unit is not None:
-        raise ConfigError(f"{bag.path}: ROS messages say the unit of their times; remove '{options.time_unit}'")
+        raise ConfigError(
+            f"{bag.path}: ROS messages define the unit of their times; remove the unit '{options.time_unit}'"
+        )
     topic, note = event_topic(bag)
     reader = f"{_READER} {topic.name} {topic.type} tolerant={options.tolerant} {bag.fingerprint()}"
     is_large = bag.num_bytes() >= MIN_INDEXED_BYTES
@@ -90,16 +92,14 @@ def event_topic(bag: Bag) -> tuple[Topic, str | None]:
     """
     found = [topic for topic in bag.topics if topic.type in EVENT_TYPES]
     if not found:
-        others = (
-            ", ".join(f"{shown(topic.name)} ({shown(topic.type)})" for topic in bag.topics[:8]) or "no topic at all"
-        )
+        others = ", ".join(f"{shown(topic.name)} ({shown(topic.type)})" for topic in bag.topics[:8]) or "no topics"
         if not bag.topics and (complaints := bag.complaints()):
             path, damage = complaints[0]
             raise InputError(
-                f"{path}: damaged or truncated bag at byte {damage.position} ({damage.reason}), and what is left of it "
-                "names no topic; copy it again"
+                f"{path}: damaged or truncated bag at byte {damage.position} ({damage.reason}), and the rest "
+                "names no topic; copy the bag again"
             )
-        raise RecordingError(f"{bag.path}: the bag has no topic of events ({', '.join(EVENT_TYPES)}); found {others}")
+        raise RecordingError(f"{bag.path}: the bag has no event topic ({', '.join(EVENT_TYPES)}); found {others}")
     return choose_topic(found, USUAL_TOPICS, "events")
 
 
@@ -123,12 +123,12 @@ class RosbagEvents(ChunkedEvents):
         self._encoding = index.report.format.split()[-1]
         size = index.sensor_size or options.sensor_size
         if size is None:
-            raise InputError(f"{bag.path}: the messages do not say the sensor's size; give it (--sensor-size)")
+            raise InputError(f"{bag.path}: the messages do not declare the sensor size; set it with --sensor-size")
         needed = int(index.states[:, 5].max()) + 1, int(index.states[:, 6].max()) + 1
         if index.sensor_size is None and options.size_is_assumed and (needed[0] > size[0] or needed[1] > size[1]):
             raise InputError(
                 f"{bag.path}: events lie outside {size[0]}×{size[1]}, the size of the frames; "
-                f"give the sensor's size (--sensor-size), at least {needed[0]} {needed[1]}"
+                f"set the sensor size with --sensor-size, at least {needed[0]} {needed[1]}"
             )
         super().__init__(size, index.time_range_us, index.bounds_us, self._load_stretch, _NUM_CACHED, index.report)
 
@@ -330,11 +330,11 @@ class _Scan:
         assert decoder is not None
         if self.num_missing:
             self.notes.append(
-                f"{self.num_missing} packets of events are missing: their numbers jump; they were not recorded"
+                f"{self.num_missing} event packets are missing: their sequence numbers jump; they were not recorded"
             )
         if self.num_restarts > 1:
             self.notes.append(
-                f"the packets' numbers go back {self.num_restarts - 1} times; are these several recordings?"
+                f"the packets' sequence numbers go back {self.num_restarts - 1} times; does the bag hold several recordings?"
             )
         if decoder.num_undated:
             self.notes.append(f"{decoder.num_undated} events before the first time word have no time and were left out")
@@ -360,5 +360,5 @@ def refuse_damage(path: Path, damage: Damage) -> NoReturn:
     """
     raise InputError(
         f"{path}: damaged or truncated bag at byte {damage.position} ({shown(damage.reason, 300)}); copy it again, or read "
-        "what is left of it with --tolerant"
+        "the undamaged part with --tolerant"
     )

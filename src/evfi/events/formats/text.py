@@ -3,7 +3,7 @@
 The file may begin with comment lines (`#`, `%`), with a line `W H` that gives the sensor, or with a header that names the
 columns (`columns.COLUMN_NAMES`, with a unit as in `t[s]` or `time_ns`) and so their order. Without a header the order is
 t x y p, unless the first lines only make sense as another one. Seconds are rounded to the nearest microsecond, never cut
-off. Polarity is 0/1 or -1/+1, told from the values.
+off. Polarity is 0/1 or -1/+1, detected from the values.
 
 Opening parses the file once, stretch by stretch, and notes the times of each; a slice parses the stretches that it
 touches. What is compressed is unpacked into a temporary file first, because gzip cannot be entered in the middle.
@@ -72,7 +72,7 @@ def open_text(path: Path, options: EventFileOptions, *, stretch_bytes: int = STR
     """
     layout = find_layout(path)
     if layout is None:
-        raise InputError(f"{path}: expected lines 't x y p', found no such line; is this an event file?")
+        raise InputError(f"{path}: expected lines 't x y p', found none; is this an event file?")
     unit, note = _time_unit(path, layout, options)
     content = _TextContent(path, layout, unit, tolerant=options.tolerant)
     try:
@@ -122,7 +122,7 @@ class _TextContent:
             feed = line.find(b"\n")
             if feed < 0 and len(line) == _MAX_LINE_BYTES:
                 raise InputError(
-                    f"{self.path}: the line at byte {position} is longer than {_MAX_LINE_BYTES} bytes; this is no event file"
+                    f"{self.path}: the line at byte {position} is longer than {_MAX_LINE_BYTES} bytes: not an event file"
                 )
             if feed < 0 or position + feed + 1 >= self.size:
                 break
@@ -140,7 +140,7 @@ class _TextContent:
         raw = os.pread(self._file.fileno(), end - start, start)
         if len(raw) != end - start:
             raise InputError(
-                f"{self.path}: became shorter while it was read; wait until it is written, then open again"
+                f"{self.path}: shrank while it was being read; wait until it is fully written, then open it again"
             )
         data = np.frombuffer(raw if raw.endswith(b"\n") else raw + b"\n", np.uint8)
         room = len(data) // _MIN_LINE_BYTES + 1
@@ -162,7 +162,7 @@ class _TextContent:
         problem = {
             FRACTION_OF_TIME: "expected times in whole microseconds; if they are seconds, declare it "
             '(--events-unit s; recording.json: "events_time_unit": "s")',
-            FRACTION_OF_PIXEL: "event coordinates must be whole pixels; round sub-pixel coordinates down before",
+            FRACTION_OF_PIXEL: "event coordinates must be whole pixels; round sub-pixel coordinates down first",
             POLARITY: "polarities must be 0 and 1, or -1 and 1",
             TOO_LARGE: "a number is too large for a time or a pixel; check the order of columns and the unit",
         }.get(
@@ -196,7 +196,7 @@ class _TextContent:
             if not self._tolerant or not written:
                 raise InputError(
                     f"{self.path}: damaged or truncated gzip file ({' '.join(str(error).split())}); copy it again, or read "
-                    "it up to there with --tolerant"
+                    "it up to the damage with --tolerant"
                 ) from None
             self.num_lost_bytes = 1  # how much was beyond the damage, nobody knows
         self._file.flush()
@@ -241,7 +241,7 @@ def _build_index(content: _TextContent, layout: TextLayout, stretch_bytes: int) 
         num_events=int(total[:, COUNT].sum()),
         num_unsorted=int(total[:, UNSORTED].sum()) + int(between),
         num_lost_bytes=int(total[:, BAD_BYTES].sum()) + content.num_lost_bytes,
-        notes=(f"{num_bad} lines are no events and were left out",) if num_bad else (),
+        notes=(f"{num_bad} lines are not events and were left out",) if num_bad else (),
     )
     return ChunkIndex(
         starts=np.array([row[0] for row in rows] + [edges[-1]], np.int64),
@@ -288,12 +288,12 @@ class _TextEvents(ChunkedEvents):
             told = index.sensor_size
             if told is None:
                 raise InputError(
-                    f"{content.path}: the sensor's size is unknown, and coordinates are negative or beyond {_MAX_SIDE}; give "
-                    "its size (--sensor-size)"
+                    f"{content.path}: the sensor size is unknown, and coordinates are negative or beyond {_MAX_SIDE}; set "
+                    "it with --sensor-size"
                 )
             notes.append(
-                f"{content.path.name} does not tell its sensor; {told[0]}×{told[1]} just holds all events; if that is "
-                "wrong, give its size (--sensor-size)"
+                f"{content.path.name} does not declare its sensor size; {told[0]}×{told[1]} just holds all events; if that is "
+                "wrong, set it with --sensor-size"
             )
         super().__init__(
             told,
@@ -333,7 +333,7 @@ class _TextEvents(ChunkedEvents):
 
 
 def _time_unit(path: Path, layout: TextLayout, options: EventFileOptions) -> tuple[TimeUnit, str | None]:
-    """The unit declared, told by the header, or told from the first lines."""
+    """The unit that is declared, given by the header, or detected from the first lines."""
     unit = options.time_unit or layout.time_unit
     if unit is not None:
         return unit, None

@@ -128,7 +128,7 @@ def _order_of(head: NDArray[np.float64], path: Path) -> tuple[str, tuple[str, ..
     if is_likely or len(fitting) != 1:
         return "txyp", ()
     told = " ".join(fitting[0])
-    return fitting[0], (f"{path.name}: columns are taken as {told}: as t x y p they make no sense",)
+    return fitting[0], (f"{path.name}: columns are read as {told}: as t x y p they make no sense",)
 
 
 def _fits(head: NDArray[np.float64], order: str, *, must_grow: bool) -> bool:

@@ -108,7 +108,7 @@ def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int =
     """
     if options.time_unit not in (None, "us"):
         raise ConfigError(
-            f"{file.path}: times of Prophesee files are always µs, but '{options.time_unit}' is declared; remove that"
+            f"{file.path}: times of Prophesee files are always µs, but '{options.time_unit}' is declared; remove that unit"
         )
     num_words, num_lost = divmod(file.path.stat().st_size - file.data_start, file.word_dtype.itemsize)
     size = file.sensor_size or options.sensor_size
@@ -117,8 +117,8 @@ def open_words(file: WordFile, options: EventFileOptions, *, chunk_events: int =
     _check_content(file, options, index, num_words)
     if num_lost and not options.tolerant:
         raise InputError(
-            f"{file.path}: truncated, the last {num_lost} bytes are no whole word of {file.word_dtype.itemsize} bytes; "
-            "copy the file again, or read it up to there with --tolerant"
+            f"{file.path}: truncated: the last {num_lost} bytes are not a whole word of {file.word_dtype.itemsize} bytes; "
+            "copy the file again, or read the words before them with --tolerant"
         )
     report = replace(index.report, num_lost_bytes=num_lost)
     size = size or index.sensor_size
@@ -131,8 +131,8 @@ def _check_content(file: WordFile, options: EventFileOptions, index: ChunkIndex,
     num_unknown = index.report.num_unknown
     if num_unknown > _MAX_UNKNOWN_SHARE * num_words and not options.tolerant:
         raise InputError(
-            f"{file.path}: {num_unknown} of {num_words} words are of no kind that {file.format} has; the file is damaged "
-            "or its header names another encoding; copy or export it again, or read what is readable with --tolerant"
+            f"{file.path}: {num_unknown} of {num_words} words are not of any {file.format} kind; the file is damaged "
+            "or its header names another encoding; copy or export it again, or read the rest with --tolerant"
         )
     num_outside = int(index.states[:, _NUM_OUTSIDE].sum()) if len(index.counts) else 0
     if index.counts.sum() == 0 and num_outside == 0:
@@ -151,7 +151,7 @@ def _check_content(file: WordFile, options: EventFileOptions, index: ChunkIndex,
         width, height = file.sensor_size
         raise InputError(
             f"{file.path}: {num_outside} of {index.counts.sum() + num_outside} events lie outside {width}×{height}, the size "
-            "of the camera that the header's system_ID names; give the sensor's size (--sensor-size)"
+            "of the camera that the header's system_ID names; set the sensor size with --sensor-size"
         )
     if index.counts.sum() == 0:
         width, height = file.sensor_size or options.sensor_size or (0, 0)
@@ -290,11 +290,11 @@ def _notes(file: WordFile, content_size: tuple[int, int] | None, num_undated: in
     notes = []
     if content_size is not None:
         notes.append(
-            f"{file.path.name} does not tell its sensor; {content_size[0]}×{content_size[1]} is taken since it holds all "
+            f"{file.path.name} does not declare its sensor size; {content_size[0]}×{content_size[1]} is used as it holds all "
             'events; if that is wrong, declare it ("sensor_size": [width, height] in recording.json)'
         )
     if num_undated:
-        notes.append(f"{num_undated} events come before the file first tells the time or their row; they are left out")
+        notes.append(f"{num_undated} events come before the first time or row in the file; they are left out")
     return tuple(notes)
 
 
@@ -318,7 +318,9 @@ def _read_words(file: WordFile, start: int, end: int) -> NDArray[Any]:
     except OSError as error:
         raise InputError(f"cannot read {file.path}: {error.strerror}") from None
     if len(words) != end - start:
-        raise InputError(f"{file.path}: became shorter while it was read; wait until it is written, then open it again")
+        raise InputError(
+            f"{file.path}: shrank while it was being read; wait until it is fully written, then open it again"
+        )
     return words
 
 

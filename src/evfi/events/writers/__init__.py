@@ -96,7 +96,7 @@ def write_events(
     Args:
         path: the file; it is replaced where it exists.
         events: where they come from.
-        format: "aedat4", "hdf5", "npz" or "text"; None tells it from the path's suffix.
+        format: "aedat4", "hdf5", "npz" or "text"; by default detected from the path's suffix.
         pieces: what to write in place of all of the source's pieces, in order of time.
         frames: frames in order of time, for AEDAT4 only.
         frame_size: their (width, height).
@@ -139,7 +139,7 @@ def find_writer(path: Path, format: str | None = None) -> EventWriter:  # noqa: 
         problem = f"unknown format '{format}'"
     else:
         found = [writer for writer in EVENT_WRITERS if path.suffix.lower() in writer.suffixes]
-        problem = f"{path}: its suffix does not tell a format"
+        problem = f"{path}: its suffix does not name a format"
     if not found:
         known = ", ".join(f"{writer.name} ({', '.join(writer.suffixes)})" for writer in EVENT_WRITERS)
         raise ConfigError(f"{problem}; events can be written as {known}")

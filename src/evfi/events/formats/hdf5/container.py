@@ -99,7 +99,7 @@ class Hdf5File:
             reason = " ".join(str(error).split())[:200]
             if "truncated" in reason or "eof" in reason.lower():
                 raise InputError(
-                    f"{path}: truncated, the file is shorter ({self._num_bytes} bytes) than its header says; HDF5 cannot "
+                    f"{path}: truncated: the file is shorter ({self._num_bytes} bytes) than its header says; HDF5 cannot "
                     "be read in part, so copy it again"
                 ) from None
             raise InputError(f"{path}: cannot be opened as HDF5 ({reason}); copy it again") from None
@@ -220,8 +220,8 @@ class Hdf5File:
                     return None
                 if links.get_info(part.encode()).type != h5l.TYPE_HARD:
                     raise InputError(
-                        f"{self.path}: '{name}' is a link to another place, which is not followed; copy the data into the "
-                        "file itself (h5repack, or h5py's copy with expand_external)"
+                        f"{self.path}: '{name}' is a link to another place; such links are not followed; copy the data into "
+                        "the file itself (h5repack, or h5py's copy with expand_external)"
                     )
                 node = node[part]
         return node
@@ -231,7 +231,7 @@ class Hdf5File:
 
         if dataset.is_virtual or dataset.external:
             raise InputError(
-                f"{self.path}: the content of dataset '{name}' lies in other files, which are not opened; copy the data into "
+                f"{self.path}: dataset '{name}' is stored in other files, which are not opened; copy the data into "
                 "the file itself"
             )
         if dataset.dtype.hasobject or dataset.shape is None:
@@ -247,8 +247,8 @@ class Hdf5File:
             )
             if chunk_bytes > limit:
                 raise InputError(
-                    f"{self.path}: dataset '{name}' is stored in chunks of {chunk_bytes} bytes, more than the {limit} that are "
-                    "read at a time from a file of its size; store it in smaller ones (h5repack -l CHUNK=65536)"
+                    f"{self.path}: dataset '{name}' is stored in chunks of {chunk_bytes} bytes, more than the {limit} allowed "
+                    "for a file of this size; store it in smaller chunks (h5repack -l CHUNK=65536)"
                 )
             expected = math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
             is_short = expected > self._num_bytes or dataset.id.get_num_chunks() < expected
@@ -267,8 +267,8 @@ class Hdf5File:
             code = plist.get_filter(number)[0]
             if code != ECF_FILTER and not h5z.filter_avail(code):
                 raise InputError(
-                    f"{self.path}: dataset '{name}' is compressed by a filter that cannot be undone here: number {code} "
-                    f"({_FILTER_NAMES.get(code, 'unknown')}); write the file anew without it (h5repack -f GZIP=4)"
+                    f"{self.path}: dataset '{name}' uses a compression filter that is not supported: number {code} "
+                    f"({_FILTER_NAMES.get(code, 'unknown')}); rewrite the file without it (h5repack -f GZIP=4)"
                 )
 
 

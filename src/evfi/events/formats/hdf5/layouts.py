@@ -1,13 +1,13 @@
-"""The layouts of events in HDF5 that are known, told from the names and types of a file's datasets.
+"""Known layouts of events in HDF5, detected from the names and types of a file's datasets.
 
 | layout | datasets | convention |
 |---|---|---|
 | prophesee | `CD/events` of records x, y, p, t (ECF, gzip or none), `EXT_TRIGGER/events` | µs; attribute `geometry` "W×H" |
 | dsec | `events/{x,y,t,p}`, `t_offset`, `ms_to_idx` | µs after `t_offset`, which is added; 640×480 |
-| event_utils | `events/{xs,ys,ts,ps}` | s; attribute `sensor_resolution` (height, width); images beside |
+| event_utils | `events/{xs,ys,ts,ps}` | s; attribute `sensor_resolution` (height, width); images next to it |
 | v2e | `events` [N, 4] of whole numbers: t, x, y, p | µs |
 | mvsec | `davis/left/events` [N, 4]: x, y, t, p | s; 346×260 |
-| columns | x, y, t, p (or the like) at the root or in `events`; or `events` of records | unit told from the values |
+| columns | x, y, t, p (or the like) at the root or in `events`; or `events` of records | unit detected from the values |
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ANY_NAME: Final = {name for names in COLUMN_NAMES.values() for name in names}
 
 
 def find_layout(file: Hdf5File, *, tolerant: bool = False) -> Layout:
-    """Tell the layout of a file's events.
+    """Detect the layout of a file's events.
 
     Args:
         file: the file.
@@ -118,7 +118,7 @@ def _dsec_offset(file: Hdf5File) -> int:
     with one_line_errors(file.path, "t_offset cannot be read"):
         offset = int(np.asarray(dataset[()]).reshape(-1)[0])
     if abs(offset) > _MAX_OFFSET_US:
-        raise InputError(f"{file.path}: t_offset is {offset} µs, which is no time; check the file")
+        raise InputError(f"{file.path}: t_offset is {offset} µs, which is not a valid time; check the file")
     return offset
 
 
@@ -134,7 +134,7 @@ def _check_ms_to_idx(file: Hdf5File, table: EventTable) -> tuple[str, ...]:
             around = table.read_times(max(first - 1, 0), min(first + 1, table.num_events)).astype(np.int64)
             is_late = first < table.num_events and (len(around) == 0 or around[-1] < 1000 * ms)
             if not 0 <= first <= table.num_events or is_late or (first > 0 and around[0] >= 1000 * ms):
-                return (f"ms_to_idx contradicts the times at {ms} ms; the times are taken as they are",)
+                return (f"ms_to_idx contradicts the times at {ms} ms; using the times as they are",)
     return ()
 
 
@@ -150,7 +150,7 @@ def _event_utils_size(file: Hdf5File) -> tuple[tuple[int, int] | None, tuple[str
     shown = _size(image.shape[1], image.shape[0])
     if size is not None and shown is not None and size != shown:
         note = f"sensor_resolution says (height, width) = ({size[1]}, {size[0]}), the images are {shown[0]}×{shown[1]}"
-        return shown, (f"{note}; the images' size is taken",)
+        return shown, (f"{note}; using the size of the images",)
     return shown or size, ()
 
 
@@ -205,8 +205,8 @@ def _columns(file: Hdf5File, group: str, names: list[str], *, tolerant: bool) ->
         told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         if not tolerant:
             raise InputError(
-                f"{where}: columns must have one length, found {told}; the file was not written to its end; copy it again, "
-                "or read what all columns have with --tolerant"
+                f"{where}: columns must have equal lengths, found {told}; the file is incomplete; copy it again, "
+                "or read the rows that all columns have with --tolerant"
             )
         notes = (f"columns differ in length ({told}); {max(lengths.values()) - min(lengths.values())} rows are lost",)
     size = _size(file.attribute("width"), file.attribute("height"))

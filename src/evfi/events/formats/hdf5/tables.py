@@ -98,7 +98,7 @@ class Records:
         if self.dataset.dtype.itemsize > _MAX_RECORD_BYTES:
             raise InputError(
                 f"{self.path}: records of dataset '{self.dataset.name}' have {self.dataset.dtype.itemsize} bytes, more "
-                f"than {_MAX_RECORD_BYTES}; they are no events"
+                f"than {_MAX_RECORD_BYTES}; they are not events"
             )
 
     @property
@@ -138,8 +138,8 @@ class EcfRecords:
     def __init__(self, path: Path, dataset: Any):
         if filters_of(dataset) != [ECF_FILTER]:
             raise InputError(
-                f"{path}: expected chunks of '{dataset.name}' coded by ECF alone, found filters {filters_of(dataset)}; "
-                "write the file anew with the Metavision SDK"
+                f"{path}: expected chunks of '{dataset.name}' compressed with ECF only, found filters {filters_of(dataset)}; "
+                "rewrite the file with the Metavision SDK"
             )
         self.path = path
         self.dataset = dataset
@@ -188,9 +188,7 @@ class EcfRecords:
         """The bytes of a chunk, and whether they are coded."""
         with one_line_errors(self.path, f"the chunk of event {first} cannot be read"):
             if self.dataset.id.get_chunk_info_by_coord((first,)).size > _MAX_STORED_CHUNK:
-                raise InputError(
-                    f"{self.path}: the chunk of event {first} is too large to be one of ECF; it is damaged"
-                )
+                raise InputError(f"{self.path}: the chunk of event {first} is too large for ECF; the file is damaged")
             mask, data = self.dataset.id.read_direct_chunk((first,))
         return np.frombuffer(data, np.uint8), not mask & 1
 
