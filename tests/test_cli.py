@@ -328,7 +328,7 @@ class TestInterpolateFails:
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "mine").touch()
         assert "not empty" in failure(capsys, "interpolate", recording, "--frames-dir", tmp_path / "full")
-        assert "nothing to write" in failure(capsys, "interpolate", recording, status=2)
+        assert "expected an output, got none" in failure(capsys, "interpolate", recording, status=2)
 
 
 class TestInterpolateBreaksDown:

@@ -102,7 +102,7 @@ class TestShards:
         model.seen = []
         assert run(*command(recording, "out", "--job", job, "--merge")) == 0
         assert model.seen == []
-        assert "3, 3 of them done before" in capsys.readouterr().out
+        assert "3, 3 of them already done" in capsys.readouterr().out
         assert run(*command(recording, "whole")) == 0
         assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
@@ -111,18 +111,18 @@ class TestShards:
         capsys.readouterr()
         line = failure(capsys, *command(recording, "out", "--merge"))
         assert "2 windows of the job in" in line
-        assert "run its missing shards first" in line
+        assert "run the missing shards first" in line
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--shard", "0/2"), "shard must be as 2/5"),
-            (("--shard", "3/2"), "shard must be as 2/5"),
-            (("--shard", "x"), "shard must be as 2/5"),
-            (("--shard", "1/2", "--merge"), "a shard does work and nothing else"),
-            (("--shard", "1/2", "--fresh"), "a shard does work and nothing else"),
-            (("--shard", "1/2", "--remove-job"), "a shard does work and nothing else"),
-            (("--merge", "--fresh"), "leave one of them out"),
+            (("--shard", "0/2"), "shard must have the form 2/5"),
+            (("--shard", "3/2"), "shard must have the form 2/5"),
+            (("--shard", "x"), "shard must have the form 2/5"),
+            (("--shard", "1/2", "--merge"), "--shard only makes frames"),
+            (("--shard", "1/2", "--fresh"), "--shard only makes frames"),
+            (("--shard", "1/2", "--remove-job"), "--shard only makes frames"),
+            (("--merge", "--fresh"), "leave out one of them"),
             (("--workers", "elsewhere"), "workers must be here, local, a number, ray"),
             (("--devices", "gpu"), "device must be"),
             (("--on-gap", "skip"), "skip"),

@@ -136,5 +136,5 @@ def test_hostile_files_are_of_no_demo(tmp_path: Path, name: str):
     for folder, file in (("a", "demo.json"), ("b", "recording/recording.json")):
         (tmp_path / folder / file).parent.mkdir(parents=True)
         (tmp_path / folder / file).write_bytes(HOSTILE_JSON[name])
-        with pytest.raises(OutputError, match=r"is no list of a demo's files|is no recording of a demo"):
+        with pytest.raises(OutputError, match=r"is not a demo's file list|is not a demo's recording"):
             prepare_folder(tmp_path / folder)

@@ -296,7 +296,7 @@ class TestJobFolders:
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / name).write_text(FOREIGN[name])
         command = interpolate(recording, "-o", tmp_path / "a.mp4", "--job", tmp_path / "d", *more)
-        assert "is no job's folder" in refused(capsys, tmp_path, model, *command)
+        assert "is not a job folder" in refused(capsys, tmp_path, model, *command)
 
     @pytest.mark.parametrize("name", FOREIGN)
     @pytest.mark.parametrize("more", [(), ("--fresh", "--remove-job")])
@@ -378,7 +378,7 @@ class TestEvaluations:
             "--metrics",
             "psnr_rgb",
         )
-        assert "not of an earlier evaluation" in refused(capsys, tmp_path, model, *command)
+        assert "does not belong to an earlier evaluation" in refused(capsys, tmp_path, model, *command)
 
 
 class TestFoldersOfFrames:
@@ -427,18 +427,18 @@ class TestDemo:
         run_demo(tmp_path, Blender(), config=SMALL)
         with (tmp_path / name).open("ab") as file:
             file.write(b"mine")
-        with Untouched(tmp_path), pytest.raises(EvfiError, match="is not as an earlier demo wrote it"):
+        with Untouched(tmp_path), pytest.raises(EvfiError, match="has changed since an earlier demo wrote it"):
             run_demo(tmp_path, Blender(), config=SMALL)
 
     @pytest.mark.parametrize("name", ["demo.mp4", "demo.png"])
     def test_others_files_of_its_names_stay(self, tmp_path, name):
         (tmp_path / name).write_text("mine")
-        with Untouched(tmp_path), pytest.raises(EvfiError, match="is no demo's"):
+        with Untouched(tmp_path), pytest.raises(EvfiError, match="is not from a demo"):
             run_demo(tmp_path, Blender(), config=SMALL)
 
     def test_another_recording_of_evfi_stays(self, tmp_path):
         write_recording(tmp_path / "recording")
-        with Untouched(tmp_path), pytest.raises(EvfiError, match="is no recording of a demo"):
+        with Untouched(tmp_path), pytest.raises(EvfiError, match="is not a demo's recording"):
             run_demo(tmp_path, Blender(), config=SMALL)
 
     def test_a_demo_from_before_its_list_is_replaced(self, tmp_path):
@@ -451,7 +451,7 @@ class TestDemo:
         run_demo(tmp_path, Blender(), config=SMALL)
         (tmp_path / "demo.json").unlink()
         (tmp_path / "recording" / "notes.txt").write_text("mine")
-        with Untouched(tmp_path), pytest.raises(EvfiError, match="is no recording of a demo"):
+        with Untouched(tmp_path), pytest.raises(EvfiError, match="is not a demo's recording"):
             run_demo(tmp_path, Blender(), config=SMALL)
 
 

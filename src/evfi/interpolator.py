@@ -1,4 +1,4 @@
-"""The one object that interpolates: everything else, command line or evaluation, goes through it.
+"""`Interpolator`, which the command line, jobs and evaluations all use to interpolate.
 
     recording -> window -> key images and event stacks -> latents -> pictures -> refined -> frames
 
@@ -208,8 +208,8 @@ class Interpolator:
         size = frame_size(window.start_image)
         if (num := size[0] * size[1] * self.config.upscale**2) > MAX_PIXELS:
             raise ConfigError(
-                f"upscale {self.config.upscale} makes pictures of {num / 2**20:.0f} megapixels of frames of "
-                f"{size[0]}x{size[1]} px, at most {MAX_PIXELS // 2**20} are possible; lower it"
+                f"upscale {self.config.upscale} makes pictures of {num / 2**20:.0f} megapixels from frames of "
+                f"{size[0]}x{size[1]} px, but at most {MAX_PIXELS // 2**20} are allowed; lower it"
             )
         geometry = FrameGeometry(size, self.bundle.vae_factor, self.config.size_mode, self.config.upscale)
         with torch.inference_mode(), few_threads(self._runs_on):
@@ -245,7 +245,7 @@ class Interpolator:
         if len(window.events) == 0:
             raise RecordingError(
                 f"window {window.spec.index} ({window.spec.times_us[0]} to {window.spec.times_us[-1]} µs) has no events; "
-                "interpolate a part of the recording that has, or check the clocks of frames and events"
+                "interpolate a part of the recording that has events, or check the clocks of frames and events"
             )
         self._check_refiner()
         size, number = frame_size(keys[0]), len(window.spec.times_us)
@@ -289,8 +289,8 @@ class Interpolator:
         """Make sure that something makes frames; the settings may be replaced at any time."""
         if not self.config.diffusion and self.bundle.refiner is None:
             raise ConfigError(
-                f"model {self.bundle.info.name} has no refiner, which diffusion = false (--no-diffusion, --preset warp) "
-                "leaves all work to; leave that out, or choose a model with a refiner, such as evfi-tiny"
+                f"model {self.bundle.info.name} has no refiner, but diffusion = false (--no-diffusion, --preset warp) "
+                "needs one; remove that option, or choose a model with a refiner, such as evfi-tiny"
             )
 
 

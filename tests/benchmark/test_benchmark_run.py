@@ -258,7 +258,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message", "status"),
         [
-            (["--case", "huge"], "no case 'huge'; expected one-tile-5, ", 2),
+            (["--case", "huge"], "unknown case 'huge'; expected one-tile-5, ", 2),
             (["--engine", "slow"], "'slow'", 2),
             (["--preset", "best"], "'best'", 2),
             (["--preset", "exact", "warp"], "which preset warp does without; choose among exact, balanced, fast", 2),

@@ -107,7 +107,7 @@ def test_one_evaluation_compares_two_of_its_systems() -> None:
     assert len(comparison.rows) == 2 * 2 * 5
     assert all(row.share_b_better == 1 for row in comparison.rows)
     lines = comparison_lines(comparison)
-    assert lines[0] == "evfi-tiny - linear: paired differences, 95 % intervals"
+    assert lines[0] == "evfi-tiny - linear: paired differences, 95 % confidence intervals"
     assert "(w): fewer than 4 sequences" in lines[-1]
     assert any("10 (1 undefined) in 3" in line for line in lines)
     assert compare(results, results, "linear", "evfi-tiny") == comparison
@@ -116,10 +116,10 @@ def test_one_evaluation_compares_two_of_its_systems() -> None:
 def test_systems_that_are_not_there_are_refused() -> None:
     a, b = results_of({"x": {"s": [[1.0]]}}), results_of({"y": {"s": [[1.0]]}})
     assert refused(a, b) == "no system is in both evaluations: A has x, B y; name one of each"
-    assert refused(a, b, "x", "z") == "no system 'z' in B; it has y"
-    assert refused(a, b, "x") == "no system 'x' in B; it has y"
+    assert refused(a, b, "x", "z") == "no system 'z' in B; it contains y"
+    assert refused(a, b, "x") == "no system 'x' in B; it contains y"
     assert refused(a, a) == "to compare within one evaluation name two of its systems: x"
-    assert refused(a, a, "x", "x") == "expected two systems of one evaluation, got 'x' twice; name another"
+    assert refused(a, a, "x", "x") == "expected two different systems of one evaluation, got 'x' twice; name another"
 
 
 def test_other_protocols_are_refused() -> None:
@@ -156,7 +156,7 @@ def test_other_windows_are_refused() -> None:
 def test_other_versions_of_metrics_are_refused() -> None:
     a = results_of({"x": {"s": [[1.0]]}})
     b = results_of({"x": {"s": [[1.0]]}}, metric=dataclasses.replace(METRICS[0], version=2))
-    assert refused(a, b) == "metric psnr is of version 1 in A and 2 in B; score the older one again"
+    assert refused(a, b) == "metric psnr has version 1 in A and 2 in B; score the older one again"
     other = results_of({"x": {"s": [[1.0]]}}, metric=METRICS[1])
     assert refused(a, other).startswith("no metric is in both evaluations")
 

@@ -100,7 +100,7 @@ def test_a_missing_sequence_is_an_error_that_says_where_it_was_expected(tmp_path
 def test_two_places_are_an_error(tmp_path: Path) -> None:
     full, short = _write(tmp_path / "street" / "skip3"), _write(tmp_path / "street")
     expected = (
-        "theirs: it is not clear where the frames of street, skip 3, are: there are numbered pictures in "
+        "theirs: cannot tell where the frames of street, skip 3, are: there are numbered pictures in "
         f"{full} and in {short}; keep them in {full} only"
     )
     with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
@@ -115,8 +115,8 @@ def test_a_missing_level_serves_one_skip_or_one_sequence_only(tmp_path: Path, in
     system = _system(tmp_path)
     system.make(window_task())
     expected = (
-        f"theirs: the pictures in {folder} would stand for street, skip 3, and for {other['name']}, skip "
-        f"{other['skip']}; put those of each into a folder SEQUENCE/skipK of their own"
+        f"theirs: the pictures in {folder} match both street, skip 3, and {other['name']}, skip "
+        f"{other['skip']}; put each set into its own folder SEQUENCE/skipK"
     )
     with pytest.raises(InputError, match=f"^{re.escape(expected)}$"):
         system.make(window_task(**other))

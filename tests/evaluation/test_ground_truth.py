@@ -97,7 +97,7 @@ def test_what_a_caller_can_do_wrong_is_told(temporal: ModelBundle) -> None:
         VaeTruth(temporal, 0, 1)
     with pytest.raises(ConfigError, match=r"^decode_chunk_size must be at least 1, got 0$"):
         VaeTruth(temporal, 1, 0)
-    with pytest.raises(ConfigError, match=r"^expected a number for each of 3 frames, got 2$"):
+    with pytest.raises(ConfigError, match=r"^expected one number for each of 3 frames, got 2$"):
         VaeTruth(temporal, 1, 1).pass_through(_frames(3), "a", range(2), 0)
 
 
@@ -121,6 +121,6 @@ def test_it_is_loaded_with_the_models_settings(temporal: ModelBundle, monkeypatc
     request = SystemRequest("ours", "model", "tiny", {"upscale": 2, "decode_chunk_size": 3})
     truth = load_vae_truth(request, "cpu", None)
     assert truth.fingerprint == VaeTruth(temporal, 2, 3).fingerprint
-    expected = "^truth can be passed through a model's autoencoder only, hold is baseline; name a model$"
+    expected = "^ground truth can only be passed through a model's autoencoder, but hold is baseline; name a model$"
     with pytest.raises(ConfigError, match=expected):
         load_vae_truth(SystemRequest("hold", "baseline", "hold"), "cpu", None)

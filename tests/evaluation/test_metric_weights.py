@@ -138,7 +138,7 @@ def test_another_file_is_refused(folders, content):
     expected = "{} is not the published file: expected SHA-256 {}…, found {}… in {} bytes; remove it".format(
         path, *digests, len(content)
     )
-    assert message_of(described(url="http://127.0.0.1:9/x")) == f"{expected}, it will be fetched again"
+    assert message_of(described(url="http://127.0.0.1:9/x")) == f"{expected} to download it again"
     assert message_of(described(hint="`pip install x`")) == f"{expected} and `pip install x`"
     assert path.read_bytes() == content
 
@@ -148,7 +148,7 @@ def test_too_large_file_is_not_read(folders, monkeypatch):
     path = put(folders / "tiny.pth", GOOD + b"0")
     assert message_of(described(url="http://127.0.0.1:9/x")) == (
         f"{path} is not the published file: expected at most {len(GOOD)} bytes, found {len(GOOD) + 1}; "
-        "remove it, it will be fetched again"
+        "remove it to download it again"
     )
 
 
@@ -158,7 +158,7 @@ def test_unreadable_file(folders, monkeypatch):
 
     path = put(folders / "tiny.pth", GOOD)
     monkeypatch.setattr(metric_weights.hashlib, "file_digest", refuse)
-    expected = f"cannot read {path}: Input/output error; remove it, it will be fetched again"
+    expected = f"cannot read {path}: Input/output error; remove it to download it again"
     assert message_of(described(url="http://127.0.0.1:9/x")) == expected
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(folders, content):
     path = put(folders / "tiny.pth", content)
     message = message_of(described(content, url="http://127.0.0.1:9/x"))
     assert message.startswith(f"cannot read {path} as tensors (")
-    assert message.endswith("); remove it, it will be fetched again")
+    assert message.endswith("); remove it to download it again")
 
 
 class _Harmful:
@@ -209,10 +209,10 @@ def test_fetched_once(folders):
         ({"content": b"", "status": 404}, "HTTP Error 404: Not Found"),
         (
             {"content": GOOD + b"0" * 9},
-            f"what came is not the published file: expected at most {len(GOOD)} bytes, found ",
+            f"the download is not the published file: expected at most {len(GOOD)} bytes, found ",
         ),
-        ({"content": GOOD[:-9], "promised": len(GOOD)}, "what came is not the published file: expected SHA-256 "),
-        ({"content": b"<html>log in first</html>"}, "what came is not the published file: expected SHA-256 "),
+        ({"content": GOOD[:-9], "promised": len(GOOD)}, "the download is not the published file: expected SHA-256 "),
+        ({"content": b"<html>log in first</html>"}, "the download is not the published file: expected SHA-256 "),
     ],
     ids=["404", "too large", "cut short", "another page"],
 )
@@ -220,7 +220,7 @@ def test_failed_download_leaves_nothing(folders, answer, reason):
     with served(**answer) as url:
         message = message_of(described(url=url, hint="`pip install x`"))
     assert message.startswith(f"tiny.pth is missing and cannot be downloaded ({reason}")
-    assert message.endswith(f"); fetch {url} and put it at {folders / 'tiny.pth'}, or `pip install x`")
+    assert message.endswith(f"); download {url} and save it as {folders / 'tiny.pth'}, or `pip install x`")
     assert not list(folders.iterdir())
 
 
@@ -235,7 +235,7 @@ def test_no_server(folders):
         pass
     message = message_of(described(url=url))
     assert message.startswith("tiny.pth is missing and cannot be downloaded (<urlopen error")
-    assert message.endswith(f"); fetch {url} and put it at {folders / 'tiny.pth'}")
+    assert message.endswith(f"); download {url} and save it as {folders / 'tiny.pth'}")
     assert not list(folders.iterdir())
 
 
@@ -249,8 +249,8 @@ def test_cache_that_cannot_be_written(tmp_path, folders):
 def test_downloads_can_be_forbidden(folders, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert message_of(described(url="http://127.0.0.1:9/x")) == (
-        "tiny.pth is missing and downloads are forbidden (HF_HUB_OFFLINE); "
-        f"fetch http://127.0.0.1:9/x and put it at {folders / 'tiny.pth'}"
+        "tiny.pth is missing and downloads are disabled (HF_HUB_OFFLINE); "
+        f"download http://127.0.0.1:9/x and save it as {folders / 'tiny.pth'}"
     )
     assert not folders.exists()
 

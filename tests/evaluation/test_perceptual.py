@@ -124,7 +124,9 @@ def test_weights_of_the_classifier_are_not_taken_for_layers():
     decoys = {name.replace("features.", "classifier."): weight + 1 for name, weight in weights.items()}
     network = PerceptualDistance(VGG).load_published(weights | decoys, weights)
     torch.testing.assert_close(network.layers[0].weight, expected, rtol=0, atol=0)
-    with pytest.raises(ModelError, match=r"weights of LPIPS-VGG do not fit: weight of layer 0 must be .*, found none"):
+    with pytest.raises(
+        ModelError, match=r"weights of LPIPS-VGG do not match: weight of layer 0 must be .*, found none"
+    ):
         PerceptualDistance(VGG).load_published(decoys, weights)
 
 
@@ -143,7 +145,7 @@ def test_weights_that_do_not_fit_are_refused(name, weight, message):
         del weights[name]
     else:
         weights[name] = weight
-    with pytest.raises(ModelError, match=f"^weights of Tiny do not fit: {message}$"):
+    with pytest.raises(ModelError, match=f"^weights of Tiny do not match: {message}$"):
         PerceptualDistance(TINY).load_published(weights, weights)
 
 

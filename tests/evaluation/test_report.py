@@ -203,7 +203,7 @@ def test_says_what_was_left_out(tmp_path: Path) -> None:
         "No window was dropped",
         "lpips_vgg: no weights",
         "the tail was short",
-        "theirs lacks 1 of 3",
+        "theirs is missing 1 of 3",
         "ours 1",
     ):
         assert words in told
@@ -296,7 +296,7 @@ def test_pictures_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(windows, "MOST_PICTURE_BYTES", 20_000)
     page, text = page_of(tmp_path, sample_results(), MadeUpPictures())
     assert len([article for article in page.all("article") if article.all("img")]) < len(pictured)
-    assert "pictures are left out: the report would be too large" in text
+    assert "pictures are left out to limit the size of the report" in text
 
 
 def test_error_map_has_a_stated_scale() -> None:

@@ -129,9 +129,9 @@ def test_missing_and_unfit_files(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ('{"format": "evfi-evaluation", "format_version": 2}', "found 2"),
         ('{"format": "evfi-evaluation", "format_version": true}', "found True"),
         ('{"format": "evfi-evaluation", "format_version": 1}', "expected the keys command, "),
-        ('{"a": 1, "a": 2}', "key 'a' is given twice"),
-        ('{"a": NaN}', "NaN is no JSON number"),
-        ('{"a": -Infinity}', "-Infinity is no JSON number"),
+        ('{"a": 1, "a": 2}', "duplicate key 'a'"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
+        ('{"a": -Infinity}', "-Infinity is not a JSON number"),
         ("[" * 100_000, "nested more than 64 deep"),
         ("9" * 10_000, "digits"),
     ],
@@ -155,12 +155,12 @@ def test_other_files_are_refused(path: Path, text: str, message: str) -> None:
         (("scores", 3, "system"), "nobody", "scores[3].system: there is no system 'nobody'"),
         (("scores", 3, "metric"), "nothing", "scores[3].metric: there is no metric 'nothing'"),
         (("scores", 3, "truth"), "other", "scores[3].truth: expected one of raw, vae, found 'other'"),
-        (("scores", 3, "region"), "", "scores[3].region: expected letters that can be shown, found ''"),
+        (("scores", 3, "region"), "", "scores[3].region: expected printable text, found ''"),
         (("scores", 3, "extra"), 1, "scores[3]: expected the keys index, metric, "),
         (("sequences", 0, "size"), [64, 48, 3], "sequences[0].size: expected a list of 2, found [64, 48, 3]"),
         (("sequences", 0, "size"), [64, "48"], "sequences[0].size[1]: expected a whole number of 64 bits, found '48'"),
-        (("sequences", 1, "name"), "coffee", "sequences[1].name: there are two of 'coffee'"),
-        (("sequences", 1, "name"), "a\nb", "sequences[1].name: expected letters that can be shown"),
+        (("sequences", 1, "name"), "coffee", "sequences[1].name: duplicate 'coffee'"),
+        (("sequences", 1, "name"), "a\nb", "sequences[1].name: expected printable text"),
         (("sequences", 0, "simulated"), 3, "sequences[0].simulated: expected an object, found 3"),
         (("systems", 0, "kind"), "person", "systems[0].kind: expected one of model, baseline, frames, found 'person'"),
         (("metrics", 0, "higher_is_better"), 1, "metrics[0].higher_is_better: expected true or false, found 1"),
@@ -169,7 +169,7 @@ def test_other_files_are_refused(path: Path, text: str, message: str) -> None:
         (("windows", 0, "skip"), 0, "windows[0]: skip must be at least 1"),
         (("windows", 0, "end_frame"), 9, "windows[0]: expected start_frame < end_frame among 9 frames"),
         (("windows", 0, "times_us"), [0, 0, 1], "windows[0].times_us: expected at least 3 that increase"),
-        (("windows", 1, "index"), 0, "windows[1]: there are two of ('coffee', 1, 0)"),
+        (("windows", 1, "index"), 0, "windows[1]: duplicate ('coffee', 1, 0)"),
         (("timings", 0, "system"), "nobody", "timings[0].system: there is no system 'nobody'"),
         (("timings", 0, "seconds"), -1, "timings[0].seconds: expected 0 or more, found -1.0"),
         (("timings", 0, "index"), 77, "timings[0]: there is no window ('coffee', 1, 77)"),
@@ -188,7 +188,7 @@ def test_spoilt_results_are_refused_in_one_line(
 
 def test_numbers_beyond_floats_are_refused_in_settings(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content).replace('"limit": null', '"limit": [1e999]')
-    assert "1e999 is too large a number" in read_error(path, text)
+    assert "1e999 is too large for a number" in read_error(path, text)
 
 
 def test_a_score_of_a_dropped_window_is_refused(path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_score_of_a_dropped_window_is_refused(path: Path) -> None:
     score = Score("dog", 1, 1, "linear", "raw", "psnr", "all", (20.0,))
     with pytest.raises(ConfigError, match="or it is dropped"):
         write_results(path, replaced(results, scores=(*results.scores, score)))
-    with pytest.raises(ConfigError, match="there are two of"):
+    with pytest.raises(ConfigError, match="duplicate"):
         write_results(path, replaced(results, scores=(*results.scores, results.scores[0])))
 
 

@@ -165,7 +165,7 @@ def test_weights_must_be_those_of_the_network() -> None:
         (state | {"more": torch.ones(1)}, r'Unexpected key\(s\) in state_dict: "more"'),
         (state | {"bias": torch.ones(2)}, "size mismatch for bias"),
     ):
-        with pytest.raises(ModelError, match=r"^w\.pkl does not fit its network: " + what):
+        with pytest.raises(ModelError, match=r"^w\.pkl does not match its network: " + what):
             give_weights(network, wrong, Path("w.pkl"))
 
 

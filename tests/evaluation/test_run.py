@@ -322,7 +322,7 @@ def _only_notes(replace: Any) -> Any:
 
 
 def test_wrong_use_is_told(recording: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="nothing to evaluate"):
+    with pytest.raises(ConfigError, match="expected a model, a baseline or a folder of frames"):
         evaluate(EvaluationInputs((recording,), ()), tmp_path / "out", CONFIG)
     with pytest.raises(ConfigError, match="linear more than once"):
         evaluate(EvaluationInputs((recording,), (LINEAR, LINEAR)), tmp_path / "out", CONFIG)
@@ -333,12 +333,12 @@ def test_wrong_use_is_told(recording: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("…")
-    with pytest.raises(OutputError, match="not of an earlier evaluation"):
+    with pytest.raises(OutputError, match="does not belong to an earlier evaluation"):
         evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "full", CONFIG)
     with pytest.raises(ConfigError, match="name a model too"):
         evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "vae", EvaluationConfig("vdm-evfi", (1,)))
     for output in (recording, recording / "out"):
-        with pytest.raises(ConfigError, match="lies within the data"):
+        with pytest.raises(ConfigError, match="is inside the data"):
             evaluate(EvaluationInputs((recording,), (LINEAR,)), output, CONFIG)
     assert not (tmp_path / "vae").exists()
 
@@ -353,7 +353,7 @@ def test_settings_are_checked(settings: dict[str, Any]):
 def test_a_hostile_mark_makes_no_evaluation(recording: Path, tmp_path: Path, name: str):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "evaluation.json").write_bytes(HOSTILE_JSON[name])
-    with pytest.raises(OutputError, match="not of an earlier evaluation"):
+    with pytest.raises(OutputError, match="does not belong to an earlier evaluation"):
         evaluate(EvaluationInputs((recording,), (HOLD,)), tmp_path / "out", CONFIG)
 
 

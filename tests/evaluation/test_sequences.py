@@ -42,7 +42,7 @@ def test_files_that_only_look_like_recordings_are_named(tmp_path: Path, caplog: 
     with caplog.at_level("WARNING", logger="evfi"):
         assert find_sequences([tmp_path / "set"]) == {"good": good}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'set' / 'broken.aedat4'} is left out: no recording that can be read; open it alone to see why"
+        f"skipping {tmp_path / 'set' / 'broken.aedat4'}: it contains no readable recording; open it alone to see why"
     ]
 
 

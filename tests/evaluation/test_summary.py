@@ -63,7 +63,7 @@ def test_systems_are_averaged_over_the_windows_that_all_have() -> None:
     whole, part = summarise(results)
     assert (whole.over_windows, whole.num_windows, whole.num_left_out) == (1.0, 1, 2)
     assert (part.over_windows, part.num_windows, part.num_left_out) == (1.0, 1, 0)
-    assert gaps(results) == ("skip 1: part lacks 2 of 3 windows",)
+    assert gaps(results) == ("skip 1: part is missing 2 of 3 windows",)
 
 
 def test_a_system_without_any_value_there_does_not_empty_the_others() -> None:

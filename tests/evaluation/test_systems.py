@@ -80,7 +80,7 @@ def test_baselines_say_who_they_are() -> None:
 
 
 def test_an_unknown_baseline_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"^no baseline 'flow'; there are hold, linear, rife$"):
+    with pytest.raises(ConfigError, match=r"^no baseline 'flow'; known are hold, linear, rife$"):
         _baseline("flow")
 
 
@@ -183,7 +183,7 @@ def test_a_window_without_events_is_blended_and_told(caplog: pytest.LogCaptureFi
     task = window_task(events=0)
     system = _model("floor8")
     assert (system.make(task) == _baseline("linear", "floor8").make(task)).all()
-    note = "ours: street, skip 3, window 1 has no events and is a blend of its key frames"
+    note = "ours: street, skip 3, window 1 has no events; its key frames are blended"
     assert system.notes == [note]
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [note]
 
@@ -208,11 +208,11 @@ def test_a_models_info_holds_all_that_defines_its_frames() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_an_unknown_setting_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"^unknown sampling setting stepz; known are "):
+    with pytest.raises(ConfigError, match=r"^unknown sampling setting stepz; expected one of "):
         _model(stepz=3)
-    with pytest.raises(ConfigError, match=r"^unknown sampling setting device; known are "):
+    with pytest.raises(ConfigError, match=r"^unknown sampling setting device; expected one of "):
         _model(device="cpu")
-    with pytest.raises(ConfigError, match=r"^sampling setting detail_restoration was retired in version "):
+    with pytest.raises(ConfigError, match=r"^sampling setting detail_restoration was removed in version "):
         _model(detail_restoration=False)
 
 

@@ -43,7 +43,7 @@ def test_killed_and_gone_on(recording, undisturbed, tmp_path: Path):
     running.assert_all_gone()
     finished = job.run()
     assert finished.status == 0, finished.err
-    assert "of them done before" in finished.out
+    assert "of them already done" in finished.out
     assert job.results() == undisturbed
 
 
@@ -54,7 +54,7 @@ def test_interrupted_refused_twice_and_gone_on(recording, undisturbed, tmp_path:
     os.kill(running.process.pid, signal.SIGSTOP)  # so that it is still there when the second one has started
     second = job.run()
     assert second.status == 1
-    assert "another process is at work on this job" in second.err.splitlines()[-1]
+    assert "another process is working on this job" in second.err.splitlines()[-1]
     os.kill(running.process.pid, signal.SIGCONT)
     os.killpg(running.process.pid, signal.SIGINT)
     finished = running.wait()
@@ -82,5 +82,5 @@ def test_damaged_picture_is_told_and_mended(recording, undisturbed, tmp_path: Pa
     file.write_bytes(content)
     finished = job.run()
     assert finished.status == 0, finished.err
-    assert f"windows   {WINDOWS}, {WINDOWS - 2} of them done before" in finished.out
+    assert f"windows   {WINDOWS}, {WINDOWS - 2} of them already done" in finished.out
     assert job.results() == undisturbed

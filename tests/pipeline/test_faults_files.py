@@ -296,7 +296,7 @@ def test_input_changed_before_the_next_run(recording, done, tmp_path: Path, name
     else:
         shutil.copyfile(own / "frames" / "000008.png", file)
     kept = job.pieces
-    assert_refused(job.run_here(), "the job in", "was begun with something else: recording was", status=2)
+    assert_refused(job.run_here(), "the job in", "was started with other settings: recording was", status=2)
     assert job.pieces == kept
     file.write_bytes(content)
     os.utime(file, (time.time() + 1e6,) * 2)  # a clock that was set back since

@@ -144,8 +144,8 @@ def test_second_process_is_refused_at_once(recording, undisturbed, tmp_path: Pat
     second = FaultJob(recording, tmp_path / "job").run_here(*more)
     assert running.process.poll() is None
     assert second.status == 1
-    assert second.err.splitlines()[-1].startswith("evfi: error: another process is at work on this job (job in ")
-    assert "log.jsonl say which it is" in second.err
+    assert second.err.splitlines()[-1].startswith("evfi: error: another process is working on this job (job in ")
+    assert "log.jsonl identify it" in second.err
     finished = running.wait()
     assert finished.status == 0, finished.err
     assert job.results() == undisturbed

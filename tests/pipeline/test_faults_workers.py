@@ -20,7 +20,7 @@ WINDOWS = 12
         slow("memory", "OutOfMemoryError: CUDA out of memory"),
         ("cuda", "RuntimeError: CUDA error: an illegal memory access"),
         slow("exit", "the worker ended with status 3"),
-        slow("kill", "the worker was killed by SIGKILL: perhaps too little memory"),
+        slow("kill", "the worker was killed by SIGKILL: perhaps out of memory"),
     ],
 )
 def test_failing_once_is_made_again_elsewhere(recording, undisturbed, tmp_path: Path, kind, told):

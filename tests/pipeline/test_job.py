@@ -111,7 +111,7 @@ class TestRepeated:
         workshop.run(model=Painter())
         (workshop.folder / "a" / "notes.txt").write_text("mine")
         (workshop.folder / "a.mp4").unlink()
-        with pytest.raises(OutputError, match=r"it holds notes\.txt, which is none of them"):
+        with pytest.raises(OutputError, match=r"it holds notes\.txt, which is not one of them"):
             workshop.run()
         assert (workshop.folder / "a" / "notes.txt").read_text() == "mine"
         assert len(list((workshop.folder / "a").glob("*.png"))) == 9
@@ -243,7 +243,7 @@ class TestShards:
     def test_a_merge_does_no_work(self, workshop):
         workshop.run(model=Painter(), shard=(1, 2))
         with pytest.raises(
-            RecordingError, match=r"2 windows of the job in .* are not done yet; run its missing shards first"
+            RecordingError, match=r"2 windows of the job in .* are not done yet; run the missing shards first"
         ):
             workshop.run(merge=True)
         assert not workshop.targets().video.exists()
@@ -264,7 +264,7 @@ class TestFailures:
         with pytest.raises(ResourceError) as failed:
             workshop.run(model=model)
         told = f"1 of 4 windows failed: window 1: not enough memory for it. All others are kept in {workshop.job_folder()}; "
-        assert str(failed.value) == told + "run the same command to try these again"
+        assert str(failed.value) == told + "run the same command to retry the failed ones"
         assert model.seen == [0, 2, 3]
         assert not workshop.targets().video.exists()
         again = Painter()
@@ -332,7 +332,7 @@ class TestFailures:
         source.touch()
         watch = FileWatch([source])
         source.unlink()
-        with pytest.raises(InputError, match=r"events\.bin cannot be read any more"):
+        with pytest.raises(InputError, match=r"events\.bin can no longer be read"):
             workshop.run(model=Painter(), watch=watch)
 
 
@@ -404,7 +404,7 @@ class TestGaps:
         )
         model = Painter()
         with pytest.raises(
-            RecordingError, match="3 of 4 windows failed: window 1: new; choose what to do with --on-gap"
+            RecordingError, match="3 of 4 windows failed: window 1: new; choose what to show there with --on-gap"
         ):
             workshop.run(config=JobConfig(insert=1, on_gap="fail"), model=model)
         assert model.seen == [0]

@@ -65,7 +65,9 @@ class TestLinks:
         for file in files:
             file.write_text("x")
         (tmp_path / "b" / name).symlink_to(Path("..") / "a" / name)
-        with pytest.raises(OutputError, match=f"its {name}/ is a link, which may lead to another job; replace it by a folder"):
+        with pytest.raises(
+            OutputError, match=f"its {name}/ is a link, which may lead to another job; replace it with a folder"
+        ):
             claim(tmp_path / "b", fresh=fresh)
         assert [file.read_text() for file in files] == ["x", "x"]
 
@@ -109,7 +111,7 @@ class TestClaim:
     )
     def test_another_setting_is_named(self, tmp_path, other, message):
         claim(tmp_path / "job")
-        with pytest.raises(ConfigError, match="was begun with something else: ") as failed:
+        with pytest.raises(ConfigError, match="was started with other settings: ") as failed:
             claim(tmp_path / "job", replace(JOB, made_of={**MADE_OF, **other}))
         assert message in str(failed.value)
         assert "--job" in str(failed.value)
@@ -118,7 +120,7 @@ class TestClaim:
     def test_other_windows_are_named(self, tmp_path):
         claim(tmp_path / "job")
         with pytest.raises(
-            ConfigError, match=r"was 2 frames in 2 windows from 0 to 80 µs, is 1 frames in 1 windows from 0 to 40 µs"
+            ConfigError, match=r"were 2 frames in 2 windows from 0 to 80 µs, are 1 frames in 1 windows from 0 to 40 µs"
         ):
             claim(tmp_path / "job", replace(JOB, windows=WINDOWS[:1]))
 
@@ -146,10 +148,10 @@ class TestClaim:
             folder = tmp_path / str(number)
             folder.mkdir()
             (folder / name).touch()
-            with pytest.raises(OutputError, match="is no job's folder: it holds other files"):
+            with pytest.raises(OutputError, match="is not a job folder: it holds other files"):
                 claim(folder, fresh=True)
             assert [file.name for file in folder.iterdir()] == [name]
-        with pytest.raises(OutputError, match="there is a file of that name"):
+        with pytest.raises(OutputError, match="a file with that name exists"):
             claim(tmp_path / "0" / "notes.txt")
 
     def test_an_empty_folder_is_taken(self, tmp_path):
@@ -206,7 +208,7 @@ class TestLock:
         path = tmp_path / "job"
         with another_process(path):
             for shard in (None, (1, 2)):
-                with pytest.raises(OutputError, match="another process is at work on this job"), JobFolder(path, shard):
+                with pytest.raises(OutputError, match="another process is working on this job"), JobFolder(path, shard):
                     pass
         with JobFolder(path):  # free again, though that process was killed
             pass
@@ -271,7 +273,7 @@ class TestHostileFiles:
             folder = tmp_path / file.partition(".")[0]
             folder.mkdir()
             (folder / file).write_bytes(HOSTILE_JSON[name])
-            with pytest.raises(OutputError, match="is no job's folder"):
+            with pytest.raises(OutputError, match="is not a job folder"):
                 check_job_folder(folder)
 
     @pytest.mark.parametrize("windows", [[], 5, "abcd", [[0, 0, 1, []]], [[0, 0, 1, ["a", "b"]]], [[0, 0, 1]]])

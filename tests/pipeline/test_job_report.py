@@ -25,7 +25,7 @@ from html_page import Node, parse_page
 EVIL = "<script>alert('x')</script>\"&amp;\u202e\x00\ud800"
 ORIGIN_US = 7_000_000
 WINDOW_US = 40_000
-MEANING = "Something changed between the key frames, but hardly any event tells how."
+MEANING = "Something changed between the key frames, but there are hardly any events to show how."
 
 
 def window(index: int, **values: Any) -> WindowFacts:
@@ -53,7 +53,7 @@ def report_of(windows: list[WindowFacts], film: FilmFacts | None = None, **value
         film=film,
         seconds=100.0,
         seconds_before=0.0,
-        playback="8 × slower than life",
+        playback="8 × slower than real time",
         warnings=(),
         devices={"cuda:0 (card)": (len(windows), 80.0)},
     )
@@ -87,12 +87,12 @@ def test_figures(tmp_path: Path) -> None:
     page, _ = page_of(tmp_path, report_of(windows, film_of(3), seconds_before=200.0))
     entries = next(one for one in section(page, "figures").all("dl") if "figures" in one.classes()).all("div")
     assert {entry.all("dt")[0].text: entry.all("dd")[0].text for entry in entries} == {
-        "frames in the film": "25",
-        "of them made": "21",
+        "frames in the video": "25",
+        "of them interpolated": "21",
         "windows": "3",
         "of recording": "0.12 s",
-        "of work per made frame": "1.0 s",  # 7 s of work for 7 frames; the held window does not count
-        "this run took": "1 min 40 s",
+        "of work per interpolated frame": "1.0 s",  # 7 s of work for 7 frames; the held window does not count
+        "taken by this run": "1 min 40 s",
         "kept from earlier runs": "3 min 20 s",
     }
     assert rows_of(section(page, "figures").all("table")[0]) == [["cuda:0 (card)", "3", "1 min 20 s", "80 %"]]
@@ -152,7 +152,7 @@ def test_nothing_unusual(tmp_path: Path) -> None:
 
 def test_a_window_begun_twice_says_so(tmp_path: Path) -> None:
     page, _ = page_of(tmp_path, report_of([window(0, attempts=2)]))
-    assert "begun 2 times" in section(page, "windows").text
+    assert "started 2 times" in section(page, "windows").text
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_long_recordings_stay_small_and_quick(tmp_path: Path) -> None:
     assert len(text) < 2_000_000
     listed = rows_of(section(page, "windows").all("table")[0])
     assert (
-        "Listed are 500 of 2000 windows: all 400 with a finding, and 100 of the others" in section(page, "windows").text
+        "500 of 2000 windows are listed: all 400 with a finding, and 100 of the others" in section(page, "windows").text
     )
     assert len(listed) == 500 and {str(index) for index in range(0, 2000, 5)} <= {line[0] for line in listed}
 
@@ -250,7 +250,7 @@ class TestKeyFrames:
         )
         grainy = replace(steady, key=StepSummary(50, 0, (0.1, 0.2), (2.0, 3.0)))
         assert "grainier" in verdict(grainy, ORIGIN_US)
-        assert "nowhere enough stands still" in verdict(
+        assert "too little stands still" in verdict(
             replace(steady, key=StepSummary(0, 3, None, None), worst_us=None), ORIGIN_US
         )
         assert "none lies between two interpolated frames" in verdict(film_of(1).key_frame_steps, ORIGIN_US)
@@ -267,7 +267,7 @@ class TestMovingParts:
             ["Key frames brighter, in levels of 255", "0.10", "\u22120.20", "0.30"],
         ]
         assert "Where things move. Yes: moving parts are 36\u00a0% less sharp" in told.text
-        assert "Windows compared: 20;" in told.text and "has detail: 1." in told.text
+        assert "Windows compared: 20;" in told.text and "motion or detail: 1." in told.text
 
     def test_words(self) -> None:
         assert moving_verdict(self.FOUND, ORIGIN_US) == (
@@ -300,9 +300,9 @@ class TestMovingParts:
         )
 
     def test_what_cannot_be_told(self) -> None:
-        assert moving_verdict(film_of(2).moving_parts, ORIGIN_US).startswith("That cannot be told of this video")
+        assert moving_verdict(film_of(2).moving_parts, ORIGIN_US).startswith("This cannot be measured for this video")
         unsure = moving_verdict(replace(self.FOUND, num_unknown_noise=15), ORIGIN_US)
-        assert unsure.endswith("noise of key frames could not be told from sharpness.")
+        assert unsure.endswith("key-frame noise could not be separated from sharpness.")
 
 
 def test_slice_is_enlarged_and_marks_key_frames() -> None:

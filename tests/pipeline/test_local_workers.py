@@ -89,7 +89,7 @@ def test_a_window_that_no_worker_survives_fails_and_others_do_not():
     failure = found[0].failure
     assert failure is not None
     assert failure.kind == "crash"
-    assert failure.message == "the worker was killed by SIGKILL: perhaps too little memory"
+    assert failure.message == "the worker was killed by SIGKILL: perhaps out of memory"
     assert found[0].task.attempt == MOST_ATTEMPTS
     del found[0]
     assert_same_frames(found, given)

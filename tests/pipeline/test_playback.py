@@ -50,7 +50,7 @@ def test_contradictions_are_named(given, message):
 
 @pytest.mark.parametrize(
     ("slowdown", "words"),
-    [(8, "8 times slower than life"), (1.0, "at original speed"), (0.5, "2 times faster than life")],
+    [(8, "8 times slower than real time"), (1.0, "at original speed"), (0.5, "2 times faster than real time")],
 )
 def test_the_speed_in_words(slowdown, words):
     assert Playback(1, 25.0, slowdown).speed == words

@@ -109,7 +109,7 @@ def test_another_process_is_watched_and_cancelled(recording: Path, tmp_path: Pat
         process.kill()
         process.wait()
     assert job_status(given.job_folder).condition == "stopped"
-    with pytest.raises(InputError, match=r"no process works on the job in .*; there is nothing to cancel"):
+    with pytest.raises(InputError, match=r"no process is working on the job in .*; there is nothing to cancel"):
         cancel_job(given.job_folder)
 
 
@@ -123,7 +123,7 @@ def test_failed_windows_are_told_to_who_watches(recording: Path, tmp_path: Path)
 
 
 def test_folders_without_a_job(tmp_path: Path):
-    with pytest.raises(InputError, match="there is no such folder"):
+    with pytest.raises(InputError, match="the folder does not exist"):
         job_status(tmp_path / "missing")
     (tmp_path / "mine.txt").write_text("mine")
     for act in (job_status, cancel_job):
@@ -145,9 +145,9 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(recording: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"merge": True, "fresh": True}, "leave one of them out"),
-        ({"shard": (1, 2), "merge": True}, "a shard does work and nothing else"),
-        ({"shard": (3, 2)}, "shard must be as"),
+        ({"merge": True, "fresh": True}, "leave out one of them"),
+        ({"shard": (1, 2), "merge": True}, "--shard only makes frames"),
+        ({"shard": (3, 2)}, "shard must have the form"),
     ],
 )
 def test_settings_that_exclude_each_other(recording: Path, tmp_path: Path, settings: dict[str, Any], message: str):

@@ -77,10 +77,12 @@ def test_a_pipe_in_the_place_of_a_piece(store, in_time):
     file.unlink()
     os.mkfifo(file)
     assert not holds_pieces(store.folder)
-    assert_not_taken(store, "damaged (it is no ordinary file)")
+    assert_not_taken(store, "damaged (it is not a regular file)")
 
 
-@pytest.mark.parametrize(("size", "told"), [(2**40, "it is too large"), (2**28, "its checksum does not fit its name")])
+@pytest.mark.parametrize(
+    ("size", "told"), [(2**40, "it is too large"), (2**28, "its checksum does not match its name")]
+)
 def test_a_huge_piece_is_not_read_into_memory(store, size, told):
     store.write(piece())
     os.truncate(only_file(store), size)
@@ -138,7 +140,7 @@ def test_truncated_at_any_place(tmp_path, data):
     store.write(piece())
     content = only_file(store).read_bytes()
     only_file(store).write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
-    assert_not_taken(store, "checksum does not fit")
+    assert_not_taken(store, "checksum does not match")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -150,14 +152,14 @@ def test_any_flipped_bit(tmp_path, data):
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     content[bit // 8] ^= 1 << bit % 8
     only_file(store).write_bytes(content)
-    assert_not_taken(store, "checksum does not fit")
+    assert_not_taken(store, "checksum does not match")
 
 
 def test_a_piece_under_the_name_of_another(store):
     store.write(piece((3, ())))
     path = only_file(store)
     path.rename(path.with_name(path.name.replace("000003", "000004")))
-    assert_not_taken(store, "is piece 000003 under another's name")
+    assert_not_taken(store, "is piece 000003 under another name")
 
 
 def test_a_piece_of_another_job(store):
@@ -178,7 +180,7 @@ def test_a_file_with_a_right_checksum_that_is_no_piece(store):
 def test_altered_after_the_scan(store):
     store.write(piece())
     only_file(store).write_bytes(b"x")
-    with pytest.raises(InputError, match="checksum does not fit"):
+    with pytest.raises(InputError, match="checksum does not match"):
         store.read(KEYS[0])
     only_file(store).unlink()
     with pytest.raises(InputError, match="cannot be read"):
@@ -213,7 +215,7 @@ def test_a_disk_that_refuses_leaves_nothing_half_written(store, monkeypatch, ste
         else:
             patched.setattr(Path, step, refuse)
         with pytest.raises(
-            OutputError, match=r"cannot keep window 4 in .*: No space left on device; windows kept so far"
+            OutputError, match=r"cannot keep window 4 in .*: No space left on device; the windows kept so far"
         ):
             store.write(piece((4, ())))
     assert {path.name: path.read_bytes() for path in store.folder.iterdir()} == before
@@ -275,4 +277,4 @@ def test_odd_facts_are_not_taken(store: WindowStore, facts: object):
 
 def test_what_unpacks_to_more_than_it_holds_is_not_taken(store: WindowStore):
     put(store, b" " * 2**20, zipfile.ZIP_DEFLATED)
-    assert_not_taken(store, "piece.json is packed")
+    assert_not_taken(store, "piece.json is compressed")

@@ -33,7 +33,7 @@ def test_workers_share_gpus_evenly(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("workers", ["0", "-3", "257", "9" * 5000])
 def test_numbers_out_of_range(workers: str):
-    with pytest.raises(ConfigError, match="workers must be 1 to 256 where it is a number, got"):
+    with pytest.raises(ConfigError, match="the number of workers must be 1 to 256, got"):
         plan_workers(workers, "cpu")
 
 

@@ -154,7 +154,7 @@ def test_a_place_where_workers_only_die_is_given_up_and_the_other_does_all(caplo
     transport = Imagined(2, lambda number, task: Lost("was killed") if number == 0 else squared(number, task))
     assert results(finished(transport, 40)) == {key: key**2 for key in range(40)}
     assert transport.starts.count(0) == MOST_STARTS
-    assert "no more workers are started on cpu0" in caplog.text
+    assert "not starting any more workers on cpu0" in caplog.text
 
 
 def test_a_place_where_some_work_is_finished_is_not_given_up():

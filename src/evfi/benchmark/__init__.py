@@ -1,1 +1,1 @@
-"""How fast an engine makes the frames of a window, in how much memory, and how close to the plain computation."""
+"""Benchmarks of the engines: speed, memory use, and difference from the plain computation."""

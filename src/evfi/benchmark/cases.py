@@ -1,4 +1,4 @@
-"""What is measured: windows of the published sizes, or of any other.
+"""Benchmark cases: windows of the published sizes, or of any other size.
 
 Seconds and GiB of the reference implementation were measured with random weights of the published sizes in float16 autocast
 with PyTorch's attention, 25 steps, on one H100 80GB with torch 2.11.
@@ -93,11 +93,14 @@ def _find_case(name: str) -> Case:
     sizes = re.fullmatch(r"(\d{1,5})x(\d{1,5})x(\d{1,3})(?:x(\d))?", name)
     if sizes is None:
         raise ConfigError(
-            f"no case {name!r}; expected {', '.join(known)}, {ALL_CASES}, or WIDTHxHEIGHTxFRAMES[xUPSCALE] as 512x320x5"
+            f"unknown case {name!r}; expected {', '.join(known)}, {ALL_CASES}, or "
+            "WIDTHxHEIGHTxFRAMES[xUPSCALE], such as 512x320x5"
         )
     width, height, frames, upscale = (int(size or 1) for size in sizes.groups())
     if min(width, height, upscale) < 1 or frames < 3:
-        raise ConfigError(f"case {name!r} needs sides and a factor of at least 1, and at least 3 frames")
+        raise ConfigError(
+            f"case {name!r} needs a width, a height and an upscale factor of at least 1, and at least 3 frames"
+        )
     return Case(name, width, height, frames, upscale)
 
 

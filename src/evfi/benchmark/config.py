@@ -1,4 +1,4 @@
-"""The settings of a benchmark: every default is written here, once."""
+"""The settings of a benchmark and their defaults."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class BenchmarkConfig:
 
     Attributes:
         steps: denoising steps; by default the preset's, or else the model's own.
-        runs: timed windows, of which the median is shown.
-        warmup: windows before those, at least 1; the first ends the cold start.
-        seconds_per_row: no further timed window begins after so many seconds of them.
+        runs: number of timed windows; the median is shown.
+        warmup: number of windows before the timed ones, at least 1; the first ends the cold start.
+        seconds_per_row: start no further timed window once those of a row have taken this many seconds.
         plain_steps: let the plain engine make only so many steps and extrapolate its seconds; others make as many in their
             first window, which is compared with it. Presets other than exact are then not run with the plain engine.
-        max_memory: GPU memory that the fast engine may take, as 8GiB; by default what is free.
+        max_memory: limit of GPU memory for the fast engine, such as 8GiB; by default what is free.
     """
 
     steps: int | None = None

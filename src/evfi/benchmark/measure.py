@@ -1,4 +1,4 @@
-"""Seconds, memory and results of one engine on one window.
+"""Measure the time, memory and results of one engine on one window.
 
 Conventions: sizes in GiB (2**30 bytes). On a GPU the clock is read after everything that was asked for is done.
 """
@@ -45,7 +45,7 @@ class Seconds:
         return self.sampling + self.decoding
 
     def conditioning(self, steps: int) -> float | None:
-        """What sampling takes beside its steps."""
+        """The time of sampling outside its steps."""
         return None if self.step is None else max(self.sampling - steps * self.step, 0.0)
 
     def stretched(self, more_steps: int) -> Seconds:
@@ -182,7 +182,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def reset_memory(device: torch.device) -> None:
-    """Give back what is not used, and count peaks anew."""
+    """Release unused memory and reset the peak counters."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""How many floating-point operations the plain computation of a window takes, counted on tensors that hold nothing.
+"""Count the floating-point operations of the plain computation of a window, on tensors without data.
 
 Counted are matrix products, convolutions and attention, a multiplication and an addition as two; what is done to each
 element alone is not. The networks are called as the plain engine calls them, for one item, tile or picture, and multiplied.

@@ -1,4 +1,4 @@
-"""What a benchmark finds: a row per case, preset and engine, as text and as JSON."""
+"""Benchmark results: one row per case, preset and engine, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -152,13 +152,13 @@ def notes(rows: list[Row]) -> list[str]:
     steps = sorted(
         {(row.extrapolated_from_steps, row.steps) for row in rows if row.extrapolated_from_steps is not None}
     )
-    found += [f"~: {made} steps were made; seconds are extrapolated to {all_of}" for made, all_of in steps]
+    found += [f"~: {made} steps were run; seconds are extrapolated to {all_of}" for made, all_of in steps]
     compared = sorted({row.errors_at_steps for row in rows if row.errors_at_steps not in (None, row.steps)})
-    found += [f"errors of frames are taken after windows of {made} steps" for made in compared]
+    found += [f"errors of frames are measured after windows of {made} steps" for made in compared]
     cold = sorted({row.cold_start_steps for row in rows if row.cold_start_steps not in (None, row.steps)})
     found += [f"cold starts end with a window of {made} steps where timed windows have more" for made in cold]
     if any("process" in row.memory_gib for row in rows):
-        found.append("GiB: the most that the process ever took, earlier rows included")
+        found.append("GiB: peak memory of the process so far, including earlier rows")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: every case from the smallest to the largest, each with every preset and engine, side by side."""
+"""Run a benchmark: all cases from the smallest to the largest, each with every preset and engine."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class Benchmark:
             try:
                 references["float32"] = self._float32_outputs(window)
             except ResourceError as error:
-                _log.warning("no errors against float32: %s", error)
+                _log.warning("errors against float32 were not measured: %s", error)
         for engine in self._request.engines:
             if engine == "plain" and window.preset != "exact" and self._request.config.plain_steps is not None:
                 continue
@@ -304,8 +304,8 @@ def _check_presets(presets: tuple[PresetName, ...]) -> None:
         if not PRESETS.get(preset, {}).get("diffusion", True):
             measured = [name for name in PRESETS if PRESETS[name].get("diffusion", True)]
             raise ConfigError(
-                f"the benchmark measures the diffusion model, which preset {preset} does without; "
-                f"choose among {', '.join(measured)}"
+                f"the benchmark measures the diffusion model, which preset {preset} does not use; choose "
+                f"from {', '.join(measured)}"
             )
 
 

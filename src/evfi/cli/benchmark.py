@@ -1,4 +1,4 @@
-"""`evfi benchmark`: how fast, in how much memory and how closely the engines make frames on this machine."""
+"""`evfi benchmark`: speed, memory use and accuracy of the engines on this machine."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from evfi.sampling.presets import PresetName
 
 @dataclass(frozen=True)
 class BenchmarkCommand:
-    """Measure seconds, memory and errors of the engines on windows of known sizes, on this machine.
+    """Measure the time, memory and errors of the engines on windows of known sizes, on this machine.
 
         evfi benchmark
         evfi benchmark --model svd-random --case all --engine plain fast --plain-steps 2 --json speed.json
 
     Attributes:
-        model: svd-random (the published sizes with random weights: equally fast, nothing to fetch), small-random, or as in
+        model: svd-random (the published sizes with random weights: equally fast, nothing to download), small-random, or as in
             `evfi interpolate`.
         case: one-tile-5, one-tile-13, hqf-x3, bsergb-x2, clear-motion-x2, all, or WIDTHxHEIGHTxFRAMES[xUPSCALE]; one or
             several, measured from the smallest to the largest.
-        preset: exact, balanced, fast; one or several. (warp does without the diffusion model, which is what is measured here.)
-        engine: plain, fast; one or both, side by side. Errors are told against plain if it is named.
+        preset: exact, balanced, fast; one or several. warp is not measured: it does not use the diffusion model.
+        engine: plain, fast; one or both, side by side. Errors are measured against plain if it is included.
         device: as in `evfi interpolate`.
         dtype: as in `evfi interpolate`.
-        reference: float32: also tell errors against the plain engine in float32, in the preset exact.
-        json: a file for the results, written after every row; it is replaced where it exists.
-        config: how it is measured.
+        reference: float32: also measure errors against the plain engine in float32, with the preset exact.
+        json: a file for the results, written after every row; an existing file is replaced.
+        config: how to measure.
     """
 
     model: str = "evfi-tiny"

@@ -1,4 +1,4 @@
-"""`evfi convert`: a recording or an event file goes in, the same in another format comes out."""
+"""`evfi convert`: convert a recording or an event file to another format."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Write a recording's events in another format; AEDAT4 and folders keep the frames, too.
+    """Convert a recording's events to another format; AEDAT4 files and folders keep the frames too.
 
         evfi convert street.raw street.aedat4
 
     Attributes:
         recording: a recording of any layout, or an event file.
-        output: the file to write, whose suffix tells the format: .aedat4, .h5 or .hdf5, .npz, .txt or .csv; a file, or a link
-            to one, is replaced where it exists, unless something is read from it. A name without a suffix is a folder to make,
-            with frames, events and times side by side.
-        to: the format, where the suffix does not tell it.
-        start: seconds after the first event at which to begin.
-        end: seconds after the first event at which to stop.
-        reading: what the files do not say, or say wrongly.
+        output: the file to write; its suffix sets the format: .aedat4, .h5 or .hdf5, .npz, .txt or .csv. An existing file, or
+            a link to one, is replaced, unless it is an input. A name without a suffix is a folder to make, with frames,
+            events and times.
+        to: the format, if the suffix does not set it.
+        start: where to begin, in seconds after the first event.
+        end: where to stop, in seconds after the first event.
+        reading: what the input files leave out or state wrongly.
     """
 
     recording: tyro.conf.Positional[Path]

@@ -1,4 +1,4 @@
-"""`evfi demo`: a first impression, without any file."""
+"""`evfi demo`: try evfi without files of your own."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from evfi.paths import expanded
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """Render a short scene with known in-between frames, film it with a simulated event camera, and interpolate it.
+    """Render a short scene with known in-between frames, record it with a simulated event camera, and interpolate it.
 
         evfi demo
 
     Attributes:
-        output: folder for the video, the picture and the recording; results of an earlier demo in it are replaced
-            if nobody changed them, and nothing else is.
+        output: folder for the video, the picture and the recording. Results of an earlier demo are replaced if they are
+            unchanged; nothing else is.
         model: as in `evfi interpolate`.
         device: as in `evfi interpolate`.
-        scene: the recording.
+        scene: the synthetic recording.
     """
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evfi-demo")

@@ -1,4 +1,4 @@
-"""From arguments to a command, and from its errors to one line and an exit status."""
+"""Dispatch arguments to a command, and turn its errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from evfi.limits import check_variable
 
 COMMANDS: Final = {
     "interpolate": "turn a recording of key frames and events into slow-motion video",
-    "inspect": "say what is in a recording or an event file, and what is wrong with it",
-    "convert": "write a recording's events, or all of it, in another format",
-    "demo": "make a short synthetic recording, interpolate it, compare with the truth",
-    "simulate": "make a recording from an ordinary video, by simulating an event camera",
-    "evaluate": "measure how close interpolated frames come to true ones, and compare systems",
-    "benchmark": "measure how fast, in how much memory and how closely frames are made on this machine",
+    "inspect": "show what a recording or an event file contains, and its problems",
+    "convert": "convert a recording, or only its events, to another format",
+    "demo": "make a short synthetic recording, interpolate it, compare with the ground truth",
+    "simulate": "make a recording from an ordinary video with a simulated event camera",
+    "evaluate": "measure how close interpolated frames are to the ground truth, and compare systems",
+    "benchmark": "measure speed, memory use and accuracy of interpolation on this machine",
     "train": "train one of a model's four parts",
 }
 """Each command and what it does; its code is `run(arguments)` in `evfi.cli.<command>`."""
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     prepare_stdout()
     show_log()
     if not _has_folder():
-        return _fail("the current folder does not exist any more; change to another one (cd) and run again", FAILED)
+        return _fail("the current folder no longer exists; change to another folder (cd) and run again", FAILED)
     try:
         try:
             command = arguments[0] if arguments and arguments[0] in COMMANDS else _parse_without_command(arguments)
@@ -89,14 +89,14 @@ def _parse_without_command(arguments: list[str]) -> str:
     """
     if arguments not in (["--help"], ["-h"], ["--version"]):
         problem = f"unknown command '{arguments[0]}'" if arguments else "expected a command, got none"
-        raise ConfigError(f"{problem}; commands are {', '.join(COMMANDS)}; see `evfi --help`")
+        raise ConfigError(f"{problem}; available commands: {', '.join(COMMANDS)}; see `evfi --help`")
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
         prog="evfi",
         description="Slow-motion video from key frames and an event camera.",
         epilog="commands:\n"
         + "\n".join(f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
-        + "\n\n`evfi COMMAND --help` shows a command's options. Begin with `evfi demo`.",
+        + "\n\n`evfi COMMAND --help` shows a command's options. Start with `evfi demo`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"evfi {__version__}")

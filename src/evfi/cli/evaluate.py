@@ -1,4 +1,4 @@
-"""`evfi evaluate`: how close interpolated frames come to the true ones, and how that compares with others."""
+"""`evfi evaluate`: how close interpolated frames are to the ground truth, and how systems compare."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _UNITS: Final = {"simulating events": "frames", "scoring": "scores"}
 
 @dataclass(frozen=True)
 class EvaluateCommand:
-    """Leave frames of recordings out, make them again, and measure how close they come.
+    """Leave frames of recordings out, interpolate them, and measure how close they are to the originals.
 
         evfi evaluate street.aedat4 -o street-evaluation --skips 1 3 --open
         evfi evaluate BS-ERGB/1_TEST -o bsergb --protocol vdm-evfi --model vdm-evfi --upscale 2
@@ -57,20 +57,21 @@ class EvaluateCommand:
     Attributes:
         data: recordings, videos (events are simulated), or folders of them.
         output: the folder for frames, results.json, results.csv and report.html; run the same command to resume.
-        model: models to evaluate: evfi-tiny (by default), vdm-evfi, vdm-evfi-13, folders, zip archives, hub ids.
+        model: models to evaluate: evfi-tiny (the default), vdm-evfi, vdm-evfi-13, folders, zip archives, or hub ids.
         results: frames of other programs, each as NAME=FOLDER with FOLDER/SEQUENCE/skipK/NNNNNN.png.
-        baseline: what to compare with: hold, linear, rife; by default all that are installed; none for no baseline.
-        compare: instead of evaluating: two results.json, whose difference is shown with its interval.
-        systems: with --compare: which system of the first and which of the second; by default those of the same name.
+        baseline: baselines to compare with: hold, linear, rife, or none; by default all that are installed.
+        compare: instead of evaluating, take two results.json and show the difference with a confidence interval.
+        systems: with --compare, the systems to compare: one of the first file, one of the second; by default those
+            of the same name.
         devices: auto (the first GPU if there is one), cpu, cuda, or names as in cuda:0,cuda:1; one worker each.
         dtype: precision of the networks; by default float16 on a GPU and float32 on the CPU.
-        preset: of models: exact, balanced, fast or warp; a protocol's own settings and yours win over it.
-        open: show the report in the browser when all is done.
-        config: what is evaluated and how.
-        opening: what the files do not say, or say wrongly.
-        video: how videos become sequences.
-        camera: the simulated event camera of videos.
-        sampling: how models sample; a protocol's own settings come first, yours over them.
+        preset: exact, balanced, fast or warp, for all models; a protocol's own settings and yours override it.
+        open: open the report in the browser when done.
+        config: what to evaluate and how.
+        opening: what the input files leave out or state wrongly.
+        video: how videos are turned into sequences.
+        camera: the event camera simulated for videos.
+        sampling: how models sample; your settings override a protocol's own.
     """
 
     data: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -102,13 +103,9 @@ def run(arguments: Sequence[str]) -> None:
         print_lines(*compare_files(command))
         return
     if command.systems is not None:
-        raise ConfigError(
-            "--systems goes with --compare; choose what is evaluated by --model, --results and --baseline"
-        )
+        raise ConfigError("--systems needs --compare; choose what to evaluate with --model, --results and --baseline")
     if not command.data:
-        raise ConfigError(
-            "expected recordings, videos or folders of them to evaluate, got none; see `evfi evaluate --help`"
-        )
+        raise ConfigError("expected recordings, videos or folders of them, got none; see `evfi evaluate --help`")
     if command.output is None:
         raise ConfigError("expected a folder for the results: -o FOLDER")
     inputs = EvaluationInputs(
@@ -131,7 +128,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _check_folder(command: EvaluateCommand, inputs: EvaluationInputs) -> None:
-    """Make sure that results take the place of nothing that is read beside the data; `evaluate` sees to those."""
+    """Check that results replace no input other than the data; `evaluate` checks the data."""
     assert command.output is not None
     read = [Read(expanded(one.source), f"the system {one.name}") for one in inputs.systems if one.kind != "baseline"]
     read.append(Read(Path(command.config.protocol), "the protocol"))
@@ -153,7 +150,10 @@ def describe(results: EvaluationResults) -> list[str]:
         lines += ["", "seconds", *text_lines(speed_table(speeds)), ""]
     dropped = sum(window.dropped is not None for window in results.windows)
     if dropped:
-        lines += ["", f"the protocol dropped {dropped} of {len(results.windows)} windows; results.json says why"]
+        lines += [
+            "",
+            f"the protocol dropped {dropped} of {len(results.windows)} windows; results.json gives the reasons",
+        ]
     return [*lines, *gaps(results)]
 
 
@@ -169,7 +169,7 @@ def system_requests(command: EvaluateCommand) -> tuple[SystemRequest, ...]:
     for entry in command.results:
         name, mark, folder = entry.partition("=")
         if not (name and mark and folder):
-            raise ConfigError(f"frames of another program are given as NAME=FOLDER, got {entry!r}")
+            raise ConfigError(f"--results must be NAME=FOLDER, got {entry!r}")
         requests.append(SystemRequest(name, "frames", folder))
     return (*requests, *(SystemRequest(name, "baseline", name) for name in _baselines(command.baseline)))
 
@@ -188,7 +188,7 @@ def _baselines(asked: tuple[str, ...]) -> list[str]:
     found = {name: missing_baseline(name) for name in BASELINES}
     for name, reason in found.items():
         if reason is not None:
-            _log.warning("baseline %s is left out: %s", name, reason)
+            _log.warning("skipping baseline %s: %s", name, reason)
     return [name for name, reason in found.items() if reason is None]
 
 
@@ -233,7 +233,7 @@ def compare_files(command: EvaluateCommand) -> list[str]:
     """
     assert command.compare is not None
     if command.data or command.output is not None:
-        raise ConfigError("--compare takes two results.json and evaluates nothing; leave out data and -o")
+        raise ConfigError("--compare reads two results.json and evaluates nothing; leave out the data and -o")
     first, second = (read_results(_results_file(path)) for path in command.compare)
     names = command.systems or (None, None)
     return comparison_lines(compare(first, second, *names))

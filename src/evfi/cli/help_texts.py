@@ -1,4 +1,4 @@
-"""What `--help` says of options: from the docstrings of the dataclasses that hold the settings."""
+"""Help texts of options, from the docstrings of the settings' dataclasses."""
 
 from __future__ import annotations
 

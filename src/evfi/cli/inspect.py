@@ -1,4 +1,4 @@
-"""`evfi inspect`: says what is in a recording, and what is wrong with it."""
+"""`evfi inspect`: show what a recording contains, and its problems."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from evfi.recordings.subject import open_subject, subject_reads
 
 @dataclass(frozen=True)
 class InspectCommand:
-    """Say what is in a recording or an event file, and what is wrong with it.
+    """Show what a recording or an event file contains, and its problems.
 
         evfi inspect street.aedat4 --picture street.png
 
     Attributes:
         recording: a file or folder of any layout, or an event file without frames.
-        json: print JSON instead of text; docs/inspect.md says what is in it.
-        picture: a PNG file to draw: frames with events over them, and the rate of events over time; a file,
-            or a link to one, is replaced where it exists, unless something is read from it.
-        reading: what the files do not say, or say wrongly.
+        json: print JSON instead of text; docs/inspect.md describes it.
+        picture: a PNG file to write: frames with events over them, and the event rate over time. An existing file, or a link
+            to one, is replaced, unless it is an input.
+        reading: what the input files leave out or state wrongly.
     """
 
     recording: tyro.conf.Positional[Path]

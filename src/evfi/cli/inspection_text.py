@@ -1,4 +1,4 @@
-"""An inspection as text for people: aligned lines, the rate of events as a sparkline, warnings at the end."""
+"""Format an inspection as text: aligned lines, the event rate as a sparkline, warnings at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe_inspection(inspection: Inspection) -> list[str]:
 
 
 def sparkline(rates: Sequence[float], num_columns: int = _SPARKLINE_COLUMNS) -> str:
-    """Rates as a row of bars, at most `num_columns`; blank where there is no event at all."""
+    """Rates as a row of bars, at most `num_columns`; blank where there are no events."""
     per_column = -(-len(rates) // num_columns)
     columns = np.array([np.mean(rates[at : at + per_column]) for at in range(0, len(rates), per_column)])
     heights = np.ceil(columns / max(columns.max(), 1e-9) * len(_BARS)).astype(int)

@@ -1,4 +1,4 @@
-"""`evfi interpolate`: a recording goes in, slow-motion video comes out."""
+"""`evfi interpolate`: turn a recording into slow-motion video."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class JobOptions:
             host's memory if necessary.
         job: the folder that keeps the frames of finished windows; by default a hidden folder next to the output.
         fresh: discard what the job's folder holds and start again.
-        shard: such as 2/5: make only the second fifth of the windows; runs of all shards with the same --job share the work.
+        shard: 2/5, for example, makes only the second fifth of the windows; give all shards the same --job to share the work.
         merge: make no frames, only write the video of a job whose shards are all done.
         remove_job: remove the job's folder once the video is written.
-        progress: auto: a progress bar on a terminal, a line now and then elsewhere; json: one JSON object per line on
+        progress: auto: a progress bar on a terminal, occasional lines elsewhere; json: one JSON object per line on
             stdout; or quiet.
     """
 
@@ -86,9 +86,9 @@ class InterpolateCommand:
         compare: write a second video next to the first: input, events and result side by side.
         timecodes: write a text file next to the video with the time of each frame.
         no_report: do not write an HTML report next to the video.
-        film: which frames are made, and at which speed they are played.
+        film: which frames to make, and how fast to play them.
         execution: how the work is done and kept.
-        opening: what the files do not say, or say wrongly.
+        opening: what the input files leave out or state wrongly.
         encoding: how videos are encoded.
         sampling: how the model samples.
     """
@@ -165,5 +165,5 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
     match = _SHARD.fullmatch(text)
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
-        raise ConfigError(f"shard must be as 2/5 (the second of five), got '{text}'")
+        raise ConfigError(f"shard must have the form 2/5 (the second of five), got '{text}'")
     return number, of

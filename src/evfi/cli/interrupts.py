@@ -1,4 +1,4 @@
-"""Ctrl-C and polite kills: they end the work once, however many come. Imports nothing that takes time."""
+"""Handle Ctrl-C and SIGTERM: they end the work once, however many arrive. Imports nothing slow."""
 
 from __future__ import annotations
 

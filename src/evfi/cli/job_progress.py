@@ -1,4 +1,4 @@
-"""How far a job is, for people and for batch systems, and what it came to."""
+"""Show the progress and the summary of a job, for people and for batch systems."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def describe(summary: JobSummary) -> list[str]:
     playback, (num_keys, num_shown) = summary.playback, summary.num_key_frames
     windows = f"{summary.num_windows}"
     if summary.num_kept:
-        windows += f", {summary.num_kept} of them done before"
+        windows += f", {summary.num_kept} of them already done"
     lines = [f"windows   {windows}"]
     lines += [f"          {number} {_FINDINGS.get(kind, kind)}" for kind, number in sorted(summary.findings.items())]
     if summary.num_frames:
@@ -141,7 +141,7 @@ def describe(summary: JobSummary) -> list[str]:
         lines.append(frames + (f"; {num_shown} of {num_keys} key frames" if num_shown < num_keys else ""))
     lines.append(f"time      {summary.seconds:.1f} s, {summary.seconds_per_frame:.2f} s of work per new frame")
     if summary.num_frames:
-        rate = "" if summary.is_constant else ", each frame for as long as its time says"
+        rate = "" if summary.is_constant else ", variable frame rate"
         lines.append(f"playback  {playback.fps:.4g} fps, {playback.speed}{rate}")
     if summary.num_dropped_events:
         lines.append(
@@ -150,7 +150,7 @@ def describe(summary: JobSummary) -> list[str]:
     lines += [f"{name:10}{place}" for name, place in _places(summary)]
     if summary.folder.exists():
         lines.append(
-            f"job       {summary.folder} ({summary.num_bytes / 1e6:.3g} MB; it may be removed when all is well)"
+            f"job       {summary.folder} ({summary.num_bytes / 1e6:.3g} MB; remove it once you are satisfied with the result)"
         )
     return lines
 
@@ -158,7 +158,7 @@ def describe(summary: JobSummary) -> list[str]:
 _FINDINGS: Final = {
     "gap": "with a gap",
     "cut": "with a scene cut",
-    "exposure": "with a jump of exposure",
-    "no-events": "without events although the pictures differ",
-    "few-events": "with hardly an event and nothing to see move: blended",
+    "exposure": "with a jump in exposure",
+    "no-events": "without events although the key frames differ",
+    "few-events": "with few events and no visible motion: blended",
 }

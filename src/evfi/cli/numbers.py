@@ -1,4 +1,4 @@
-"""Numbers on the command line: none that overflows on its way, and messages that repeat them as they were typed."""
+"""Check numbers on the command line against overflow, and quote them in messages as typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options made from the dataclasses that hold the settings."""
+"""Command-line options from the settings' dataclasses."""
 
 from __future__ import annotations
 

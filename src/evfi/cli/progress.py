@@ -1,4 +1,4 @@
-"""Progress with time left, on stderr: a bar on a terminal, now and then a plain line elsewhere."""
+"""Progress with time left, on stderr: a bar on a terminal, occasional plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`evfi simulate`: an ordinary video goes in, a recording comes out."""
+"""`evfi simulate`: make a recording from an ordinary video."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from evfi.pipeline.simulate import simulate_recording
 
 @dataclass(frozen=True)
 class SimulateCommand:
-    """Make a recording from an ordinary video: some frames are kept, all of them make events.
+    """Make a recording from an ordinary video: some frames become key frames, all are used to simulate events.
 
         evfi simulate dog.mp4 -o dog --keep-every 8 --height 360
 
     Attributes:
         video: any video file.
         output: the folder to make; `evfi interpolate` reads it.
-        keep_every: every so many frames one is kept as a key frame; those between are what interpolation must find.
-        height: scale frames to so many rows; by default they stay as they are.
-        max_frames: take only so many frames from the video's start.
-        seed: same seed, same events.
+        keep_every: keep one frame in this many as a key frame; interpolation must recover the others.
+        height: scale frames to this height in px; by default they are not scaled.
+        max_frames: use only this many frames from the start of the video.
+        seed: seed of the simulated noise; the same seed gives the same events.
         camera: the simulated event camera.
     """
 

@@ -1,4 +1,4 @@
-"""All that reaches the terminal: the program's text and its log, with nothing in them that the terminal would obey.
+"""All output to the terminal: text and log, without control sequences.
 
 File names, models' names and licences, and notes in recordings come from strangers. Every line goes through `print_lines`,
 which shows control characters escaped; nothing else in the command line prints.
@@ -59,8 +59,8 @@ def _write(text: str, *, to_stderr: bool) -> None:
             return
         sys.stdout = _nowhere()
         raise OutputError(
-            f"cannot write to stdout: {error.strerror}; files that were written are complete: free some space, or send the "
-            "output elsewhere"
+            f"cannot write to stdout: {error.strerror}; the files already written are complete; free some space, or "
+            "redirect the output elsewhere"
         ) from error
 
 

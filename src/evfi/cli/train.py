@@ -1,4 +1,4 @@
-"""`evfi train`: one of a model's four parts is trained, or trained on."""
+"""`evfi train`: train one of a model's four parts, or continue its training."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from evfi.training.config import AutoencoderTraining, BaseTraining, ControlNetTr
 class TrainCommand:
     """Train one of a model's four parts; run the same command again to resume a run that was interrupted.
 
-    The parts build on each other: autoencoder, then base with --init naming the first run's model, then controlnet with that
-    of the second, and refiner with that of the third.
+    The parts build on each other: train the autoencoder, then base with --init naming the autoencoder's model, then
+    controlnet with --init naming that of base, then refiner with --init naming that of controlnet.
 
     Attributes:
-        stage: which part.
+        stage: the part to train.
     """
 
     stage: (

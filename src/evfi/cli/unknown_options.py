@@ -1,4 +1,4 @@
-"""What is said of options that a command does not have: which one may be meant."""
+"""Messages for unknown options, with a suggestion where possible."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A first impression: a short synthetic recording with known in-between frames, interpolated and compared."""
+"""The demo: a short synthetic recording with known in-between frames, interpolated and compared."""

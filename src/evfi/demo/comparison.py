@@ -1,4 +1,4 @@
-"""The interpolated frames, linear blending and the truth beside each other."""
+"""Compare the interpolated frames, linear blending and the ground truth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """All frames of a demo recording three times: the truth, ours, blended.
+    """All frames of a demo recording three times: ground truth, ours, blended.
 
     Attributes:
         film: the recording and its true frames.
@@ -53,13 +53,13 @@ class Comparison:
         return self.insert + 1
 
     def scores(self, frames: NDArray[np.uint8]) -> Scores:
-        """Compare all inserted frames of one kind (`ours` or `blended`) with the truth."""
+        """Compare all inserted frames of one kind (`ours` or `blended`) with the ground truth."""
         inserted = [index for index in range(len(frames)) if index % self.stride]
         found = [self.frame_scores(frames, index) for index in inserted]
         return Scores(float(np.mean([one.whole for one in found])), float(np.nanmean([one.moving for one in found])))
 
     def frame_scores(self, frames: NDArray[np.uint8], index: int) -> Scores:
-        """Compare one frame with the truth."""
+        """Compare one frame with the ground truth."""
         truth, frame = self.film.truth[index : index + 1], frames[index : index + 1]
         return Scores(float(psnr(frame, truth)[0]), float(psnr(frame, truth, self.moving(index))[0]))
 

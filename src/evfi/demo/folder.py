@@ -1,4 +1,4 @@
-"""The demo's folder: what an earlier demo wrote in it is known by its checksums, and nothing else is replaced.
+"""The demo's folder: files of an earlier demo are recognised by checksum, and nothing else is replaced.
 
 FOLDER/demo.json lists the files of the demo with their SHA-256. A demo from before that list is known by its content: its
 recording shows the demo's scene, which can be rendered again, and its picture and video have the sizes that follow.
@@ -86,21 +86,21 @@ def replace_results(folder: Path, made: Path, earlier: Files) -> None:
         for name in (RECORDING, PICTURE, VIDEO):
             (made / name).replace(folder / name)
     except OSError as error:
-        raise OutputError(f"cannot replace the demo in {folder}: {one_line(error)}; move what is in it away") from error
+        raise OutputError(f"cannot replace the demo in {folder}: {one_line(error)}; move its contents away") from error
     _write_note(folder, new)
 
 
 def _files_of_earlier_demo(folder: Path) -> Files:
     noted = _read_note(folder / NOTE)
     if noted is None and os.path.lexists(folder / NOTE):
-        raise _foreign(folder, NOTE, "is no list of a demo's files")
+        raise _foreign(folder, NOTE, "is not a demo's file list")
     if noted is None:
         _check_old_demo(folder)
     found: dict[str, tuple[str, ...]] = {}
     for name in _names_in(folder):
         digest = _digest(folder / name)
         if noted is not None and digest not in noted.get(name, ()):
-            raise _foreign(folder, name, "is not as an earlier demo wrote it")
+            raise _foreign(folder, name, "has changed since an earlier demo wrote it")
         found[name] = (digest,)
     return found
 
@@ -110,10 +110,10 @@ def _check_old_demo(folder: Path) -> None:
     size = _size_of_demo_recording(folder / RECORDING)
     if size is None:
         name = next(name for name in (RECORDING, VIDEO, PICTURE) if os.path.lexists(folder / name))
-        raise _foreign(folder, name, "exists and is no recording of a demo" if name == RECORDING else "is no demo's")
+        raise _foreign(folder, name, "is not a demo's recording" if name == RECORDING else "is not from a demo")
     for name, is_one in ((PICTURE, _is_sheet), (VIDEO, _is_video)):
         if os.path.lexists(folder / name) and not is_one(folder / name, size):
-            raise _foreign(folder, name, "is no demo's")
+            raise _foreign(folder, name, "is not from a demo")
 
 
 def _is_sheet(path: Path, size: Size) -> bool:
@@ -134,7 +134,7 @@ def _is_video(path: Path, size: Size) -> bool:
 
 
 def _size_of_demo_recording(folder: Path) -> Size | None:
-    """(width, height) of the frames of a demo's recording; None if it is none, or holds anything else."""
+    """(width, height) of the frames of a demo's recording; None if it is not one, or holds anything else."""
     try:
         names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
         declared = read_mark(folder / "recording.json", _MAX_DECLARATION_BYTES)
@@ -162,7 +162,7 @@ def _names_in(folder: Path) -> list[str]:
     files = [folder / name for name in (PICTURE, VIDEO) if os.path.lexists(folder / name)]
     for file in files:
         if file.is_symlink() or not file.is_file():
-            raise _foreign(folder, file.name, "is no ordinary file")
+            raise _foreign(folder, file.name, "is not a regular file")
     recording = folder / RECORDING
     if os.path.lexists(recording):
         try:
@@ -179,7 +179,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         ValueError: it holds a link or an empty folder, or is no folder.
     """
     if folder.is_symlink() or not folder.is_dir():
-        raise ValueError("exists and is no recording of a demo")
+        raise ValueError("is not a demo's recording")
     entries = sorted(folder.iterdir())
     if not entries and folder.name not in _OWN_FOLDERS:  # a demo that was killed may leave its own empty
         raise ValueError(f"holds the empty folder {folder.name}")

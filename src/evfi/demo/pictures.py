@@ -1,4 +1,4 @@
-"""What the demo shows: one frame in five versions, and the video."""
+"""The demo's output: one frame in five versions, and the video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUM_PANELS: Final = 5
 
 
 def draw_sheet(comparison: Comparison, name: str) -> Picture:
-    """Key frame, events, ours, blending and truth of the frame in the middle; below, the liveliest part enlarged.
+    """Key frame, events, ours, blending and ground truth of the middle frame; below, the part with most motion enlarged.
 
     Args:
         comparison: What to show.
@@ -102,7 +102,7 @@ def _events_around(comparison: Comparison, index: int) -> Picture:
 
 
 def _liveliest_box(moving: NDArray[np.bool_], blended: Picture, truth: Picture) -> tuple[int, int, int, int]:
-    """The part where blending is furthest from the truth: (left, top, right, bottom), of the picture's shape."""
+    """The part where blending is furthest from the ground truth: (left, top, right, bottom), of the picture's shape."""
     height, width = moving.shape
     rows, columns = round(height * _BOX_SHARE), round(width * _BOX_SHARE)
     wrong = np.abs(blended.astype(np.int64) - truth).sum(axis=-1) * moving

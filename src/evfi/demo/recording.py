@@ -1,4 +1,4 @@
-"""The scene filmed by a camera and an event camera side by side."""
+"""The scene as recorded by a camera and an event camera."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _DARK_LIGHT = 0.01
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The demo's recording.
+    """Settings of the demo's recording.
 
     Attributes:
-        width: of the frames in px.
-        height: of the frames in px.
-        windows: gaps between key frames.
-        insert: frames to insert into each.
-        key_interval_us: from one key frame to the next.
-        sub_frames: pictures from which events are made, per inserted frame.
-        seed: of the simulated camera's noise and of sampling.
+        width: frame width in px.
+        height: frame height in px.
+        windows: number of gaps between key frames.
+        insert: frames to insert into each gap.
+        key_interval_us: time between key frames in µs.
+        sub_frames: rendered pictures per inserted frame, from which events are simulated.
+        seed: seed of the simulated camera's noise and of sampling.
     """
 
     width: int = 288
@@ -50,7 +50,7 @@ class DemoConfig:
 
 @dataclass(frozen=True, eq=False)
 class DemoRecording:
-    """A recording and what it does not hold.
+    """A recording and its ground truth.
 
     Attributes:
         recording: key frames and events.

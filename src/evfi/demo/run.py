@@ -1,4 +1,4 @@
-"""The demo as a whole: film the scene, interpolate, compare, write.
+"""Run the demo: record the scene, interpolate, compare, write.
 
 FOLDER/demo.mp4     key frames, events, and the interpolated video, in slow motion side by side
 FOLDER/demo.png     one inserted frame: key frame, events, ours, blending, ground truth

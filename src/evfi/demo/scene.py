@@ -1,4 +1,4 @@
-"""The demo's scene: a pinwheel and two balls before hills at sunset, rendered by formula at any time.
+"""The demo's scene: a pinwheel and two balls in front of hills at sunset, rendered procedurally at any time.
 
 Conventions: coordinates in units of the picture's height, x to the right, y down; time in seconds from 0. Pictures are
 rendered in linear light with 2×2 samples per pixel, so that sub-frames blend as light does and edges are smooth.

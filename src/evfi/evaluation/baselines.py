@@ -1,4 +1,4 @@
-"""Baselines that need no network: what a player shows, and what mixing shows."""
+"""Baselines without a network: holding the key frame, and linear blending."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an average would move if other sequences had been recorded: bootstrap intervals of 95 %.
+"""Bootstrap 95 % confidence intervals: how far an average would move with other sequences.
 
 Windows of one sequence resemble each other, so whole sequences are drawn, with all their windows. Below four sequences that
 says nothing; then windows are drawn within each sequence, and the interval says only how the average depends on which

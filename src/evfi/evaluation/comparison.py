@@ -1,4 +1,4 @@
-"""Two systems on the same windows: paired differences, from one evaluation or two.
+"""Compare two systems on the same windows: paired differences, from one evaluation or two.
 
 Differences of pairs say more than a difference of averages: how hard a window is cancels out. A pair is one window that both
 have; its difference is the mean over the inserted frames that are defined in both. What could not be paired is told in notes.
@@ -135,7 +135,7 @@ def compare(
     rows = [row for row in rows if row.num_pairs + row.num_undefined]
     if not rows:
         raise ConfigError(
-            "nothing to compare: expected a window that both have scored with the same metric; found none"
+            "nothing to compare: expected a window that both evaluations scored with the same metric, found none"
         )
     notes = [*truth_note, *_notes_of_names(a, b, pairs), *_notes_of_windows(cells_a.values(), cells_b.values(), pairs)]
     return Comparison(tuple(rows), metrics, tuple(dict.fromkeys(notes)))
@@ -147,10 +147,10 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     for pair in dict.fromkeys((row.system_a, row.system_b) for row in comparison.rows):
         table = comparison_table(comparison, *pair)
         names = f"{pair[1]} - {pair[0]}" if pair[0] != pair[1] else f"{pair[0]}, B - A"
-        lines += [f"{names}: paired differences, 95 % intervals", "", *text_lines(table), ""]
+        lines += [f"{names}: paired differences, 95 % confidence intervals", "", *text_lines(table), ""]
     if any(row.interval_over == "windows" for row in comparison.rows):
         lines += [
-            "(w): fewer than 4 sequences, so the interval tells about other windows of these sequences only.",
+            "(w): fewer than 4 sequences, so the interval covers other windows of these sequences only.",
             "",
         ]
     lines += [f"note: {note}" for note in comparison.notes]
@@ -191,9 +191,9 @@ def _pairs(
     if first is not None and second is not None:
         for name, names, which in ((first, names_a, "A"), (second, names_b, "B")):
             if name not in names:
-                raise ConfigError(f"no system {name!r} in {which}; it has {', '.join(names) or 'none'}")
+                raise ConfigError(f"no system {name!r} in {which}; it contains {', '.join(names) or 'none'}")
         if a is b and first == second:
-            raise ConfigError(f"expected two systems of one evaluation, got {first!r} twice; name another")
+            raise ConfigError(f"expected two different systems of one evaluation, got {first!r} twice; name another")
         return ((first, second),)
     if a is b:
         raise ConfigError(f"to compare within one evaluation name two of its systems: {', '.join(names_a) or 'none'}")
@@ -211,7 +211,7 @@ def _check_protocols(a: dict[str, Any], b: dict[str, Any]) -> None:
         if name not in _PROTOCOL_TELLS_ONLY and a.get(name) != b.get(name):
             raise ConfigError(
                 f"protocols differ, so numbers cannot be compared: {name} is {str(a.get(name))[:60]} in A and "
-                f"{str(b.get(name))[:60]} in B; evaluate both by the same protocol"
+                f"{str(b.get(name))[:60]} in B; evaluate both with the same protocol"
             )
 
 
@@ -235,7 +235,7 @@ def _check_windows(a: EvaluationResults, b: EvaluationResults) -> None:
         if other is not None and (window.start_frame, window.times_us) != (other.start_frame, other.times_us):
             raise ConfigError(
                 f"windows differ: number {window.index} of {window.sequence!r}, skip {window.skip}, starts at frame "
-                f"{window.start_frame} in A and {other.start_frame} in B, or has other times; evaluate both anew"
+                f"{window.start_frame} in A and {other.start_frame} in B, or has other times; evaluate both again"
             )
 
 
@@ -248,7 +248,7 @@ def _common_metrics(a: EvaluationResults, b: EvaluationResults) -> tuple[MetricI
         version = infos_b[metric.name].version
         if metric.version != version or metric.higher_is_better != infos_b[metric.name].higher_is_better:
             raise ConfigError(
-                f"metric {metric.name} is of version {metric.version} in A and {version} in B; score the older one again"
+                f"metric {metric.name} has version {metric.version} in A and {version} in B; score the older one again"
             )
     return common
 
@@ -276,7 +276,7 @@ def _row(a: Cell, b: Cell, pair: tuple[str, str], better: int, seed: int) -> Com
 
 
 def _note_of_truth(a: EvaluationResults, b: EvaluationResults) -> tuple[str, ...]:
-    """A note where true frames passed through different autoencoders, so that "vae" is not the same truth."""
+    """A note if ground truth passed through different autoencoders, so that "vae" differs."""
     first, second = a.settings.get(VAE_TRUTH), b.settings.get(VAE_TRUTH)
     if first == second:
         return ()

@@ -1,4 +1,4 @@
-"""Scoring only a part of the frames, where a protocol does so."""
+"""Crop frames before scoring, for protocols that do so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Box = tuple[int, int, int, int]
 
 
 def cropped(window: ScoredWindow, crop: Crop | None) -> ScoredWindow:
-    """The part of a window that a protocol scores: frames, truth, regions and events.
+    """The part of a window that a protocol scores: frames, ground truth, regions and events.
 
     Args:
         window: the whole.

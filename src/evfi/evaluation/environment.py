@@ -1,4 +1,4 @@
-"""What a run depends on beside data, weights and settings: versions, operating system, processor, GPU."""
+"""The environment of a run: versions, operating system, processor, GPU."""
 
 from __future__ import annotations
 

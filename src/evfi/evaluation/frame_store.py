@@ -1,4 +1,4 @@
-"""Frames of windows on disk, so that a run can go on where it stopped and a new metric needs no new frames.
+"""Frames of windows on disk, so that a run can resume and a new metric needs no new frames.
 
     FOLDER/SEQUENCE/skipK/00012/000103.png …   named after the number of the true frame
     FOLDER/SEQUENCE/skipK/00012/window.json    what they were made of, how long it took
@@ -32,7 +32,7 @@ _MAX_NUMBER: Final = 10**9
 
 @dataclass(frozen=True)
 class StoredFacts:
-    """What is known of a stored window beside its frames.
+    """Metadata of a stored window.
 
     Attributes:
         made_of: fingerprint of all that its frames depend on.
@@ -79,7 +79,7 @@ class FrameStore:
         return made_of(self.maker, record, sequence)
 
     def facts(self, record: WindowRecord, sequence: SequenceInfo) -> StoredFacts | None:
-        """What is known of a window, or None where it or one of its frames is not there, or made of something else."""
+        """The metadata of a window; None if it or one of its frames is missing, or was made from something else."""
         folder = self.path(record)
         facts = _facts_in(folder)
         if facts is None or facts.made_of != self.made_of(record, sequence):
@@ -148,7 +148,7 @@ class FrameStore:
 
 
 def _facts_in(folder: Path) -> StoredFacts | None:
-    """What a window's file says of it; None if it is none."""
+    """The metadata in a window's file; None if it is not such a file."""
     raw = read_mark(folder / _FACTS_FILE, _MAX_FACTS_BYTES)
     try:
         lists = {name: tuple(raw.get(name, ())) for name in ("frame_numbers", "notes", "digests")}
@@ -187,5 +187,5 @@ def _digest(file: Path) -> str:
 
 
 def made_of(maker: str, record: WindowRecord, sequence: SequenceInfo) -> str:
-    """Fingerprint of who made something of which window of which data."""
+    """Fingerprint of the system, the window and the data of an output."""
     return fingerprint_of([maker, sequence.fingerprint, record.start_frame, record.end_frame, list(record.times_us)])

@@ -97,7 +97,7 @@ class FramesFolder:
         usable = [place for place in places if self._numbered(place)]
         if len(usable) > 1:
             raise InputError(
-                f"{self.info.name}: it is not clear where the frames of {task.sequence}, skip {task.skip}, are: there are "
+                f"{self.info.name}: cannot tell where the frames of {task.sequence}, skip {task.skip}, are: there are "
                 f"numbered pictures in {usable[0]} and in {usable[1]}; keep them in {full} only"
             )
         if not usable:
@@ -109,8 +109,8 @@ class FramesFolder:
         user = self._users.setdefault(chosen, (task.sequence, task.skip))
         if user != (task.sequence, task.skip):
             raise InputError(
-                f"{self.info.name}: the pictures in {chosen} would stand for {user[0]}, skip {user[1]}, and for "
-                f"{task.sequence}, skip {task.skip}; put those of each into a folder SEQUENCE/skipK of their own"
+                f"{self.info.name}: the pictures in {chosen} match both {user[0]}, skip {user[1]}, and "
+                f"{task.sequence}, skip {task.skip}; put each set into its own folder SEQUENCE/skipK"
             )
         return chosen
 
@@ -179,7 +179,7 @@ def _all_pictures(folder: Path, levels: int) -> Iterator[Path]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted; nothing where there is no such folder."""
+    """The entries of a folder, sorted; none if it does not exist."""
     try:
         return sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Making the frames of all systems, and the truth as the autoencoder sees it; whatever is there already is not made again.
+"""Make the frames of all systems, and the ground truth through the autoencoder; existing frames are not made again.
 
 OUT/frames/SYSTEM-xxxxxxxx/…      inserted frames, see `frame_store`
 OUT/truth/vae-xxxxxxxx/…          true frames passed through the model's autoencoder, key frames included
@@ -77,7 +77,7 @@ class FrameMaking:
         system = self.system or load_system(self.request, self.plan.protocol.size, device, self.dtype)
         if system.info.device != self.info.device:
             raise ConfigError(
-                f"frames of different devices differ a little; expected {self.info.device} for all workers, found "
+                f"frames of different devices differ slightly; expected {self.info.device} for all workers, found "
                 f"{system.info.device} at {device}; name devices of one kind"
             )
         return FrameMaker(self, system)
@@ -172,7 +172,7 @@ def scored_truth(plan: EvaluationPlan, recordings: OpenRecordings, record: Windo
 def kept_frames(
     plan: EvaluationPlan, info: SystemInfo, record: WindowRecord, truth: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """All frames of a window as a system made them, uint8 [F, H, W, 3]; the key frames are those of the truth.
+    """All frames of a window as a system made them, uint8 [F, H, W, 3]; the key frames are the ground truth's.
 
     Raises:
         InputError: the frames are not there, or damaged.

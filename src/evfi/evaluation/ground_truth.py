@@ -1,4 +1,4 @@
-"""The truth that frames are compared with: at the scored size, raw or passed through a model's autoencoder.
+"""The ground truth: at the scored size, raw or passed through a model's autoencoder.
 
 The published evaluation compares with true frames that went through the autoencoder, as no output of the model can be better
 than that: floor by Lanczos, upscale, encode *sampled*, decode, Lanczos back to the floored size. An autoencoder without a
@@ -97,7 +97,7 @@ class VaeTruth:
             ResourceError: there is not enough memory.
         """
         if len(frame_numbers) != len(frames):
-            raise ConfigError(f"expected a number for each of {len(frames)} frames, got {len(frame_numbers)}")
+            raise ConfigError(f"expected one number for each of {len(frames)} frames, got {len(frame_numbers)}")
         geometry = FrameGeometry(frame_size(frames[0]), self._factor, "pad", self._upscale)
         width, height = geometry.model_size
         need = (

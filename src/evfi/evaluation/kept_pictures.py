@@ -1,4 +1,4 @@
-"""The pictures of a report, from the frames that an evaluation has kept."""
+"""The pictures of a report, from the frames kept by an evaluation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evfi.events.render import render_events
 
 
 class KeptPictures:
-    """Truth, events and every system's frames of a window; a `PictureSource`."""
+    """Ground truth, events and every system's frames of a window; a `PictureSource`."""
 
     def __init__(self, plan: EvaluationPlan, systems: Sequence[SystemInfo]) -> None:
         """Take an evaluation whose frames are made.

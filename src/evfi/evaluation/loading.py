@@ -1,4 +1,4 @@
-"""Making systems ready: models, baselines, and folders of frames that other programs wrote."""
+"""Load systems: models, baselines, and folders of frames that other programs wrote."""
 
 from __future__ import annotations
 
@@ -49,4 +49,4 @@ def _baseline(request: SystemRequest, size: SizeRule, device: str | torch.device
 
     if request.source in BLENDS:
         return Blend(request, size)
-    raise ConfigError(f"no baseline {request.source!r}; there are {', '.join(BASELINES)}")
+    raise ConfigError(f"no baseline {request.source!r}; known are {', '.join(BASELINES)}")

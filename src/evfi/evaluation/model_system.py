@@ -1,4 +1,4 @@
-"""Models as systems of an evaluation: the same `Interpolator` that everything else goes through."""
+"""Models as systems of an evaluation, through the same `Interpolator` as everything else."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class ModelSystem:
         if len(window.events):
             return self._interpolator.interpolate_window(window, seed=task.seed)
         note = (
-            f"{self.info.name}: {task.sequence}, skip {task.skip}, window {window.spec.index} has no events and is a "
-            "blend of its key frames"
+            f"{self.info.name}: {task.sequence}, skip {task.skip}, window {window.spec.index} has no events; its key frames "
+            "are blended"
         )
         _log.warning("%s", note)
         self.notes.append(note)
@@ -91,7 +91,7 @@ def load_vae_truth(request: SystemRequest, device: str | torch.device, dtype: st
     """
     if request.kind != "model":
         raise ConfigError(
-            f"truth can be passed through a model's autoencoder only, {request.name} is {request.kind}; name a model"
+            f"ground truth can only be passed through a model's autoencoder, but {request.name} is {request.kind}; name a model"
         )
     interpolator = load_interpolator(request, device, dtype)
     config = interpolator.config

@@ -1,4 +1,4 @@
-"""The results of an evaluation, written so that nothing but earlier results is replaced.
+"""Write the results of an evaluation, replacing only earlier results.
 
     OUT/outputs.json   SHA-256 of results.json, results.csv and report.html as they were written
 

@@ -1,4 +1,4 @@
-"""What an evaluation will do: which windows of which sequences under which protocol."""
+"""Plan an evaluation: which windows of which sequences under which protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols: which windows are scored, against which truth, at which size; as small JSON files.
+"""Evaluation protocols: which windows are scored, against which ground truth, at which size; as small JSON files.
 
 A protocol is data, never code: `protocols/*.json` hold those that come with the package, and a user's own file reads the
 same way. Reading is strict: an unknown, missing or doubled key or a wrong type is an error. `docs/protocols.md` explains

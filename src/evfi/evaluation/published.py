@@ -1,4 +1,4 @@
-"""Numbers that others published, each with its source, kept in `published.json`.
+"""Published results, each with its source, from `published.json`.
 
 A row is shown beside own results only if both are of the same protocol, dataset and skip. Rows whose protocol is not
 known are kept for the record and never shown beside others.
@@ -64,7 +64,7 @@ class PublishedResult:
 def published_results(
     protocol: str, dataset: str | None = None, skip: int | None = None, *, layout: str | None = None
 ) -> tuple[PublishedResult, ...]:
-    """Results that may stand beside own ones of this protocol.
+    """Published results that are comparable with this protocol's.
 
     Args:
         protocol: its name; one that is not of the package has none.

@@ -1,4 +1,4 @@
-"""What an evaluation has found: every window and frame, and all that is needed to do it again.
+"""The results of an evaluation: every window and frame, and all that is needed to reproduce them.
 
 `EvaluationResults` is what `results.json` holds, field by field. Nothing in it is averaged: averages are made from it, by
 `summary`, so that another average never needs another run.

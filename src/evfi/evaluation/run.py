@@ -1,4 +1,4 @@
-"""One evaluation from data to results: find sequences, select windows, make frames, score them, write it all down.
+"""Run an evaluation: find sequences, select windows, make frames, score them, write the results.
 
     OUT/evaluation.json   what the folder belongs to
     OUT/simulated/        recordings made of videos
@@ -6,8 +6,8 @@
     OUT/scores/           values per window
     OUT/results.json, results.csv, report.html; outputs.json with their checksums
 
-Everything but the results is kept as it is made: the same call goes on where it stopped, with more metrics, systems or
-windows it does what is new.
+Everything but the results is kept as it is made: the same call resumes, and with more metrics,
+systems or windows only the new work is done.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ class EvaluationConfig:
     """What is evaluated and how.
 
     Attributes:
-        protocol: the rules, by name (raw, vdm-evfi, timelens-xl, cbmnet, continuitycam, refid) or a file of your own.
-        skips: how many true frames are left out between two key frames, one evaluation each; by default the protocol's.
-        windows: most windows per sequence and skip, spread evenly; by default all.
-        metrics: which metrics; by default all that need no download, and the protocol's own.
-        seed: of all random numbers; the same seed gives the same frames.
-        workers: who makes frames and scores them: here (in this process), local (a process per device), a number of processes
+        protocol: the evaluation protocol, by name (raw, vdm-evfi, timelens-xl, cbmnet, continuitycam, refid) or as a
+            .json file.
+        skips: numbers of frames left out between two key frames, each evaluated separately; by default the protocol's.
+        windows: maximum number of windows per sequence and skip, sampled evenly; by default all.
+        metrics: metrics to compute; by default all that need no download, and the protocol's own.
+        seed: seed of all random numbers; the same seed gives the same frames.
+        workers: where frames are made and scored: here (in this process), local (a process per device), a number of processes
             that share the devices, ray, or ray://ADDRESS; by default a process per device where several are named, else here.
             Results do not depend on it. Seconds per frame are measured only with one worker.
     """
@@ -145,7 +146,7 @@ def evaluate(
     workers = _planned_workers(inputs, config)
     metrics, missing = usable_metrics(wanted, workers.devices[0])
     for name, reason in missing.items():
-        _log.warning("metric %s is left out: %s", name, reason)
+        _log.warning("skipping metric %s: %s", name, reason)
     if not metrics:
         raise ConfigError(f"no metric can be computed: {next(iter(missing.values()))}")
     loaded = _LoadedSystems(inputs, protocol, workers)
@@ -208,7 +209,7 @@ class _LoadedSystems:
 
 def _check_systems(requests: Sequence[SystemRequest], protocol: Protocol) -> None:
     if not requests:
-        raise ConfigError("there is nothing to evaluate; name a model, a baseline or a folder of frames")
+        raise ConfigError("expected a model, a baseline or a folder of frames to evaluate, got none")
     names = [request.name for request in requests]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"systems must have different names, got {', '.join(doubled)} more than once")
@@ -216,7 +217,7 @@ def _check_systems(requests: Sequence[SystemRequest], protocol: Protocol) -> Non
         raise ConfigError(f"the name of a system must be printable and not empty, got {odd!r}")
     if VAE in protocol.truths and all(request.kind != "model" for request in requests):
         raise ConfigError(
-            f"protocol {protocol.name} compares with true frames that passed through a model's autoencoder; name a model too"
+            f"protocol {protocol.name} compares with ground truth passed through a model's autoencoder; name a model too"
         )
 
 
@@ -231,23 +232,24 @@ def _check_apart(output: Path, data: Sequence[Path]) -> None:
     """Results within the data would be taken for data, and change its fingerprint."""
     check_name(output, OutputError)
     if within := next((path for path in data if real_path(output).is_relative_to(real_path(path))), None):
-        raise ConfigError(f"the folder for results, {output}, lies within the data, {within}; choose another")
+        raise ConfigError(f"the folder for results, {output}, is inside the data, {within}; choose another")
 
 
 def _claim_folder(output: Path) -> None:
     """Make the folder, or make sure that it belongs to an evaluation."""
     if linked := next((name for name in _FOLDERS if (output / name).is_symlink()), None):
         raise OutputError(
-            f"cannot use the folder {output}: its {linked}/ is a link, which may lead to another evaluation; replace it by a "
-            "folder, or choose another output folder"
+            f"cannot use the folder {output}: its {linked}/ is a link, which may lead to another evaluation; replace it "
+            "with a folder, or choose another output folder"
         )
     mark = output / _MARK
     try:
         if output.exists() and not output.is_dir():
-            raise OutputError(f"cannot make the folder {output}: there is a file of that name; choose another")
+            raise OutputError(f"cannot make the folder {output}: a file with that name exists; choose another")
         if output.is_dir() and any(output.iterdir()) and read_mark(mark, _MAX_MARK_BYTES) != _MARK_CONTENT:
             raise OutputError(
-                f"cannot write into {output}: it is not empty and not of an earlier evaluation; choose another folder"
+                f"cannot write into {output}: it is not empty and does not belong to an earlier evaluation; "
+                "choose another folder"
             )
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -262,7 +264,7 @@ def _kept_when_interrupted(output: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(
-            f"interrupted; what was made is kept in {output}; run the same command to resume"
+            f"interrupted; finished work is kept in {output}; run the same command to resume"
         ) from interrupt
 
 
@@ -315,7 +317,7 @@ def _make_truth(plan: EvaluationPlan, loaded: _LoadedSystems, report: Progress) 
     truth = load_vae_truth(request, workers.devices[0], dtype)
     making = TruthMaking(plan, request, dtype, truth if workers.kind == "here" else None)
     store = truth_store(plan, truth.fingerprint)
-    make_missing(plan, store, making, workers, _noted(report, "truth through the autoencoder"))
+    make_missing(plan, store, making, workers, _noted(report, "ground truth through the autoencoder"))
     return truth.fingerprint
 
 

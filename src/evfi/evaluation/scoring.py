@@ -1,4 +1,4 @@
-"""Scoring kept frames: every metric on every window, system and truth; values that are there already are not computed again.
+"""Score kept frames: every metric on every window, system and ground truth; existing values are not computed again.
 
     OUT/scores/SYSTEM-xxxxxxxx/SEQUENCE/skipK/00012.json
 
@@ -42,7 +42,7 @@ _SCORE_KEYS: Final = {"made_of", "metrics"}
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """One system's frames of one window, and what is still to be computed of them.
+    """One system's frames of one window, and the scores still to be computed.
 
     Attributes:
         system: whose frames.

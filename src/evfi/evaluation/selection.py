@@ -1,4 +1,4 @@
-"""Which windows of a recording a protocol looks at, and which of these it leaves out.
+"""Select the windows of a recording that a protocol scores, and drop those that it leaves out.
 
 Intervals are those between neighbouring frames, numbered by their first frame. Their events are counted as they stand in
 the recording, before anything is aligned. Where a dataset keeps one event file per interval, whole files are counted,
@@ -94,7 +94,7 @@ def spread(windows: Sequence[T], limit: int) -> list[T]:
 def _describe_shortage(num_frames: int, protocol: Protocol, skip: int) -> str:
     rule = protocol.windows
     needed = rule.frames_needed(skip, with_margin=not rule.at_least_one)
-    parts = [f"a window takes {skip + 2}"]
+    parts = [f"a window has {skip + 2} frames"]
     if rule.first:
         parts.append(f"it starts at frame {rule.first}")
     if needed > skip + 2:

@@ -1,4 +1,4 @@
-"""What is evaluated: recordings, datasets of them, and ordinary videos through the event simulator.
+"""Sequences to evaluate: recordings, datasets of them, and ordinary videos through the event simulator.
 
 Every frame of a sequence is a true frame; a protocol leaves some of them out. A video becomes a recording in the folder
 of the evaluation once, and is found there again.
@@ -41,11 +41,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """How a video becomes a sequence.
+    """How a video is turned into a sequence.
 
     Attributes:
-        height: scale videos to so many rows; by default they stay as they are.
-        max_frames: take only so many frames from a video's start.
+        height: scale videos to this height in px; by default they are not scaled.
+        max_frames: use only this many frames from the start of a video.
     """
 
     height: int | None = None
@@ -70,7 +70,7 @@ class EvaluatedSequence:
     Attributes:
         info: who it is.
         location: the recording to open.
-        opening: what its files leave open.
+        opening: input options.
     """
 
     info: SequenceInfo
@@ -91,7 +91,7 @@ def find_sequences(paths: Sequence[Path], opening: RecordingOptions | None = Non
 
     Args:
         paths: recordings, videos, or folders that hold such (looked through three levels deep).
-        opening: what the files leave open; where it names an event file, each path is one recording.
+        opening: input options; if they name an event file, each path is one recording.
 
     Returns:
         Path by name; names are unique and can be folder names.
@@ -129,7 +129,7 @@ def _tell_passed_over(folder: Path, found: Sequence[Path]) -> None:
     """Name the files in a folder that look like recordings and are none that can be read."""
     for file in sorted(set(folder.iterdir()) - set(found)):
         if file.suffix.lower() in _RECORDING_SUFFIXES and is_file(file):
-            _log.warning("%s is left out: no recording that can be read; open it alone to see why", file)
+            _log.warning("skipping %s: it contains no readable recording; open it alone to see why", file)
 
 
 def _folder_name(name: str) -> str:
@@ -222,8 +222,8 @@ def _simulated(
         if read_mark(mark, _MAX_MARK_BYTES) == wanted:
             return wanted
         raise ConfigError(
-            f"{folder} holds events simulated from another video, with other settings or by another version; "
-            "choose another output folder"
+            f"{folder} contains events simulated from another video, with other settings or by another version; choose "
+            "another output folder"
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

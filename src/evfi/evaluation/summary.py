@@ -169,7 +169,7 @@ def gaps(results: EvaluationResults) -> tuple[str, ...]:
         for system, values in cell.systems.items():
             made.setdefault((cell.skip, system), set()).update(values)
     lines = [
-        f"skip {skip}: {system.name} lacks {lacking} of {len(windows[skip])} windows"
+        f"skip {skip}: {system.name} is missing {lacking} of {len(windows[skip])} windows"
         for skip in sorted(windows)
         for system in results.systems
         if (lacking := len(windows[skip]) - len(made.get((skip, system.name), ())))

@@ -1,4 +1,4 @@
-"""Whatever makes frames and is compared: what a system is, and what it is asked."""
+"""Systems under evaluation: anything that makes frames, and its interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear blending: what can be shown between two key frames where nothing is known of the motion."""
+"""Linear blending between two key frames, for when nothing is known of the motion."""
 
 from __future__ import annotations
 

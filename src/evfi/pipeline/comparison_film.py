@@ -1,4 +1,4 @@
-"""Pictures of a film that compares: the input as it was, the events, and the result, side by side.
+"""Frames of the comparison video: input, events and result side by side.
 
 =============  =========  ==========
 input, held    events     result       labels, in a strip above

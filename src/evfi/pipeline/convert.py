@@ -1,4 +1,4 @@
-"""From one format to another: events, and frames where the target can hold them.
+"""Convert events to another format, with frames if the target can hold them.
 
     AEDAT4, HDF5, NPZ, text   events; AEDAT4 takes the frames, too
     folder                    a recording in the plain layout, with its frames
@@ -101,11 +101,11 @@ def convert(
     cut = _Cut.of(subject.events, start, end)
     recording = subject.recording
     if name == "folder" and recording is None:
-        raise RecordingError(f"{subject.problem}; a folder needs frames: name a file to write the events alone")
+        raise RecordingError(f"{subject.problem}; a folder needs frames: name a file to write only the events")
     if recording is not None and name in ("aedat4", "folder"):
         return _with_frames(recording, cut, output, name)
     written = write_events(output, subject.events, name, pieces=cut.pieces(subject.events))
-    notes = () if recording is None else (f"frames are not kept: {name} files hold events only",)
+    notes = () if recording is None else (f"frames are dropped: {name} files hold events only",)
     return _summary(output, name, written, 0, notes)
 
 
@@ -122,11 +122,14 @@ class _Cut:
             if value is not None and not 0 <= value < _MAX_SECONDS:
                 raise ConfigError(f"{option} must be seconds after the first event, at least 0, got {value}")
         if start is not None and end is not None and start >= end:
-            raise ConfigError(f"start must lie before end, got {start} and {end} seconds")
+            raise ConfigError(f"start must be before end, got {start} and {end} seconds")
         first, last = events.time_range_us
         start_us = first if start is None else first + round(start * 1e6)
         if start_us > last:
-            raise ConfigError(f"start is {start} s, but the last event is {(last - first) / 1e6:.6f} s after the first")
+            raise ConfigError(
+                f"start must be at most {(last - first) / 1e6:.6f} seconds, the time from the first event to the "
+                f"last, got {start}"
+            )
         return cls(start_us, last + 1 if end is None else first + round(end * 1e6))
 
     def pieces(self, events: EventSource) -> Iterator[EventStream]:
@@ -147,18 +150,20 @@ def _with_frames(recording: Recording, cut: _Cut, output: Path, name: str) -> Co
     is_scaled = np.allclose(
         recording.sensor_to_frame, scale_mapping(recording.events.sensor_size, recording.frames.size), atol=1e-9
     )
-    notes = [] if recording.rectification is None else ["the sensor's rectification is not kept"]
+    notes = [] if recording.rectification is None else ["the sensor's rectification is dropped"]
     pieces = cut.pieces(recording.events)
     if name == "aedat4":
         if not is_scaled:
-            notes.append("the homography from sensor to frames is not kept: AEDAT4 has no place for it")
+            notes.append("the homography from sensor to frames is dropped: AEDAT4 cannot store it")
         frames = _writable_frames(recording, kept)
         written = write_events(
             output, recording.events, name, pieces=pieces, frames=frames, frame_size=recording.frames.size
         )
     else:
         if len(kept) < 2:
-            raise RecordingError(f"{recording.path}: {len(kept)} frames lie in the time to keep; a folder needs two")
+            raise RecordingError(
+                f"{recording.path}: {len(kept)} frames lie between start and end; a folder needs at least 2"
+            )
         written = WrittenEvents()
         mapping = None if is_scaled else recording.sensor_to_frame
         images = (recording.frames.read(i) for i in kept)

@@ -1,4 +1,4 @@
-"""Key frames that could not be read when a job was begun, and were put right since.
+"""Key frames that could not be read when a job started, and have been repaired since.
 
 Such a picture fails the windows that it bounds, so that nothing is ever made from it; all others are made and kept. Once it is
 put right, the job shall go on, although the recording's fingerprint has changed. Therefore the damaged file is kept as it was,

@@ -1,4 +1,4 @@
-"""What an earlier run of a job wrote, known again before it is replaced; what is not known stays.
+"""Recognise the results of an earlier run before they are replaced; anything else stays.
 
 What the user names (`-o`) is replaced in any case. A folder of pictures is emptied only of the pictures that the job's note of
 results lists. A comparison and a file of times, whose names the user did not choose, are replaced if the note lists them
@@ -26,7 +26,7 @@ from evfi.video.timecodes import timecodes_text
 
 
 class EarlierResults:
-    """What is known of a job's results."""
+    """The record of a job's results."""
 
     def __init__(self, folder: JobFolder, timeline: Timeline, size: Size) -> None:
         """Read the job's note of results.
@@ -45,7 +45,7 @@ class EarlierResults:
         self.known: Mapping[Path, Mapping[str, Any]] = known_results(folder)
 
     def check(self, targets: Targets) -> None:
-        """Make sure that what is in the place of the comparison and of the file of times is an earlier result.
+        """Check that existing comparison and timecode files are earlier results.
 
         Raises:
             OutputError: it is not, or cannot be replaced.
@@ -70,15 +70,15 @@ class EarlierResults:
         number = self._number_known(folder)
         if number is None:
             raise OutputError(
-                f"cannot write into {folder}: it is not empty, and nothing shows that an earlier run of this job wrote what is "
-                "in it; choose another folder or empty it"
+                f"cannot write into {folder}: it is not empty, and its contents were not written by an earlier run of this "
+                "job; choose another folder or empty it"
             )
         names = names_of_frames(number)
         for entry in sorted(folder.iterdir()):
             if entry.name not in names or entry.is_symlink() or not entry.is_file():
                 raise OutputError(
-                    f"cannot replace the frames in {folder}: it holds {entry.name}, which is none of them; move that away, or "
-                    "choose another folder"
+                    f"cannot replace the frames in {folder}: it holds {entry.name}, which is not one of them; move it away, "
+                    "or choose another folder"
                 )
         return number
 

@@ -1,4 +1,4 @@
-"""The film, put together from finished pieces in a thread of its own, while later windows are still being made."""
+"""Write the video from finished pieces in a separate thread, while later windows are still being made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ReadPiece = Callable[[PieceKey], KeptPiece]
 
 @dataclass(frozen=True, eq=False)
 class FilmSource:
-    """What a film is made of.
+    """The parts of a video.
 
     Attributes:
         timeline: its frames.
@@ -46,11 +46,11 @@ class FilmSource:
 
 
 class FilmStoppedError(Exception):
-    """The film was not finished, because it shall not be."""
+    """The video was stopped before it was finished."""
 
 
 class FilmThread(threading.Thread):
-    """Writes the film as its windows become available, in order."""
+    """Writes the video as its windows become available, in order."""
 
     def __init__(self, source: FilmSource, outputs: Outputs) -> None:
         """Take what is needed; `start` begins.
@@ -74,7 +74,7 @@ class FilmThread(threading.Thread):
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """End without a film; what was written of it is removed."""
+        """Stop without a video; what was written of it is removed."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -93,7 +93,7 @@ class FilmThread(threading.Thread):
             raise self._error
 
     def finish(self) -> FilmFacts:
-        """Wait for the end of the film; all windows must have been added.
+        """Wait for the end of the video; all windows must have been added.
 
         Raises:
             EvfiError: a result cannot be written, or a key frame or a finished piece cannot be read.
@@ -186,7 +186,7 @@ def _after_start(piece: Piece, start: Frame, end: Frame, read_piece: ReadPiece) 
 
 
 def _busiest_row(recording: Recording, timeline: Timeline) -> int:
-    """The row in which the most happens, over a few windows spread over the film."""
+    """The row with the most motion, over a few windows sampled across the video."""
     number = len(timeline.windows)
     chosen = sorted({number * part // _PROBED_PAIRS for part in range(_PROBED_PAIRS)})
     specs = [timeline.windows[at].spec for at in chosen]

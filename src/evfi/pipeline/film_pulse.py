@@ -1,4 +1,4 @@
-"""Whether what moves pulses at key frames: the sharpness and brightness of moving parts, key frames beside interpolated frames.
+"""Detect pulsing at key frames: sharpness and brightness of moving parts in key frames and in interpolated frames.
 
 Gathered frame by frame, in memory that does not depend on the number of frames. A *span* reaches from a key frame of the
 video to the next. When it ends, its two key frames are compared with the mean of all interpolated frames between them, over
@@ -38,7 +38,7 @@ MOVING_LEVELS: Final = 8.0
 """A block of pixels moves if its pixels differ by more than this on average, of 255."""
 
 STILL_LEVELS: Final = 5.0
-"""A block stands still if they differ by less than this and no block beside it moves."""
+"""A block stands still if they differ by less than this and no neighbouring block moves."""
 
 BLOCK_PX: Final = 8
 FEWEST_MOVING: Final = 0.005

@@ -1,4 +1,4 @@
-"""What the report of a job shows of its film: a slice through time, small pictures, and how key frames stand out.
+"""Statistics of a job's video for its report: a slice through time, thumbnails, and how much key frames stand out.
 
 All of it is gathered while the film is written, frame by frame, in memory that does not grow with its length.
 
@@ -119,7 +119,7 @@ class FilmFacts:
 
 
 class FilmStatistics:
-    """Takes every frame of a film, in order, and tells in the end what there is to say of it."""
+    """Takes every frame of a video, in order, and gives its statistics at the end."""
 
     def __init__(self, size: tuple[int, int], num_frames: int, row: int) -> None:
         """Lay out the memory.
@@ -232,7 +232,7 @@ class _Thumbnails:
 
 
 class _Steps:
-    """Steps of key frames and of made frames; a frame is judged when the one after it comes."""
+    """Steps of key frames and of interpolated frames; a frame is measured when the next one arrives."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self._every = max(1, round((size[0] * size[1] / _GRID_PIXELS) ** 0.5))

@@ -1,4 +1,4 @@
-"""A planned job is run: in its folder, with whoever does the work, to film and report."""
+"""Run a planned job in its folder: distribute the work, write the video and the report."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class JobSummary:
 
 
 def run_job(job: Job, setup: JobSetup, make_scheduler: MakeScheduler, on_state: OnState | None = None) -> JobSummary:
-    """Do what is missing of a job, and write its film.
+    """Do the missing work of a job, and write its video.
 
     Args:
         job: from `plan_job`.
@@ -184,13 +184,13 @@ class _Run:
             _log.warning("%s", problem)
 
     def run(self, make_scheduler: MakeScheduler, began: float) -> JobSummary:
-        """Work and film."""
+        """Do the work and write the video."""
         loop, folder = self.loop, self.folder
         folder.log("begun", windows=len(loop.windows), missing=loop.num_missing, shard=self.setup.shard)
         if self.setup.merge and loop.num_missing:
             raise RecordingError(
-                f"{loop.num_missing} windows of the job in {folder.path} are not done yet; run its missing shards first, or "
-                "leave --merge out to do them here"
+                f"{loop.num_missing} windows of the job in {folder.path} are not done yet; run the missing shards first, or "
+                "leave out --merge to do them here"
             )
         film = None if self.setup.shard is not None or self._is_up_to_date() else self._film()
         scheduler: Scheduler | None = None
@@ -254,7 +254,7 @@ class _Run:
     # results that need not be written again
 
     def _film_settings(self) -> str:
-        """Fingerprint of all that the film depends on."""
+        """Fingerprint of everything that the video depends on."""
         timeline = self.job.timeline
         shown = [(window.spec.index, window.shows_start, window.shows_end) for window in timeline.windows]
         facts = [asdict(timeline.playback), timeline.is_constant, asdict(self.job.targets.encoding), shown]
@@ -286,7 +286,7 @@ class _Run:
         )
 
     def _count_of(self, place: Path, number: int) -> dict[str, int]:
-        """What is noted of a folder of frames, so that a later run knows which pictures in it are ours."""
+        """The record of a folder of frames, by which a later run recognises its pictures."""
         return {"frames": number} if place == self.job.targets.frames_dir else {}
 
     def _summary(self, result: WorkResult, film: FilmFacts | None, seconds: float) -> JobSummary:
@@ -323,7 +323,7 @@ def interpolate_recording(
     config: JobConfig | None = None,
     on_state: OnState | None = None,
 ) -> JobSummary:
-    """Interpolate an opened recording with a loaded model, in this process, in one go; nothing but the film is kept.
+    """Interpolate an opened recording with a loaded model, in this process, in one go; only the video is kept.
 
     Args:
         interpolator: makes the frames of a window.

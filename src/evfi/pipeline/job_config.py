@@ -1,4 +1,4 @@
-"""The settings of a job, without the code that does it."""
+"""The settings of a job."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ OnGap = Literal["hold", "blend", "interpolate", "fail"]
 
 @dataclass(frozen=True)
 class JobConfig:
-    """What is made of a recording.
+    """Which frames to make from a recording.
 
     Attributes:
         insert: frames to insert between two key frames; 7 if neither this nor a slowdown is given.
-        slowdown: instead of a number of frames: how many times slower than life the video plays, at a constant frame rate;
-            where key frames are uneven, more frames are made where they are further apart.
+        slowdown: instead of a number of frames, how many times slower than real time the video plays, at a constant frame
+            rate; if key frames are uneven, more frames are inserted where they are further apart.
         fps: frames per second at playback; by default the recording's key-frame rate, so that N inserted frames play N + 1
-            times slower than life. Alone it changes only the speed of the video; with a slowdown, as many frames are
+            times slower than real time. Alone it changes only the playback speed; with a slowdown, as many frames are
             inserted as that speed needs.
-        times: a text file with one time per line, in µs of the recording's clock: these frames are made, and no others.
-        start: seconds after the first key frame at which to begin (with the window that holds this time).
-        end: seconds after the first key frame at which to stop.
-        on_gap: what is shown in windows that cannot be interpolated soundly (frames or events missing for long, a scene cut,
-            a jump of exposure): hold the first key frame, blend both, interpolate all the same, or fail. By default cuts are
-            held, jumps of exposure interpolated, all else blended. The report names these windows.
-        max_insert: frames that the model makes at a time; more are made coarse to fine. By default what it was trained with.
+        times: a text file with one time per line, in µs of the recording's clock: only these frames are made.
+        start: where to begin, in seconds after the first key frame (with the window that contains this time).
+        end: where to stop, in seconds after the first key frame.
+        on_gap: what to show in windows that cannot be interpolated reliably (a long gap in frames or events, a scene cut, a
+            jump in exposure): hold the first key frame, blend both, interpolate anyway, or fail. By default cuts are held,
+            jumps in exposure are interpolated, and all others are blended. The report lists these windows.
+        max_insert: maximum number of frames that the model makes at once; more are made coarse to fine. By default
+            the number that it was trained with.
         seed: seed of all random numbers; the same seed gives the same frames.
     """
 
@@ -61,7 +62,7 @@ class JobConfig:
 
 
 def check_on_gap(on_gap: OnGap | None) -> None:
-    """Refuse what is no choice.
+    """Check that `on_gap` is one of its choices.
 
     Raises:
         ConfigError: it is none.

@@ -1,4 +1,4 @@
-"""What a job knows of its windows once they are done; kept with their frames and told in the report."""
+"""Facts about finished windows, kept with their frames and shown in the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job on disk: what it is, what of it is done, and who is at it.
+"""A job on disk: its settings, its finished work, and its lock.
 
     JOB/evfi-job.json       the mark of such a folder
     JOB/job.json            what the frames are made of (recording, model, settings, version) and the list of windows
@@ -269,12 +269,13 @@ class JobFolder:
         shard = None if match is None or match["count"] is None else (int(match["number"]), int(match["count"]))
         if shard is not None and self._shard is not None and shard[1] != self._shard[1]:
             return OutputError(
-                f"another process is at work on shard {shard[0]} of {shard[1]} of the job in {self.path}, whose windows may be "
-                f"of this shard, too; run all shards with the same number, as --shard 1/{shard[1]}, or wait until it is done"
+                f"another process is working on shard {shard[0]} of {shard[1]} of the job in {self.path}, whose windows may "
+                f"overlap with this shard; run all shards with the same number, as in --shard 1/{shard[1]}, "
+                "or wait until it is done"
             )
         return OutputError(
-            f"another process is at work on this job ({file.stem} in {self.path}); wait until it is done, or stop it: its "
-            f"last lines in {self.path / 'log.jsonl'} say which it is"
+            f"another process is working on this job ({file.stem} in {self.path}); wait until it is done, or stop it: its "
+            f"last lines in {self.path / 'log.jsonl'} identify it"
         )
 
     def _remove(self, *names: str) -> None:
@@ -302,12 +303,14 @@ class JobFolder:
         told = [f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}" for name in names]
         old, new = (_described(windows) for windows in (known["windows"], description.windows))
         if old != new or not told:
-            told.append(f"what is made (--insert, --slowdown, --fps, --times, --start, --end) was {old}, is {new}")
+            told.append(
+                f"the frames to make (--insert, --slowdown, --fps, --times, --start, --end) were {old}, are {new}"
+            )
         more = len(told) - _NAMED_DIFFERENCES
         listed = "; ".join(told[:_NAMED_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
         return (
-            f"the job in {self.path} was begun with something else: {listed}. Use that again, name "
-            "another folder with --job, or begin anew with --fresh"
+            f"the job in {self.path} was started with other settings: {listed}. Use those again, name another folder with "
+            "--job, or start again with --fresh"
         )
 
 
@@ -331,23 +334,23 @@ def check_job_folder(path: Path) -> bool:
     """
     check_name(path, OutputError)
     if path.exists() and not path.is_dir():
-        raise OutputError(f"cannot make the job folder {path}: there is a file of that name; choose another")
+        raise OutputError(f"cannot make the job folder {path}: a file with that name exists; choose another")
     if not path.is_dir():
         return False
     entries = [entry for entry in path.iterdir() if not is_partial(entry)]
     for lock in (entry for entry in entries if _LOCK.fullmatch(entry.name)):
         if lock.is_symlink() or not lock.is_file():
-            raise OutputError(f"{path} is no job's folder: its {lock.name} is no ordinary file; choose another")
+            raise OutputError(f"{path} is not a job folder: its {lock.name} is not a regular file; choose another")
     for name in (WINDOWS_FOLDER, DAMAGED_FOLDER):
         if (path / name).is_symlink():
             raise OutputError(
-                f"cannot use the job folder {path}: its {name}/ is a link, which may lead to another job; replace it by a "
+                f"cannot use the job folder {path}: its {name}/ is a link, which may lead to another job; replace it with a "
                 "folder, or choose another job folder"
             )
     ours = [entry for entry in entries if _LOCK.fullmatch(entry.name) or entry.name == CANCEL_FILE]
     others = [entry for entry in entries if not (entry in ours and is_empty_file(entry))]
     if others and not _is_job(path):
-        raise OutputError(f"{path} is no job's folder: it holds other files; choose another or an empty one")
+        raise OutputError(f"{path} is not a job folder: it holds other files; choose another or an empty one")
     return True
 
 
@@ -373,7 +376,7 @@ def _log_lines(file: Path) -> int:
 
 
 def _beginning(file: Path) -> bytes:
-    """The first bytes of an ordinary file; none where there is no such file."""
+    """The first bytes of a regular file; none if it does not exist."""
     try:
         if file.is_symlink() or not file.is_file():
             return b""
@@ -401,18 +404,18 @@ def _set_aside_if_foreign(file: Path) -> None:
 
 
 def _read(file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """A JSON file whose fingerprint fits, or None; and a line where it is damaged."""
+    """A JSON file whose fingerprint matches, or None; and a line if it is damaged."""
     try:
         if not file.exists():
             return None, []
         content = read_json(file, _MAX_BYTES)
         if content["format"] != _FORMAT or content["version"] != _FORMAT_VERSION:
-            raise ValueError("it is of another version")
+            raise ValueError("it was written by another version")
         expected = fingerprint_of([content["made_of"], content["windows"]] if what == "made_of" else content["results"])
         if content["fingerprint"] != expected:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         if not (_is_description(content) if what == "made_of" else _are_results(content["results"])):
-            raise ValueError("it describes no job")
+            raise ValueError("it does not describe a job")
     except OSError as error:
         raise OutputError(f"cannot read {file}: {one_line(error)}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The loop that turns planned windows into finished pieces: read, hand out, take back, keep.
+"""The loop that turns planned windows into finished pieces: read, dispatch, collect, store.
 
 Windows are read in the order of time, a few ahead of the work. Pieces that others depend on go first once they can, so that
 windows are finished nearly in order and the film can follow. What an earlier run did is not done again.
@@ -66,11 +66,11 @@ OnWindow = Callable[[WindowFacts], None]
 
 
 class CancelledError(Exception):
-    """The loop was told to end; what is finished is kept."""
+    """The loop was cancelled; finished work is kept."""
 
 
 class Listener(Protocol):
-    """Who hears when all pieces of a window are there: the film."""
+    """Notified when all pieces of a window are done: the video."""
 
     def add(self, window: int) -> None:
         """A window's frames are there."""
@@ -120,8 +120,8 @@ class WorkResult:
         more = len(told) - _NAMED_FAILURES
         listed = "; ".join(told[:_NAMED_FAILURES]) + (f"; and {more} more" if more > 0 else "")
         message = (
-            f"{len(told)} of {len(told) + len(self.facts)} windows failed: {listed}. All others are kept {place}; run "
-            "the same command to try these again"
+            f"{len(told)} of {len(told) + len(self.facts)} windows failed: {listed}. All others are kept {place}; run the "
+            "same command to retry the failed ones"
         )
         is_input = all(failure.kind == "input" for failure in self.failures.values())
         raise (RecordingError if is_input else ResourceError)(message)
@@ -206,7 +206,7 @@ class JobLoop:
 
     @property
     def num_missing(self) -> int:
-        """Windows whose frames are not there yet."""
+        """The number of windows whose frames are not done yet."""
         return len(self._board.trees) - len(self._board.complete)
 
     def resume(self) -> list[str]:
@@ -226,7 +226,7 @@ class JobLoop:
         return problems
 
     def run(self, scheduler: Scheduler | None, listener: Listener | None = None) -> WorkResult:
-        """Do what is missing.
+        """Do the missing work.
 
         Args:
             scheduler: hands the work out; None where nothing is missing.
@@ -290,7 +290,7 @@ class JobLoop:
         finding = check_window(window, self._config.typical_us)
         treatment = treatment_of(finding.kind, len(window.events), self._config.on_gap)
         if treatment is None:
-            self._fail(piece, Failure("input", f"{finding.note}; choose what to do with --on-gap"))
+            self._fail(piece, Failure("input", f"{finding.note}; choose what to show there with --on-gap"))
             return None
         facts = WindowFacts(
             index=piece.window.index,

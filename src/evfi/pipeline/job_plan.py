@@ -1,4 +1,4 @@
-"""Whole recordings: key frames and inserted frames, window by window, into a film; unattended and resumable.
+"""Plan the interpolation of a whole recording, window by window, into a video.
 
 A job is planned first, with every check that needs no model, and then run in a folder of its own, which keeps the frames of
 each window as they are made. The film is put together from these while later windows are still being made.
@@ -53,13 +53,13 @@ class Job:
     typical_us: int
 
     def limited_to(self, most: int) -> Job:
-        """The same job for a model that makes so many frames at a time, unless the user set another number."""
+        """The same job for a model that makes this many frames at once, unless the user set another number."""
         return replace(self, most=self.config.max_insert or most)
 
 
 @dataclass(frozen=True)
 class JobSurroundings:
-    """What a job writes and reads beside its results and its recording.
+    """What a job writes and reads in addition to its results and its recording.
 
     Attributes:
         folder: the job's folder, or None where it is made for this run alone.
@@ -193,8 +193,8 @@ def _require_events(recording: Recording, windows: tuple[PlannedWindow, ...]) ->
         return
     known = recording.events.time_range_us
     raise RecordingError(
-        f"{recording.path}: no events between {spans[0][0]} and {spans[-1][1]} µs, where frames shall be inserted; its events "
-        f"lie between {known[0]} and {known[1]} µs; choose another part, or check the clocks of frames and events"
+        f"{recording.path}: no events between {spans[0][0]} and {spans[-1][1]} µs, where frames are to be inserted; its "
+        f"events lie between {known[0]} and {known[1]} µs; choose another part, or check the clocks of frames and events"
     )
 
 
@@ -206,5 +206,5 @@ def _refuse_time_gaps(recording: Recording, windows: tuple[PlannedWindow, ...], 
         told = ", ".join(f"{start} to {end}" for start, end in found[:_NAMED_GAPS])
         raise RecordingError(
             f"{recording.path}: {number} between key frames, at {told} µs{' …' if len(found) > _NAMED_GAPS else ''}; "
-            "choose what is shown there: --on-gap hold, blend or interpolate"
+            "choose what to show there: --on-gap hold, blend or interpolate"
         )

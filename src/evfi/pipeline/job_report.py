@@ -1,4 +1,4 @@
-"""The report of a job: one HTML file beside the film that tells how it came about and where to look for faults.
+"""The report of a job: an HTML file next to the video that shows how it was made and where to look for errors.
 
 Facts come in, a page goes out; nothing is measured here. It needs neither network nor other files.
 """
@@ -22,30 +22,31 @@ from evfi.report.markup import Html, counted, element, joined, number
 from evfi.report.parts import facts_list, table
 
 _READING: Final = (
-    ("Key frame", "A recorded picture. It is in the film as it was recorded."),
-    ("Window", "The time between two neighbouring key frames, with the events between them. Each is worked on by itself."),
-    ("Made frame", "A frame between two key frames, drawn by the model from both of them and the events in between."),
+    ("Key frame", "A recorded picture. It appears in the video as it was recorded."),
+    ("Window", "The time between two neighbouring key frames, with the events between them. Each is processed separately."),
+    ("Interpolated frame", "A frame between two key frames, made by the model from both of them and the events in between."),
     (
         "Held or blended",
-        "Frames of a window that the model was not asked for: its first key frame again, or its two key frames mixed. "
-        "They show no motion of their own; the window's finding says why.",
+        "Frames that were not made by the model: the window's first key frame repeated, or its two key frames mixed. "
+        "They show no motion of their own; the window's finding gives the reason.",
     ),
     (
         "Events left out",
-        "Events outside the picture or outside their window's time, and those that a filter took for noise.",
+        "Events outside the picture or outside their window's time, and those that a filter removed as noise.",
     ),
     (
         "Finding",
-        "Something unusual about a window that may show in the film. It is no proof of a fault: look at the film there.",
+        "Something unusual about a window that may be visible in the video. It is not proof of an error: look at the "
+        "video there.",
     ),
-    ("Work", "Seconds that a device spent on a window. Several devices work at the same time, so these add up to more than "
-             "the time that went by."),
+    ("Work", "Seconds that a device spent on a window. Several devices work at the same time, so the sum can exceed the "
+             "elapsed time."),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a report tells.
+    """The contents of a report.
 
     Attributes:
         title: the heading, e.g. the recording's name.
@@ -98,7 +99,7 @@ def _render(report: JobReport) -> str:
     ]
     if film is not None:
         sections += [
-            Section("film", "The film in pictures", thumbnails_section(film, origin_us)),
+            Section("film", "The video in pictures", thumbnails_section(film, origin_us)),
             Section("slice", "A slice through time", slice_section(film, origin_us)),
         ]
     if report.windows:
@@ -126,12 +127,12 @@ def _figures_section(report: JobReport) -> Html:
     windows = report.windows
     made = sum(window.num_inserted for window in windows)
     figures: list[tuple[str, str | None]] = [
-        ("frames in the film", number(report.film.num_frames, 0) if report.film is not None else None),
-        ("of them made", number(made, 0)),
+        ("frames in the video", number(report.film.num_frames, 0) if report.film is not None else None),
+        ("of them interpolated", number(made, 0)),
         ("windows", number(len(windows), 0)),
         ("of recording", duration((windows[-1].end_us - windows[0].start_us) / 1e6) if windows else None),
-        ("of work per made frame", _per_made_frame(windows)),
-        ("this run took", duration(report.seconds)),
+        ("of work per interpolated frame", _per_made_frame(windows)),
+        ("taken by this run", duration(report.seconds)),
         ("kept from earlier runs", duration(report.seconds_before) if report.seconds_before else None),
     ]
     shown = [
@@ -161,15 +162,15 @@ def _devices_table(report: JobReport) -> Html:
         rows.append(
             element("tr", element("th", device, scope="row"), *(element("td", one, class_="value") for one in values))
         )
-    return table(("Device", "Windows done", "Busy for", "Of this run's time"), [rows], None, "compact")
+    return table(("Device", "Windows done", "Busy for", "Share of this run"), [rows], None, "compact")
 
 
 def _warnings_section(report: JobReport) -> Html:
     found = sum(bool(window.finding) for window in report.windows)
     if not report.warnings and not found:
-        return element("p", "Nothing unusual was noticed.")
+        return element("p", "Nothing unusual was found.")
     lines = [element("li", warning) for warning in report.warnings]
-    words = f"{found} of {counted(len(report.windows), 'window')} with a finding, a place to look at in the film."
+    words = f"{found} of {counted(len(report.windows), 'window')} with a finding, a place to look at in the video."
     return joined([
         element("div", element("ul", *lines), class_="callout") if lines else None,
         element("p", words) if found else None,
@@ -179,9 +180,8 @@ def _warnings_section(report: JobReport) -> Html:
 
 def _plots_section(windows: Sequence[WindowFacts]) -> Html:
     titles = finding_titles(windows)
-    words = (
-        "Where much moves, there are many events; none at all, or far more than elsewhere, is a place to look at."
-        + (" Shaded: windows with a finding." if titles else "")
+    words = "Much motion means many events; look at places with none at all, or with far more than elsewhere." + (
+        " Shaded: windows with a finding." if titles else ""
     )
     plots = element("div", rate_figure(windows, titles), seconds_figure(windows, titles), class_="plots")
     return joined([element("p", words, class_="note"), plots])
@@ -192,7 +192,7 @@ def _settings_section(report: JobReport) -> Html:
     for name, values in report.settings.items():
         facts = [(key, _shown(value)) for key, value in values.items()]
         parts += [element("h3", name), facts_list(facts)]
-    return joined(parts) if parts else element("p", "None were told.")
+    return joined(parts) if parts else element("p", "None given.")
 
 
 def _reading_section() -> Html:

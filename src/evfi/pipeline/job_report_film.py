@@ -1,4 +1,4 @@
-"""The film in a job's report: small pictures, a slice through time, and how much key frames stand out."""
+"""The video in a job's report: thumbnails, a slice through time, and how much key frames stand out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEEN_LOSS: Final = 0.15
 0.1 (the latter where a few spans are all there is), two key frames blended 0.2 to 0.3."""
 
 _RARE: Final = 2
-"""How many times as much a span must have as the median of all, to be told of where the median does not stand out."""
+"""How many times as much a span must have as the median of all, to be reported if the median does not stand out."""
 
 _LEAST_TOLD: Final = 0.005
 _LARGEST_SLICE_PX: Final = 1200
@@ -35,7 +35,7 @@ _GAP_COLOUR: Final = (255, 255, 255)
 def thumbnails_section(film: FilmFacts, origin_us: int) -> Html:
     """Small pictures in the order of time."""
     figures = [_thumbnail(thumbnail, origin_us) for thumbnail in film.thumbnails]
-    words = "Spread evenly over the film, key frames and interpolated frames by turns; times since the film's first key frame."
+    words = "Sampled evenly; key frames alternate with interpolated frames. Times are from the video's first key frame."
     return joined([element("p", words, class_="note"), element("div", *figures, class_="pictures strip")])
 
 
@@ -50,17 +50,18 @@ def slice_section(film: FilmFacts, origin_us: int) -> Html:
     """One row of pixels over time, and how to read it."""
     every = "every frame" if film.xt_step == 1 else f"every {_ordinal(film.xt_step)} frame"
     what = (
-        f"Row {film.row} of the picture, counted from 0 at the top, the one around which most moves; one line for {every}. "
-        f"Time goes down: {_seconds(film.first_us, origin_us)} of the recording is at the top, "
+        f"Row {film.row} of the picture, counted from 0 at the top, the one with the most motion around it; one line "
+        f"for {every}. "
+        f"Time runs downwards: {_seconds(film.first_us, origin_us)} of the recording is at the top, "
         f"{_seconds(film.last_us, origin_us)} at the bottom. Blue marks at the left edge: key frames."
     )
     how = (
-        "What moves evenly draws a smooth slanted line, what rests an upright one. A kink or a break in a line is a jump; "
-        "a staircase, a picture that stood still and then leapt; two faint lines instead of one, two pictures blended; "
-        "a stripe across, a frame that is brighter or darker than its neighbours, or out of place. "
-        "Stripes at the blue marks mean that key frames flicker."
+        "Steady motion draws a smooth slanted line, a still object an upright one. A kink or a break in a line is a jump; a "
+        "staircase is a picture that stood still and then jumped; two faint lines instead of one are two blended pictures; "
+        "a stripe across is a frame that is brighter or darker than its neighbours, or misplaced. Stripes at the blue marks "
+        "mean that key frames flicker."
     )
-    picture = picture_element(slice_picture(film), "one row of pixels of the film over time", _LARGEST_SLICE_PX)
+    picture = picture_element(slice_picture(film), "one row of pixels of the video over time", _LARGEST_SLICE_PX)
     figure = element("figure", picture, element("figcaption", what))
     return joined([element("p", how), element("div", figure, class_="pictures enlarged slice")])
 
@@ -87,16 +88,16 @@ def key_frames_section(film: FilmFacts, origin_us: int) -> Html:
 def _moving_part(parts: MovingParts, origin_us: int) -> list[Html]:
     how = (
         "The two key frames of each window are compared with all interpolated frames between them, over the same pixels: "
-        "those that something moved through. Sharpness is how much fine detail there is, right or wrong; the noise that "
-        "key frames have beyond that of interpolated frames is taken off it, as measured where nothing moves. Perfect "
-        f"frames come to about 0 %; from {_percent(SEEN_LOSS)} on, sharp key frames between blurred frames are seen as a pulse."
+        f"those that something moved through. Sharpness is the amount of fine detail, right or wrong, less the extra noise "
+        f"of key frames over interpolated frames, as measured where nothing moves. Perfect frames score about "
+        f"0 %; from {_percent(SEEN_LOSS)} on, sharp key frames between blurred frames are visible as a pulse."
     )
     head = ("Moving parts, over all windows", "Half are below", "1 of 20 is below", "19 of 20 are below")
     rows = [
         _spread_row("Interpolated frames less sharp, in %", parts.sharpness_loss, 100, 0),
         _spread_row("Key frames brighter, in levels of 255", parts.brightness, 1, 2),
     ]
-    counts = f"Windows compared: {parts.num_spans}; not compared, as too little moves or has detail: {parts.num_still}."
+    counts = f"Windows compared: {parts.num_spans}; not compared, for too little motion or detail: {parts.num_still}."
     return [
         element("p", element("strong", "Where things move. "), moving_verdict(parts, origin_us)),
         table(head, [rows], None, "compact wrapped"),
@@ -107,10 +108,10 @@ def _moving_part(parts: MovingParts, origin_us: int) -> list[Html]:
 def _still_part(steps: KeyFrameSteps, origin_us: int) -> list[Html]:
     how = (
         "Each frame is compared with the mean of the frame before and the frame after, only where nothing moves (where these "
-        f"two are equal within {STILL_LEVELS:.0f} of 255 grey levels). In a steady video both numbers are small and alike for "
-        "both kinds of frames. If key frames jump in brightness, the video flickers at each of them; if they differ more "
-        "pixel by pixel, they look grainier or sharper than the frames between, which shows as a pulse. Compared are frames "
-        f"between two interpolated frames. Jumps below about {SEEN_LEVELS:.0f} level are hard to see."
+        f"two are equal within {STILL_LEVELS:.0f} of 255 grey levels). In a steady video both numbers are small and similar "
+        "for both kinds of frames. If key frames jump in brightness, the video flickers at each of them; if they differ more "
+        "pixel by pixel, they look grainier or sharper than the frames between, which is visible as a pulse. Only frames "
+        f"between two interpolated frames are compared. Jumps below about {SEEN_LEVELS:.0f} level are hard to see."
     )
     rows = [
         _steps_row("Key frames, as recorded", steps.key),
@@ -120,7 +121,7 @@ def _still_part(steps: KeyFrameSteps, origin_us: int) -> list[Html]:
         "In grey levels of 255",
         *("Jump in brightness: half are below", "19 of 20 are below"),
         *("Difference pixel by pixel: half are below", "19 of 20 are below"),
-        *("Frames compared", "Too much moving"),
+        *("Frames compared", "Skipped: too much motion"),
     )
     return [
         element("p", element("strong", "Where nothing moves. "), verdict(steps, origin_us)),
@@ -133,7 +134,7 @@ def moving_verdict(parts: MovingParts, origin_us: int) -> str:
     """What the numbers of moving parts mean, in a few sentences."""
     loss, jump = parts.sharpness_loss, parts.brightness
     if loss is None or jump is None:
-        return "That cannot be told of this video: in no window enough moves between two key frames."
+        return "This cannot be measured for this video: no window has enough motion between its two key frames."
     found = [*_loss_words(loss, parts.num_spans), *_jump_words(jump)]
     if found:
         is_usual = _stands_out(loss, SEEN_LOSS) or _stands_out(jump, SEEN_LEVELS)
@@ -146,7 +147,7 @@ def moving_verdict(parts: MovingParts, origin_us: int) -> str:
         where = _seconds(parts.worst_us, origin_us)
         found.append(f"The largest loss of sharpness, {_percent(parts.worst_loss)}, is after the key frame at {where}.")
     if 2 * parts.num_unknown_noise > parts.num_spans:
-        found.append("Hardly anything stands still, so noise of key frames could not be told from sharpness.")
+        found.append("Hardly anything stands still, so key-frame noise could not be separated from sharpness.")
     return " ".join(found)
 
 
@@ -201,8 +202,8 @@ def _spread_row(name: str, spread: Spread | None, scale: float, digits: int) -> 
 def verdict(steps: KeyFrameSteps, origin_us: int) -> str:
     """What the numbers mean, in a sentence or two."""
     if steps.key.brightness is None or steps.worst_us is None:
-        why = "nowhere enough stands still" if steps.key.num_moving else "none lies between two interpolated frames"
-        return f"That cannot be told of this video's key frames: {why}."
+        why = "too little stands still" if steps.key.num_moving else "none lies between two interpolated frames"
+        return f"This cannot be measured for this video's key frames: {why}."
     typical, high = steps.key.brightness
     usual = steps.made.brightness[0] if steps.made.brightness is not None else 0.0
     if typical - usual >= SEEN_LEVELS:
@@ -231,8 +232,8 @@ def _grain(steps: KeyFrameSteps) -> list[str]:
     ):
         return []
     return [
-        "Pixel by pixel they differ more than interpolated frames do: "
-        "they may look grainier or sharper, which shows as a pulse."
+        "Pixel by pixel they differ more than interpolated frames do: they may look grainier or sharper, which is visible "
+        "as a pulse."
     ]
 
 

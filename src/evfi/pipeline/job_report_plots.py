@@ -1,4 +1,4 @@
-"""Plots of a job's report over the recording's time: how many events there were, and how long the work took."""
+"""Plots of a job's report over the recording's time: the event rate, and the time taken."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _plot(
         f"{label} over time",
         [
             legend,
-            draw_x_axis(across, top + 22, bottom, "seconds since the film's first key frame"),
+            draw_x_axis(across, top + 22, bottom, "seconds since the video's first key frame"),
             draw_y_axis(upwards, across, top + 12, label),
             *_shades(windows, across, (top + 22, bottom), titles),
             _steps(edges, values, across, upwards),

@@ -24,11 +24,11 @@ _TREATMENTS: Final[dict[Treatment, str]] = {
     "key": "key frames only",
 }
 _MEANINGS: Final = {
-    "gap": "Key frames lie far apart, or events stop in between: part of what happened was not recorded.",
+    "gap": "Key frames lie far apart, or events stop in between: part of the motion was not recorded.",
     "cut": "The two key frames show different scenes; no motion leads from one to the other.",
-    "exposure": "The whole picture becomes brighter or darker from one key frame to the other.",
-    "no-events": "Something changed between the key frames, but hardly any event tells how.",
-    "few-events": "Nothing moves and there are hardly any events; mixing the key frames is right.",
+    "exposure": "The whole picture becomes brighter or darker from one key frame to the next.",
+    "no-events": "Something changed between the key frames, but there are hardly any events to show how.",
+    "few-events": "Nothing moves and there are hardly any events; blending the key frames is correct.",
 }
 _Item = TypeVar("_Item")
 
@@ -72,12 +72,12 @@ def windows_table(windows: Sequence[WindowFacts]) -> Html:
         listed = sum(bool(window.finding) for window in shown)
         which = f"all {found}" if listed == found else f"{listed} of {found}"
         words = (
-            f"Listed are {len(shown)} of {len(windows)} windows: {which} with a finding, "
-            f"and {len(shown) - listed} of the others, spread evenly."
+            f"{len(shown)} of {len(windows)} windows are listed: {which} with a finding, "
+            f"and {len(shown) - listed} of the others, sampled evenly."
         )
     origin = windows[0].start_us
     rows = [_window_row(window, origin) for window in shown]
-    head = ("Window", "Begins at, s", "Lasts, ms", "Made frames", "Events", "Left out", "Treatment", "Finding",
+    head = ("Window", "Start, s", "Length, ms", "Interpolated frames", "Events", "Left out", "Treatment", "Finding",
             "Work, s", "Device")  # fmt: skip
     return joined([element("p", words, class_="note"), table(head, [rows], None, "sortable compact")])
 
@@ -93,7 +93,7 @@ def listed_windows(windows: Sequence[WindowFacts]) -> list[WindowFacts]:
 
 def _window_row(window: WindowFacts, origin_us: int) -> Html:
     begins, lasts = (window.start_us - origin_us) / 1e6, (window.end_us - window.start_us) / 1e3
-    notes = [*window.notes, *([f"begun {window.attempts} times"] if window.attempts > 1 else [])]
+    notes = [*window.notes, *([f"started {window.attempts} times"] if window.attempts > 1 else [])]
     title = finding_titles([window]).get(window.finding, "")
     return element(
         "tr",

@@ -1,4 +1,4 @@
-"""A job's model: loaded by workers, described by whoever plans the job."""
+"""A job's model: loaded by workers, described when the job is planned."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ModelRequest:
         return WindowWorker(interpolator)
 
     def facts(self) -> ModelFacts:
-        """What is known of the model without loading it.
+        """Facts about the model, without loading it.
 
         Raises:
             ModelError: it cannot be found or fetched.

@@ -1,4 +1,4 @@
-"""Where a film goes: a video, a folder of pictures, a comparison, or all of them; each appears whole or not at all.
+"""The outputs of a job: a video, a folder of frames, a comparison, or all of them; each is written whole or not at all.
 
 out.mp4                     H.264 or H.265; out.mkv: lossless
 FRAMES_DIR/000000.png …     every frame, bit for bit; those of the key frames are the recording's own pixels
@@ -60,7 +60,7 @@ class Targets:
         """
         if self.video is None and self.frames_dir is None:
             raise ConfigError(
-                "there is nothing to write to: name a video (-o out.mp4) or a folder of frames (--frames-dir DIR)"
+                "expected an output, got none; name a video (-o out.mp4) or a folder of frames (--frames-dir DIR)"
             )
 
     @property
@@ -158,18 +158,18 @@ class Outputs:
         self._shown: list[int] = []
 
     def check_step(self, smallest_us: float) -> None:
-        """Make sure that a video can tell its frames apart.
+        """Check that the video's timestamps resolve the time between frames.
 
         Args:
             smallest_us: the shortest time for which a frame is shown.
 
         Raises:
-            ConfigError: that is less than the container's clock can say.
+            ConfigError: that is less than the container's timestamps resolve.
         """
         if self._video is not None and smallest_us < self._video.smallest_step_us:
             raise ConfigError(
-                f"frames follow each other after {smallest_us:.0f} µs of the video, but {self._video.path.suffix} can say "
-                f"no less than {self._video.smallest_step_us} µs; write an .mp4, or use a lower --fps"
+                f"frames are {smallest_us:.0f} µs apart in the video, but {self._video.path.suffix} timestamps resolve "
+                f"{self._video.smallest_step_us} µs; write an .mp4, or use a lower --fps"
             )
 
     def check_longest(self, timeline: Timeline) -> None:
@@ -191,7 +191,7 @@ class Outputs:
             )
 
     def __enter__(self) -> Self:
-        """Create what is written to, under temporary names."""
+        """Create the outputs under temporary names."""
         with ExitStack() as stack:
             for place in self.targets.all:
                 remove_leftovers(place.absolute().parent, place.name.__eq__)
@@ -246,12 +246,12 @@ class Outputs:
 
 
 def names_of_frames(number: int) -> set[str]:
-    """What is in a folder of so many frames."""
+    """The file names in a folder of this many frames."""
     return {f"{index:06d}.png" for index in range(number)} | {TIMES_FILE}
 
 
 def _remove_frames(folder: Path, number: int) -> None:
-    """Remove so many frames of an earlier run one by one, so that whatever else came to be there stays."""
+    """Remove this many frames of an earlier run one by one, so that other files stay."""
     try:
         for name in names_of_frames(number) if number else ():
             (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A window's work in pieces that a network handles well: coarse to fine.
+"""Split a window's work into pieces that a network handles well, coarse to fine.
 
 A network is trained for so many frames between two others. Where more are wanted, some of them are made first, evenly over
 the window; they then bound shorter windows of their own, and so on:

@@ -1,4 +1,4 @@
-"""How many frames are inserted, how fast the result plays, and how much slower than life that is.
+"""The number of inserted frames, the playback rate, and how much slower than real time the result plays.
 
 Three numbers hang together: with `r` key frames per second in the recording, N inserted frames between neighbours and F
 frames per second at playback, the result is r · (N + 1) / F times slower than life. Two of them may be given.
@@ -34,7 +34,7 @@ class Playback:
         """The slowdown in words."""
         factor, word = (self.slowdown, "slower") if self.slowdown >= 1 else (1 / self.slowdown, "faster")
         shown = f"{factor:.3g}"
-        return "at original speed" if shown == "1" else f"{shown} times {word} than life"
+        return "at original speed" if shown == "1" else f"{shown} times {word} than real time"
 
 
 def plan_playback(

@@ -1,4 +1,4 @@
-"""From what a job has done to its report."""
+"""Build a job's report from its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evfi.pipeline.job_report import JobReport, write_job_report
 
 
 def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[str, Mapping[str, object]]) -> None:
-    """Write a job's report beside its film.
+    """Write a job's report next to its video.
 
     Args:
         job: what was planned.
@@ -24,7 +24,7 @@ def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[s
         OutputError: the disk refuses.
     """
     playback = summary.playback
-    rate = "a constant rate" if summary.is_constant else "each frame for as long as its time says"
+    rate = "constant frame rate" if summary.is_constant else "variable frame rate"
     targets = summary.targets
     named = {
         "Video": targets.video,

@@ -79,11 +79,11 @@ class JobRequest:
             ConfigError: some do.
         """
         if self.merge and self.fresh:
-            raise ConfigError("--fresh throws away what --merge would put together; leave one of them out")
+            raise ConfigError("--fresh discards the windows that --merge combines; leave out one of them")
         if self.shard is not None and (self.merge or self.fresh or self.remove_folder):
-            raise ConfigError("a shard does work and nothing else; leave out --merge, --fresh and --remove-job")
+            raise ConfigError("--shard only makes frames; leave out --merge, --fresh and --remove-job")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
-            raise ConfigError(f"shard must be as (2, 5), the second of five, got {self.shard}")
+            raise ConfigError(f"shard must have the form (2, 5), the second of five, got {self.shard}")
 
     @property
     def job_folder(self) -> Path:
@@ -165,7 +165,7 @@ class JobSession:
                     folder.remove()
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
-                "interrupted; the video is written, but not the report: run the same command again to write it"
+                "interrupted; the video is written, but not the report; run the same command again to write it"
             ) from None
         return summary
 

@@ -1,4 +1,4 @@
-"""From an ordinary video to a recording: some of its frames are kept, all of them make events.
+"""Make a recording from an ordinary video: some frames become key frames, all are used to simulate events.
 
     video ──every `keep_every`-th frame──> key frames ──┐
       └────all frames─────────────────────> events ─────┴──> a recording folder in the plain layout

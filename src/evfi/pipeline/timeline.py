@@ -1,4 +1,4 @@
-"""Which moments of a recording become frames of the film, and when each is shown.
+"""Which moments of a recording become frames of the video, and when each is shown.
 
 Three ways to say it:
 
@@ -35,7 +35,7 @@ _TYPICAL: Final = 1.5
 
 @dataclass(frozen=True, eq=False)
 class PlannedWindow:
-    """A window and which of its key frames it contributes to the film; its inner frames are all shown.
+    """A window and which of its key frames it contributes to the video; its inner frames are all shown.
 
     Attributes:
         spec: key frames and times.
@@ -60,7 +60,7 @@ class PlannedWindow:
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """The whole film.
+    """The whole video.
 
     Attributes:
         windows: in the order of time; none without a frame to show.
@@ -76,17 +76,17 @@ class Timeline:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the film."""
+        """The number of frames of the video."""
         return sum(len(window.positions) for window in self.windows)
 
     @property
     def num_inserted(self) -> int:
-        """Frames of the film that are made."""
+        """The number of interpolated frames of the video."""
         return sum(window.spec.num_inserted for window in self.windows)
 
     @property
     def num_shown_key_frames(self) -> int:
-        """Frames of the film that are the recording's own."""
+        """The number of the recording's own frames in the video."""
         return self.num_frames - self.num_inserted
 
     @property
@@ -123,7 +123,7 @@ class Timeline:
         return self.windows[int(np.searchsorted(until, step, side="right"))], float(spans.max())
 
     def shown_us(self) -> Iterator[int]:
-        """When each frame is shown, µs from the film's start."""
+        """When each frame is shown, in µs from the video's start."""
         if self.is_constant:
             yield from (round(index * 1e6 / self.playback.fps) for index in range(self.num_frames))
             return
@@ -153,12 +153,12 @@ def plan_timeline(
     start_us: int | None = None,
     end_us: int | None = None,
 ) -> Timeline:
-    """Lay out a film.
+    """Lay out a video.
 
     Args:
         frame_times_us: times of all frames of the recording, int64 [N], strictly increasing.
         insert: frames between neighbouring key frames; 7 where neither this, a slowdown nor times are given.
-        slowdown: how many times slower than life the film plays: a grid of constant rate.
+        slowdown: how many times slower than real time the video plays, on a grid of constant rate.
         fps: frames per second at playback.
         times_us: the moments to show, strictly increasing.
         start_us: begin with the window that holds this time.
@@ -171,7 +171,7 @@ def plan_timeline(
     if times_us is not None:
         given = {"insert": insert, "slowdown": slowdown, "start": start_us, "end": end_us}
         if other := next((name for name, value in given.items() if value is not None), None):
-            raise ConfigError(f"output times say which frames are made; leave out {other}")
+            raise ConfigError(f"output times already set which frames are made; leave out {other}")
         return _of_times(frame_times_us, np.asarray(times_us), fps)
     spans = plan_windows(frame_times_us, insert=1, start_us=start_us, end_us=end_us)
     keys = np.append([span.times_us[0] for span in spans], spans[-1].times_us[-1]).astype(np.int64)
@@ -196,7 +196,7 @@ def _on_grid(spans: Sequence[WindowSpec], keys: Times, playback: Playback) -> Ti
     if step < 1:
         raise ConfigError(
             f"a slowdown of {playback.slowdown:g} at {playback.fps:g} fps asks for frames {step:.3g} µs apart; "
-            "times are whole microseconds: use less of either"
+            "times are whole microseconds: lower the slowdown or the fps"
         )
     _check_grid(spans, keys, step, playback)
     since = keys - keys[0]

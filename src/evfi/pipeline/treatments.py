@@ -1,4 +1,4 @@
-"""What is done with a window that is no ordinary one, and the frames of those that no model makes."""
+"""How unusual windows are treated, and the frames that no model makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job seen from another process: how far it is, and a request to stop it.
+"""Watch or cancel a job from another process.
 
 All that is needed lies in the job's folder: its log says what happened, its locks who works.
 """
@@ -68,7 +68,7 @@ def job_status(folder: str | Path) -> JobStatus:
 
 
 def cancel_job(folder: str | Path) -> None:
-    """Ask whoever works on a job to stop; what is finished is kept. Returns at once.
+    """Ask the process that works on a job to stop; finished work is kept. Returns at once.
 
     Args:
         folder: the job's.
@@ -80,7 +80,7 @@ def cancel_job(folder: str | Path) -> None:
     place = _checked(Path(folder))
     try:
         if not JobFolder(place).busy():
-            raise InputError(f"no process works on the job in {place}; there is nothing to cancel")
+            raise InputError(f"no process is working on the job in {place}; there is nothing to cancel")
         if not is_empty_file(place / CANCEL_FILE):
             (place / CANCEL_FILE).touch(exist_ok=False)
     except OSError as error:
@@ -93,7 +93,7 @@ def _checked(folder: Path) -> Path:
     except (OSError, OutputError) as error:
         raise InputError(f"cannot read the job in {folder}: {one_line(error)}") from error
     if not is_there:
-        raise InputError(f"no job in {folder}: there is no such folder")
+        raise InputError(f"no job in {folder}: the folder does not exist")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Whether a window can be interpolated soundly: what its two key frames and its events say for themselves.
+"""Check from its key frames and events whether a window can be interpolated reliably.
 
 A check knows one window and the recording's usual interval between key frames, nothing else; the same window gives the
 same finding whatever is done before it. Where several kinds hold, the first of this order is told:
@@ -44,7 +44,7 @@ _MIN_SILENCE_US: Final = 10_000
 """The light of lamps on 50 Hz mains makes bursts of events 10 ms apart (8.3 ms on 60 Hz); a gap is longer."""
 
 _READOUT_SHARE: Final = 0.05
-"""Part of a window beside each key frame whose events tell no rate: reading a frame out makes sensors write some."""
+"""Part of a window next to each key frame whose events tell no rate: reading a frame out makes sensors write some."""
 
 _MIN_FLOW: Final = 20
 """Events on either side of a gap: fewer are noise, and tell no rate."""
@@ -94,7 +94,7 @@ _MAX_EVENTS_USED: Final = 2**16
 """Events taken to explain a change, evenly spread: 28 for each cell on average, and cheap."""
 
 _EXPOSURE_GAIN: Final = 1.25
-"""Ratio of brightness (median over cells) that is told: smaller ones happen as clouds pass and lamps flicker."""
+"""Ratio of brightness (median over cells) that is reported: smaller ones happen as clouds pass and lamps flicker."""
 
 _EXPOSURE_EVERYWHERE: Final = 1.05
 """Ratio that four fifths of the cells must exceed in the same direction: a large object changes fewer."""
@@ -130,7 +130,7 @@ SOUND: Final = ("", "few-events")
 
 @dataclass(frozen=True)
 class Finding:
-    """What is unusual about a window.
+    """Something unusual about a window.
 
     Attributes:
         kind: in one word; "" where nothing is.
@@ -196,7 +196,7 @@ def _find_time_gap(length_us: int, typical_us: int) -> Finding | None:
     missing = max(1, round(ratio) - 1)
     note = (
         f"key frames {length_us / 1e3:.1f} ms apart, {ratio:.1f} times the usual {typical_us / 1e3:.1f} ms (limit "
-        f"{GAP_RATIO}): about {missing} {'frame seems' if missing == 1 else 'frames seem'} to be missing, or the frames' "
+        f"{GAP_RATIO}): about {missing} {'frame seems' if missing == 1 else 'frames seem'} to be missing, or the frame "
         "clock jumped"
     )
     return Finding("gap", note)
@@ -220,7 +220,9 @@ def _find_silence(window: Window, start: Grid, end: Grid) -> Finding | None:
     expected = (end_us - begin_us) * min(len(before) / max(lengths_us[0], 1), len(after) / max(lengths_us[1], 1))
     if expected < _MIN_EXPECTED or not _changed_blocks(window, start, end).are_many:
         return None
-    why = f"where {expected:.0f} would be usual at the rates before and after: events were lost, or their clock jumped"
+    why = (
+        f"where {expected:.0f} are expected at the rates before and after: events were lost, or the event clock jumped"
+    )
     return _silence(end_us - begin_us, last_us - first_us, why)
 
 
@@ -239,8 +241,8 @@ def _find_unexplained_silence(window: Window, start_blocks: Grid, end_blocks: Gr
     if explained >= _EXPLAINED:
         return None
     why = (
-        f"and what the key frames changed correlates by {explained:.2f} with the others (limit {_EXPLAINED}): events were "
-        "lost, or their clock jumped"
+        f"and the change between the key frames correlates by {explained:.2f} with the others (limit {_EXPLAINED}): events "
+        "were lost, or the event clock jumped"
     )
     return _silence(end_us - begin_us, last_us - first_us, why)
 
@@ -291,7 +293,7 @@ def _find_cut(window: Window, start: Grid, end: Grid, found: str) -> Finding | N
     if explained < _EXPLAINED:
         why = f"the change by {explained:.2f} with the events (limit {_EXPLAINED})"
     else:
-        why = f"{instant:.0%} of the events come within a quarter of the window (limit {_INSTANT_SHARE:.0%})"
+        why = f"{instant:.0%} of the events fall within a quarter of the window (limit {_INSTANT_SHARE:.0%})"
     return Finding("cut", f"{found}, and {why}: the scene changes at once")
 
 
@@ -321,7 +323,7 @@ def _find_exposure(start: Grid, end: Grid) -> Finding | None:
 
 
 def _find_stillness(window: Window, start: Grid, end: Grid) -> Finding | None:
-    """A window whose every event stack is empty, told apart by whether its pictures differ."""
+    """A window whose event stacks are all empty, classified by whether its key frames differ."""
     most = _most_events(window)
     if most > MIN_EVENTS:
         return None

@@ -1,4 +1,4 @@
-"""Frames of a job's windows on disk, each piece there whole or not at all.
+"""Frames of a job's windows on disk, each piece written whole or not at all.
 
     FOLDER/000012-5f0c….zip          piece () of window 12; the name holds the first digits of the file's SHA-256
     FOLDER/000012.3-91aa….zip        its piece (3,), see `evfi.pipeline.pieces`
@@ -79,7 +79,7 @@ class WindowStore:
         self._files: dict[PieceKey, Path] = {}
 
     def scan(self, wanted: Iterable[PieceKey]) -> tuple[dict[PieceKey, WindowFacts], list[str]]:
-        """Look through what is there.
+        """Scan the stored pieces.
 
         Args:
             wanted: the pieces that the job consists of.
@@ -130,8 +130,8 @@ class WindowStore:
                 partial.replace(path)
         except OSError as error:
             raise OutputError(
-                f"cannot keep window {piece.key[0]} in {self.folder}: {one_line(error)}; windows kept so far are safe: "
-                "make room or give access, and run the same command again"
+                f"cannot keep window {piece.key[0]} in {self.folder}: {one_line(error)}; the windows kept so far are safe: "
+                "free some space or fix the permissions, and run the same command again"
             ) from error
         before = self._files.get(piece.key)
         self._files[piece.key] = path
@@ -152,7 +152,7 @@ class WindowStore:
 
     @property
     def names(self) -> list[str]:
-        """Names of all pieces' files, sorted; they tell their content."""
+        """File names of all pieces, sorted; they identify the content."""
         return sorted(path.name for path in self._files.values())
 
     @property
@@ -175,12 +175,12 @@ class WindowStore:
         except ValueError as error:
             raise InputError(f"{path}: damaged ({one_line(error)}); its window is made again") from error
         if match is None or content is None:
-            raise InputError(f"{path}: damaged (its checksum does not fit its name); its window is made again")
+            raise InputError(f"{path}: damaged (its checksum does not match its name); its window is made again")
         opened = _Opened(content, path)
         if opened.job != self._job:
             raise InputError(f"{path}: belongs to a job with other settings; its window is made again")
         if opened.stem != match[1] + match[2]:
-            raise InputError(f"{path}: is piece {opened.stem} under another's name; its window is made again")
+            raise InputError(f"{path}: is piece {opened.stem} under another name; its window is made again")
         return opened
 
     def _set_aside(self, path: Path) -> None:
@@ -209,7 +209,7 @@ def _content_of(path: Path, digits: str) -> bytes | None:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no ordinary file, or larger than any piece.
+        ValueError: it is not a regular file, or is larger than any piece.
     """
     with open_to_read(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -294,14 +294,14 @@ class _Opened:
         """What is under a name; members are stored as they are, so that none takes more than the file does."""
         member = self.archive.getinfo(name)
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > max_bytes:
-            raise ValueError(f"{name} is packed, or larger than {max_bytes} bytes")
+            raise ValueError(f"{name} is compressed, or larger than {max_bytes} bytes")
         return self.archive.read(member)
 
     def _picture(self, name: str) -> NDArray[np.uint8]:
         content = self._member(name, len(self.content))
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode != "RGB" or image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{name} is no frame")
+                raise ValueError(f"{name} is not a frame")
             return np.array(image)
 
     def _foreign(self, error: BaseException) -> InputError:

@@ -1,4 +1,4 @@
-"""The page: its parts in order, style and script inside it, and nothing that it would have to fetch.
+"""The HTML page: sections in order, with inline style and script and no external resources.
 
 A content security policy in the page itself lets only this style, this script and embedded pictures through, so that
 nothing that the shown files may hold can load or run anything.

@@ -1,4 +1,4 @@
-"""HTML and SVG made of strings that cannot be confused with text: whatever is not `Html` is escaped.
+"""Build HTML and SVG; everything that is not `Html` is escaped.
 
 Names come from files of strangers; no text reaches the page any other way.
 """
@@ -60,7 +60,7 @@ def element(tag: str, /, *children: object, **attributes: object) -> Html:
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:
-    """A number as it is printed; a dash where there is none."""
+    """Format a number; a dash for None."""
     if value is None or math.isnan(value):
         return _UNDEFINED
     shown = f"{abs(value):,.{decimals}f}".replace(",", "\u2009")
@@ -69,7 +69,7 @@ def number(value: float | None, decimals: int, sign: bool = False) -> str:
 
 
 def ends(interval: tuple[float, float] | None, decimals: int, sign: bool = False) -> str:
-    """An interval as it is printed; nothing where there is none."""
+    """Format an interval; empty for None."""
     if interval is None:
         return ""
     return f"[{number(interval[0], decimals, sign)}, {number(interval[1], decimals, sign)}]"

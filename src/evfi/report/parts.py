@@ -24,6 +24,6 @@ def table(head: Sequence[object], bodies: Iterable[Iterable[Html]], caption: obj
 
 
 def facts_list(facts: Sequence[tuple[str, object]]) -> Html:
-    """Names and what is to be said of each; a name without anything is left out."""
+    """A list of names and values; names without a value are left out."""
     pairs = [joined([element("dt", name), element("dd", value)]) for name, value in facts if value]
     return element("dl", *pairs, class_="facts")

@@ -1,4 +1,4 @@
-"""Pictures of a report: how large they are shown, how they get into the page, and where a slice through time tells most."""
+"""Pictures of a report: their size, their encoding, and the most informative row for a slice through time."""
 
 from __future__ import annotations
 

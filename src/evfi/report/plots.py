@@ -1,4 +1,4 @@
-"""What plots are made of: axes with round ticks, lines and words, as inline SVG. Colours are the page's style sheet's."""
+"""Elements of plots as inline SVG: axes with round ticks, lines and text. The page's style sheet sets the colours."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def draw_y_axis(axis: Axis, across: Axis, label_y: float, label: str) -> Html:
 
 
 def text_at(content: str, x: float, y: float, anchor: str, kind: str | None = None, title: str | None = None) -> Html:
-    """Words; `title` is what they say in full, told when one points at them."""
+    """Text; `title` is the full text, shown as a tooltip."""
     inside = [element("title", title)] if title and title != content else []
     return element("text", *inside, content, x=x, y=y, text_anchor=anchor, class_=kind)
 

@@ -1,1 +1,1 @@
-"""Executing tasks: one scheduler, and transports to this process, to local processes and to a Ray cluster."""
+"""Execute tasks: one scheduler, and transports to this process, to local processes and to a Ray cluster."""

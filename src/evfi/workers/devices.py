@@ -1,4 +1,4 @@
-"""Which devices work, and with how many threads."""
+"""The devices that work, and their numbers of threads."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def parse_devices(text: str) -> tuple[str, ...]:
         return tuple(f"cuda:{index}" for index in range(number)) or ("cpu",)
     found = [resolve_device(name) for name in names]
     if "auto" in names or any(device.type not in ("cpu", "cuda") for device in found):
-        raise ConfigError(f"devices must be auto, or names with commas between them (cuda:0,cuda:1), got '{text}'")
+        raise ConfigError(f"devices must be auto, or names separated by commas (cuda:0,cuda:1), got '{text}'")
     devices = ["cpu" if device.type == "cpu" else f"cuda:{device.index or 0}" for device in found]
     gpus = [device for device in devices if device != "cpu"]
     if gpus and len(gpus) < len(devices):
-        raise ConfigError(f"the frames of CPU and GPUs differ a little; give devices of one kind, got '{text}'")
+        raise ConfigError(f"frames of CPU and GPUs differ slightly; give devices of one kind, got '{text}'")
     if len(set(gpus)) < len(gpus):
         raise ConfigError(f"a GPU has one worker; name each once, got '{text}'")
     return tuple(devices)

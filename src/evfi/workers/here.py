@@ -1,4 +1,4 @@
-"""Work in this process: one task at a time, when its outcome is asked for."""
+"""Work in this process: one task at a time, run when its outcome is requested."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from evfi.workers.transport import Event, Ready
 
 
 class ThisProcess:
-    """A `Transport` to a worker in this process; errors that are no `EvfiError` pass through."""
+    """A `Transport` to a worker in this process; errors other than `EvfiError` propagate."""
 
     devices = ("",)
     tasks_at_once = 1

@@ -1,4 +1,4 @@
-"""Workers on this machine: one process each, which may be lost without harm.
+"""Workers on this machine: one process each, whose loss is tolerated.
 
 A thread per process receives what it sends, another sends tasks to it, so that a process that is stopped holds up nobody else.
 Workers end when this process ends, however it ends.
@@ -163,6 +163,6 @@ def _ending(exitcode: int | None) -> Lost:
             name = signal.Signals(-exitcode).name
         except ValueError:
             name = str(-exitcode)
-        hint = ": perhaps too little memory" if name == "SIGKILL" else ""
+        hint = ": perhaps out of memory" if name == "SIGKILL" else ""
         return Lost(f"was killed by {name}{hint}")
     return Lost(f"ended with status {exitcode}", is_failure=bool(exitcode))

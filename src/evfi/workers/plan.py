@@ -1,4 +1,4 @@
-"""Who works: the options of the command line and of Python calls, as one plan."""
+"""Turn the worker options of the command line and of Python calls into one plan."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def parse_workers(workers: str) -> str | int:
     is_number = workers.isascii() and workers.removeprefix("-").isdecimal()
     number = int(workers) if is_number and len(workers) < len(str(10 * _MOST_WORKERS)) else 0
     if is_number and not 1 <= number <= _MOST_WORKERS:
-        raise ConfigError(f"workers must be 1 to {_MOST_WORKERS} where it is a number, got {workers}")
+        raise ConfigError(f"the number of workers must be 1 to {_MOST_WORKERS}, got {workers}")
     if not is_number:
         raise ConfigError(f"workers must be here, local, a number, ray, or ray://ADDRESS, got '{workers}'")
     return number

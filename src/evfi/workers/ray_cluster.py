@@ -24,7 +24,7 @@ from evfi.workers.transport import Event, Lost, Ready, Unusable
 _log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
-"""After so long without any actor, the user is told what is waited for."""
+"""After this long without any actor, a warning says what is waited for."""
 
 _LONGEST_REASON: Final = 200
 
@@ -61,7 +61,7 @@ def cluster_devices(address: str, devices: str) -> tuple[str, ...]:
         raise ResourceError("the Ray cluster has no GPU; use --devices cpu or auto")
     chosen = ("cpu",) if devices == "auto" else parse_devices(devices)
     if set(chosen) != {"cpu"}:
-        raise ConfigError(f"Ray gives each worker a GPU itself; use --devices auto, cuda, or cpu, got '{devices}'")
+        raise ConfigError(f"Ray assigns a GPU to each worker; use --devices auto, cuda, or cpu, got '{devices}'")
     return chosen
 
 

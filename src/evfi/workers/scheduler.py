@@ -19,7 +19,7 @@ from evfi.workers.transport import Event, Lost, Ready, Transport, Unusable
 _log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS: Final = 3
-"""So often is a task begun before it counts as failed, where the cause may lie with the worker."""
+"""Attempts before a task counts as failed, if the worker may be the cause."""
 
 MOST_STARTS: Final = 2 * MOST_ATTEMPTS
 """So many workers in a row may be lost in one place without finishing anything before it is given up: two tasks in a row that
@@ -181,8 +181,8 @@ class Scheduler:
         seat.is_given_up = True
         reason = f"{seat.label}: its worker ended {seat.fruitless} times without finishing anything"
         if all(other.is_given_up for other in self._seats):
-            raise ResourceError(f"no worker is left: {reason}; see above for what happened before")
-        _log.warning("no more workers are started on %s", reason)
+            raise ResourceError(f"no worker is left: {reason}; see the messages above for earlier errors")
+        _log.warning("not starting any more workers on %s", reason)
 
 
 def run_tasks(scheduler: Scheduler, tasks: Iterable[Task]) -> Iterator[Outcome]:

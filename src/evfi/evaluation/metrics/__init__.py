@@ -1,4 +1,4 @@
-"""How close frames are to the truth, in numbers that are defined to the last rounding.
+"""Metrics of how close frames are to the ground truth, each defined exactly.
 
 `base` says what a metric is given and what it returns, `registry` lists all of them; every other file holds metrics of one
 kind.

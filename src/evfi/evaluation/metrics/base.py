@@ -1,4 +1,4 @@
-"""What a metric is given and what it returns.
+"""The inputs and outputs of a metric.
 
 A metric gives one number per inserted frame and region. Key frames are given, not made, and are never scored; they are at
 hand as the first and the last frame of both stacks, for metrics that look at neighbours in time. A value that is not
@@ -27,7 +27,7 @@ Values: TypeAlias = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, eq=False)
 class ScoredWindow:
-    """One window as one system made it, beside the truth.
+    """One window as one system made it, with the ground truth.
 
     Attributes:
         frames: what is scored, uint8 [F, H, W, 3] RGB; the first and the last are the key frames.

@@ -1,4 +1,4 @@
-"""Do the frames explain the events? The truth is not looked at.
+"""Metrics of how well the frames explain the events, without ground truth.
 
 Between two neighbouring frames each pixel's log intensity changes by D, and the camera counts S, its ON events less its OFF
 events. An ideal camera writes an event per contrast threshold c, so D = c * S but for a remainder of less than c.

@@ -74,7 +74,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "flip",
         "FLIP",
-        "Mean of the LDR-FLIP error map of sRGB pictures at 67.02 pixels per degree, with the truth as reference; 0 for "
+        "Mean of the LDR-FLIP error map of sRGB pictures at 67.02 pixels per degree, with the ground truth as reference; 0 for "
         "equal pictures, at most 1; computed by flip-evaluator.",
         higher_is_better=False,
         load=_load,

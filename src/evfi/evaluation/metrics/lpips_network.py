@@ -186,7 +186,7 @@ class PerceptualDistance(nn.Module):
         if weight is None or weight.shape != place.shape:
             found = "none" if weight is None else str(list(weight.shape))
             raise ModelError(
-                f"weights of {self.backbone.title} do not fit: {what} must be {list(place.shape)}, found {found}"
+                f"weights of {self.backbone.title} do not match: {what} must be {list(place.shape)}, found {found}"
             )
         place.copy_(weight)
 

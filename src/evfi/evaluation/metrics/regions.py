@@ -1,4 +1,4 @@
-"""Which pixels of a frame are scored beside all: those where something moved."""
+"""Regions of a frame that are scored in addition to the whole frame: pixels where something moved."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def regions_of(truth: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
 def moving_pixels(
     truth: NDArray[np.uint8], start_image: NDArray[np.uint8], end_image: NDArray[np.uint8]
 ) -> NDArray[np.bool_]:
-    """Where something moved: where the truth differs from either key frame by more than 12 of 255, grown by 3 px.
+    """Where something moved: where the ground truth differs from either key frame by more than 12 of 255, grown by 3 px.
 
     The difference is the mean over the channels of its absolute values. Growing takes the square of 7x7 pixels.
 

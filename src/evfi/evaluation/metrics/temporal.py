@@ -1,4 +1,4 @@
-"""Changes from frame to frame, of what was made and of the truth.
+"""Metrics of the changes from frame to frame, compared with the ground truth.
 
 Both metrics look at differences of neighbouring frames, D_k = I_{k+1} - I_k, in levels of 255. The key frames take part as
 neighbours, so a jump between a key frame and the frame beside it counts. An inserted frame's value is the mean over the
@@ -24,7 +24,7 @@ _ERODE_PX: Final = 2
 
 
 def flicker(window: ScoredWindow) -> Values:
-    """How much more static places change from frame to frame than the truth does, in levels of 255.
+    """How much more static pixels change from frame to frame than in the ground truth, in levels of 255.
 
     Per interval, the mean of |D| over static pixels and channels, less that of the truth, and no less than 0.
 
@@ -41,7 +41,7 @@ def flicker(window: ScoredWindow) -> Values:
 
 
 def temporal_mae(window: ScoredWindow) -> Values:
-    """How far changes from frame to frame are from the true ones: mean of |D - D of the truth|, in levels of 255.
+    """Mean of |D - D of the ground truth|, with D the change from frame to frame, in levels of 255.
 
     Returns:
         For all pixels and each region; the mean over the region of an inserted frame is taken in both of its intervals.
@@ -58,7 +58,7 @@ def temporal_mae(window: ScoredWindow) -> Values:
 
 
 def static_pixels(truth: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where the truth stays what it is over the whole window.
+    """Where the ground truth does not change over the whole window.
 
     A pixel is static if in the 5x5 pixels around it (as far as they are in the frame) no channel's range over the window's
     frames, key frames included, exceeds 8 levels.
@@ -103,8 +103,9 @@ METRICS: Final = (
         name="flicker",
         title="flicker",
         definition=(
-            "mean absolute change between neighbouring frames over static pixels and R, G, B, less that of the truth and "
-            "no less than 0, in levels of 255, mean of the intervals before and after the frame; static: no channel's range "
+            "mean absolute change between neighbouring frames over static pixels and R, G, B, less that of the ground truth "
+            "and no less than "
+            "0, in levels of 255, mean of the intervals before and after the frame; static: no channel's range "
             "over the window's true frames exceeds 8 levels in the 5x5 pixels around; NaN if under 0.1 % of pixels are"
         ),
         higher_is_better=False,
@@ -114,8 +115,8 @@ METRICS: Final = (
         name="temporal_mae",
         title="temporal error",
         definition=(
-            "mean over pixels and R, G, B of |(I[k+1] - I[k]) - (T[k+1] - T[k])|, I the frames, T the truth, in levels of "
-            "255, mean of the intervals before and after the frame"
+            "mean over pixels and R, G, B of |(I[k+1] - I[k]) - (T[k+1] - T[k])|, I the frames, T the ground truth, in levels "
+            "of 255, mean of the intervals before and after the frame"
         ),
         higher_is_better=False,
         load=lambda device: temporal_mae,

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file that needs nothing else, neither network nor other files.
+"""The report of an evaluation: one self-contained HTML file.
 
 Results come in, a page goes out; nothing is measured here. Equal results give equal bytes.
 """

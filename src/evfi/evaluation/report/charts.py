@@ -1,4 +1,4 @@
-"""Which plots a report shows: values per sequence, per place in the window, and over all windows."""
+"""The plots of a report: values per sequence, per position in the window, and over all windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_VALUES: Final = 1500
 
 
 def plots_section(context: ReportContext, skip: int) -> Html:
-    """All plots of one skip, under the protocol's own truth."""
+    """All plots of one skip, with the protocol's own ground truth."""
     truths = context.truths(skip)
     if not truths:
         return Html("")
@@ -34,14 +34,17 @@ def plots_section(context: ReportContext, skip: int) -> Html:
     parts = [
         element("h4", "Per sequence"),
         element(
-            "p", "Whiskers: 95 % intervals over the sequence's windows; at the plot's edge they go on.", class_="note"
+            "p",
+            "Whiskers: 95 % confidence intervals over the sequence's windows; those that reach the edge of the plot "
+            "continue beyond it.",
+            class_="note",
         ),
         element("div", *per_sequence, class_="plots"),
         _sequence_table(context, skip, truths[0], rows),
     ]
     if per_place:
-        words = "Mean over sequences of the frames at each place between the key frames; bands: 95 % intervals."
-        parts += [element("h4", "Per place in the window"), element("p", words, class_="note")]
+        words = "Mean over sequences of the frames at each position between the key frames; bands: 95 % confidence intervals."
+        parts += [element("h4", "Per position in the window"), element("p", words, class_="note")]
         parts.append(element("div", *per_place, class_="plots"))
     words = "One dot per window; bar: quartiles, line: median."
     parts += [

@@ -1,4 +1,4 @@
-"""What all parts of a report need to know of the results: averages found by what they are of, and in which order."""
+"""Results as all parts of a report need them: averages by subject, and their order."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ MOST_HEADLINES: Final = 6
 FEWEST_FOR_VERDICT: Final = 6
 """Windows or sequences: if fewer all agree, that still happens by chance in more than one of twenty cases (sign test)."""
 
-TRUTH_TITLES: Final = {"raw": "Raw truth", "vae": "Truth through the autoencoder"}
+TRUTH_TITLES: Final = {"raw": "Raw ground truth", "vae": "Ground truth through the autoencoder"}
 TRUTH_WORDS: Final = {
-    "raw": "compared with the true frames as they were recorded",
-    "vae": "compared with true frames that went through the model's own autoencoder; not comparable with raw truth",
+    "raw": "compared with the ground truth as it was recorded",
+    "vae": "compared with the ground truth passed through the model's own autoencoder; not comparable with raw ground truth",
 }
 REGION_TITLES: Final = {ALL: "Whole frame", "moving": "Moving region", "changing": "Changing region"}
 REGION_WORDS: Final = {
     ALL: "every pixel",
-    "moving": "of each frame, the pixels where the truth differs from either key frame by more than 12 of 255 "
+    "moving": "of each frame, the pixels where the ground truth differs from either key frame by more than 12 of 255 "
     "in the mean of channels, grown by 3 px",
-    "changing": "of a whole window, the pixels where the truth changes by more than 20 of 255 in some channel",
+    "changing": "of a whole window, the pixels where the ground truth changes by more than 20 of 255 in some channel",
 }
 
 
@@ -80,7 +80,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class ReportContext:
-    """Results, and what is looked up in them again and again."""
+    """Results with cached look-ups."""
 
     results: EvaluationResults
 
@@ -116,12 +116,12 @@ class ReportContext:
 
     @property
     def compared(self) -> tuple[MetricInfo, ...]:
-        """Metrics that compare with the truth and have scores."""
+        """Metrics that compare with the ground truth and have scores."""
         return tuple(metric for metric in self._scored if metric.needs_truth)
 
     @property
     def truthless(self) -> tuple[MetricInfo, ...]:
-        """Metrics that do not look at the truth and have scores."""
+        """Metrics that do not use the ground truth and have scores."""
         return tuple(metric for metric in self._scored if not metric.needs_truth)
 
     @property

@@ -1,4 +1,4 @@
-"""What was evaluated by which rules, with what, and what was left out: the words around the numbers."""
+"""Facts around the numbers: data, protocol, systems, and what was left out."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def protocol_section(results: EvaluationResults) -> Html:
         ("Protocol", joined([element("b", protocol.get("title", "")), element("code", protocol.get("name", ""))], " ")),
         ("Rules", protocol.get("description", "")),
         ("Source", protocol.get("source")),
-        ("Skips", _listed(skips) + " true frames left out between two key frames"),
+        ("Skips", _listed(skips) + " frames left out between two key frames"),
         ("Windows", _window_words(protocol.get("windows"))),
-        ("Of these", None if limit is None else f"at most {limit} windows per sequence and skip, spread evenly"),
+        ("Of these", None if limit is None else f"at most {limit} windows per sequence and skip, sampled evenly"),
         ("Left out", _drop_words(protocol.get("drop"))),
         ("Part of the frames", _crop_words(protocol.get("crop"))),
         ("Size", _SIZE_WORDS.get(str(protocol.get("size")), protocol.get("size"))),
         ("Truth", joined((f"{TRUTH_TITLES.get(one, one)}: {TRUTH_WORDS.get(one, '')}" for one in truths), "; ")),
-        ("Its own average", _AVERAGE_WORDS.get(str(protocol.get("average")))),
+        ("The protocol's own average", _AVERAGE_WORDS.get(str(protocol.get("average")))),
         ("Models", _settings_words(protocol.get("sampling"))),
     ]
     remarks = [
-        _remarks("Where this differs from the protocol's source", protocol.get("deviations")),
-        _remarks("What the protocol's source does not tell", protocol.get("unverified")),
+        _remarks("Differences from the protocol's source", protocol.get("deviations")),
+        _remarks("What the protocol's source does not specify", protocol.get("unverified")),
     ]
     return joined([facts_list(facts), *remarks])
 
@@ -150,9 +150,7 @@ def _data_table(context: ReportContext) -> Html:
         for sequence in results.sequences
         for warning in sequence.warnings
     ]
-    notes = [
-        element("details", element("summary", f"Remarks of the readers ({len(warnings)})"), element("ul", *warnings))
-    ]
+    notes = [element("details", element("summary", f"Reader warnings ({len(warnings)})"), element("ul", *warnings))]
     return joined([table(head, [rows], element("b", "Data"), "facts-table"), *(notes if warnings else [])])
 
 
@@ -214,7 +212,9 @@ def omissions_section(context: ReportContext) -> Html:
         parts += [element("h3", "Metrics that could not be computed"), element("ul", *items)]
     undefined = _undefined_lines(context)
     if undefined:
-        words = "A metric is not defined where its region is empty or it has no events to go by; such windows are not averaged."
+        words = (
+            "A metric is undefined where its region is empty or it has no events to use; such windows are not averaged."
+        )
         parts += [element("h3", "Not defined"), element("p", words, class_="note"), element("ul", *undefined)]
     others = [*gaps(results), *results.notes]
     if others:
@@ -265,7 +265,7 @@ def definitions_section(results: EvaluationResults) -> Html:
     for metric in results.metrics:
         way = "higher is better" if metric.higher_is_better else "lower is better"
         unit = f", in {metric.unit}" if metric.unit else ""
-        truth = "" if metric.needs_truth else ", without truth"
+        truth = "" if metric.needs_truth else ", without ground truth"
         entries.append(
             element(
                 "dt", metric.title, " ", element("code", metric.name), f" version {metric.version}, {way}{unit}{truth}"

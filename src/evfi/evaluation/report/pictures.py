@@ -1,4 +1,4 @@
-"""Pictures of a report: where they come from, error maps, slices through time, details."""
+"""Pictures of a report: sources, error maps, slices through time, details."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def slice_through_time(frames: NDArray[np.uint8], row: int) -> NDArray[np.uint8]
 
 
 def telling_box(frames: Sequence[NDArray[np.uint8]], truth: NDArray[np.uint8]) -> Box:
-    """The box of a quarter of each side, at least 48 px, in which frames differ most from the truth, all together."""
+    """The box of a quarter of each side, at least 48 px, in which all frames together differ most from the ground truth."""
     height, width = truth.shape[:2]
     errors = np.zeros((height, width))
     for frame in frames:

@@ -30,7 +30,7 @@ _LEGEND_ROW: Final = 20.0
 
 @dataclass(frozen=True)
 class Point:
-    """A value, where it may lie, and what is said when one points at it."""
+    """A value, its interval, and its tooltip."""
 
     value: float
     interval: tuple[float, float] | None = None

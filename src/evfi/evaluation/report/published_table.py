@@ -1,4 +1,4 @@
-"""Published numbers of others, shown beside results of the same protocol, layout, skip and truth only."""
+"""Published numbers, shown next to results of the same protocol, layout, skip and ground truth only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from evfi.report.markup import Html, element, joined, number
 from evfi.report.parts import table
 
 _WORDS: Final = (
-    "From papers and their repositories, under the same protocol, never mixed into the tables above. Whether the data "
-    "evaluated here is the whole test set of the dataset named is not checked."
+    "From papers and their repositories, under the same protocol, never mixed into the tables above. evfi does not check "
+    "whether the data evaluated here is the whole test set of the named dataset."
 )
 _LIMITED: Final = (
-    "There are published numbers under this protocol. They are not shown, because only some of its windows were "
-    "evaluated."
+    "Published numbers exist for this protocol. They are not shown because only some of its windows were evaluated."
 )
 _AVERAGES: Final[tuple[AnyAverage, ...]] = ("sequences", "windows")
 _DECIMALS: Final = 3
@@ -65,7 +64,7 @@ def _their_row(context: ReportContext, row: PublishedResult, names: Sequence[str
         "tr",
         element("th", row.system, scope="row"),
         *(element("td", value, class_="value") for value in values),
-        element("td", f"over {row.average}" if row.average else "not told"),
+        element("td", f"over {row.average}" if row.average else "not stated"),
         element("td", "its authors" if row.by == "authors" else "others"),
         element("td", element("a", f"[{source}]", href=f"#source-{source}")),
         element("td", row.notes, class_="settings"),

@@ -22,18 +22,18 @@ from evfi.report.document import Section, page
 from evfi.report.markup import Html, counted, element, joined
 
 _READING: Final = (
-    "In brackets: 95 % bootstrap intervals; of few windows they are too narrow, for they cannot reach beyond the values "
-    "that were seen. Bold: clearly best, that is, the paired difference to the second best has an interval that leaves "
-    f"out zero, over at least {FEWEST_FOR_VERDICT} windows or sequences. Many columns are looked at and no allowance is made "
-    "for that. Arrows say which way is better."
+    "In brackets: 95 % bootstrap confidence intervals; with few windows they are too narrow, as they cannot reach beyond "
+    f"the observed values. Bold: clearly best, that is, the interval of the paired difference to the second best excludes "
+    f"zero, over at least {FEWEST_FOR_VERDICT} windows or sequences. There is no correction for comparing many columns. "
+    "Arrows show which direction is better."
 )
 _OVER_WINDOWS: Final = (
-    f"Fewer than {FEWEST_SEQUENCES} sequences: intervals are over windows of these very sequences. They say how the "
-    "averages depend on which windows were looked at, not how other scenes would come out."
+    f"Fewer than {FEWEST_SEQUENCES} sequences: intervals are over windows of these sequences. They show how the averages "
+    "depend on the choice of windows, not how other scenes would score."
 )
 _DIFFERENCES: Final = (
-    "Both systems on the same windows, mean over sequences, with 95 % intervals of the difference. “Better” and “worse” "
-    f"stand where the interval leaves out zero, over at least {FEWEST_FOR_VERDICT} windows or sequences."
+    "Both systems on the same windows, mean over sequences, with 95 % confidence intervals of the difference. “Better” and "
+    f"“worse” mean that the interval excludes zero, over at least {FEWEST_FOR_VERDICT} windows or sequences."
 )
 
 
@@ -48,11 +48,11 @@ def render(context: ReportContext, pictures: PictureSource | None) -> str:
         *_published(context),
         Section("plots", "Plots", _per_skip(context, plots_section)),
         Section("windows", "Best and worst windows", windows_section(context, pictures)),
-        Section("omissions", "What is left out", omissions_section(context)),
+        Section("omissions", "What was left out", omissions_section(context)),
         Section("metrics", "Metrics", definitions_section(context.results)),
     ]
     results = context.results
-    footer = f"evfi {results.evfi_version} · {results.created} · made from results.json, which holds every value"
+    footer = f"evfi {results.evfi_version} · {results.created} · made from results.json, which contains every value"
     return page(_title(context), _introduction(context), sections, footer)
 
 
@@ -89,7 +89,7 @@ def _results(context: ReportContext) -> Html:
 
 def _differences(context: ReportContext) -> Html:
     if len(context.results.systems) < 2:
-        return element("p", "There is one system only.")
+        return element("p", "There is only one system.")
     return joined([element("p", _DIFFERENCES, class_="note"), _per_skip(context, differences_section)])
 
 

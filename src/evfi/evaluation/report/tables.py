@@ -43,7 +43,7 @@ def system_label(context: ReportContext, name: str) -> Html:
 
 
 def averages_section(context: ReportContext, skip: int) -> Html:
-    """All tables of one skip: per truth, named and apart, the protocol's metrics, then the others."""
+    """All tables of one skip: separately per ground truth, the protocol's metrics, then the others."""
     parts = [_truth_block(context, skip, truth) for truth in context.truths(skip)]
     free = [metric for metric in context.truthless if _first_truth(context, skip, metric)]
     if free:
@@ -51,7 +51,9 @@ def averages_section(context: ReportContext, skip: int) -> Html:
         parts.append(
             element(
                 "div",
-                element("h4", element("span", "No truth", class_="badge none"), " judged without looking at the truth"),
+                element(
+                    "h4", element("span", "No ground truth", class_="badge none"), " computed without the ground truth"
+                ),
                 *(_averages_table(context, skip, truth, ALL, group) for group in _groups(free)),
                 class_="truth none",
             )
@@ -98,14 +100,14 @@ def _caption(region: str, rows: Sequence[SummaryRow]) -> Html:
     undefined = max((row.num_undefined for row in rows), default=0)
     words = f"{_counted(windows, 'window')} of {_counted(sequences, 'sequence')}"
     if undefined:
-        words += f"; not defined in {counted(undefined, 'window')}"
+        words += f"; undefined in {counted(undefined, 'window')}"
     name = element("b", REGION_TITLES.get(region, region), title=REGION_WORDS.get(region))
     return joined([name, element("span", words, class_="what")], " ")
 
 
 def _average_title(context: ReportContext, average: AnyAverage, single: bool) -> str:
     if single and average == "windows":
-        return "Mean over windows; of one sequence, so both averages are the same"
+        return "Mean over windows; there is one sequence, so both averages are the same"
     return _AVERAGE_TITLES[average] + (" (the protocol's own)" if context.own_average == average else "")
 
 
@@ -128,7 +130,7 @@ def _averages_body(
 def _average_cell(row: SummaryRow | None, metric: MetricInfo, average: AnyAverage, is_best: bool) -> Html:
     value = None if row is None else mean_of_row(row, average)
     if row is None or value is None:
-        return element("td", "–", class_="value", title="not defined")
+        return element("td", "–", class_="value", title="undefined")
     interval = {"sequences": row.interval, "windows": row.interval_over_windows}.get(average)
     shown = element("strong" if is_best else "span", number(value, metric.decimals))
     inside = [shown, element("span", ends(interval, metric.decimals), class_="ends")] if interval else [shown]
@@ -211,7 +213,7 @@ def speed_section(context: ReportContext) -> Html:
 
 
 def _timed(row: SpeedRow) -> str:
-    return f"{counted(row.num_windows, 'window')}, first ones of a process left out: {row.num_cold}"
+    return f"{counted(row.num_windows, 'window')}, excluding the first of each process: {row.num_cold}"
 
 
 def _seconds(row: SpeedRow, name: str) -> Html:

@@ -1,4 +1,4 @@
-"""The windows that tell most: where the first model loses most, where it gains most, and where it is worst."""
+"""The most informative windows: where the first model loses most, where it gains most, and where it is worst."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def windows_section(context: ReportContext, source: PictureSource | None) -> Htm
         if chosen:
             parts += [element("h3", f"Skip {skip}"), *(shown[pick] for pick in chosen)]
     if not parts:
-        return element("p", "There is no window to choose from.")
+        return element("p", "There are no windows to choose from.")
     return joined([_introduction(context), *parts])
 
 
@@ -183,9 +183,10 @@ def _introduction(context: ReportContext) -> Html:
     scale = element("img", src=data_uri(bar), alt="colours from black over red to light yellow", class_="bar")
     words = (
         f"Chosen by {metric.title} over the whole frame, {TRUTH_TITLES.get(truth, truth).lower()}, "
-        "mean of the window; shown is the inserted frame in which the reason shows most. The baseline is the one with "
-        "the best average. Pictures are compressed and at most 448 px large; nothing is measured on them. Truth is as "
-        "recorded. Details: where all systems together err most. Events: red brighter, blue darker. "
+        "mean of the window. The inserted frame shown is the one where the reason is most visible. The baseline is the one "
+        "with the best average. Pictures are compressed and at most 448 px large; nothing is measured on them. Ground truth "
+        "is shown as recorded. Details: where the error of all systems together is "
+        "largest. Events: red brighter, blue darker. "
     )
     legend = element(
         "span", "Errors: mean absolute difference of the channels, 0 ", scale, f" {ERROR_TOP} of 255 or more."
@@ -200,7 +201,7 @@ def _window_figure(context: ReportContext, pick: Pick, budget: _Budget) -> Html:
     heading = element("h4", record.sequence, element("span", f" window {record.index} · {where}", class_="what"))
     pictures = budget.spend(lambda found: _pictures(context, pick, found), record)
     if pictures is None and budget.source is not None:
-        pictures = element("p", "Its pictures are left out: the report would be too large.", class_="note")
+        pictures = element("p", "Its pictures are left out to limit the size of the report.", class_="note")
     return element(
         "article",
         heading,
@@ -241,11 +242,11 @@ def _pictures(context: ReportContext, pick: Pick, pictures: WindowPictures) -> H
     inputs = [
         picture_figure(pictures.truth[0], "Start key frame"),
         picture_figure(pictures.events, "Events") if pictures.events is not None else None,
-        picture_figure(with_box(truth, box), f"Truth, inserted frame {at} (box: detail)"),
+        picture_figure(with_box(truth, box), f"Ground truth, inserted frame {at} (box: detail)"),
         picture_figure(pictures.truth[-1], "End key frame"),
     ]
     made = [_made_frame(context, pick, name, pictures.frames[name][at], truth) for name in names]
-    details = [picture_figure(cut_out(truth, box), "Truth, detail")]
+    details = [picture_figure(cut_out(truth, box), "Ground truth, detail")]
     details += [picture_figure(cut_out(pictures.frames[name][at], box), f"{name}, detail") for name in names]
     return joined(
         [
@@ -274,7 +275,7 @@ def _made_frame(
     shown = f" · {_with_unit(number(value, metric.decimals), metric)}"
     return element(
         "figure",
-        picture_element(frame, f"frame made by {name}"),
+        picture_element(frame, f"frame interpolated by {name}"),
         picture_element(error_map(frame, truth), f"error map of {name}"),
         element("figcaption", system_label(context, name), shown),
     )
@@ -288,6 +289,6 @@ def _slices(pictures: WindowPictures, names: Sequence[str]) -> Html | None:
     shown += [picture_figure(slice_through_time(pictures.frames[name], row), name) for name in names]
     words = (
         f"Row {row} of the pictures (the one with most change, counted from 0 at the top) over the window's "
-        f"{len(pictures.truth)} frames: time goes down, first and last stripe are the key frames."
+        f"{len(pictures.truth)} frames: time runs downwards; the first and last stripes are the key frames."
     )
     return joined([element("p", words, class_="note"), element("div", *shown, class_="pictures enlarged")])
