@@ -106,7 +106,7 @@ def test_second_run_replaces_the_first(tmp_path: Path):
 def test_nothing_of_others_is_replaced(tmp_path: Path):
     (tmp_path / "recording").mkdir()
     (tmp_path / "recording" / "mine.txt").touch()
-    with pytest.raises(OutputError, match="is no recording"):
+    with pytest.raises(OutputError, match="is not a demo's recording"):
         run_demo(tmp_path, Blender(), config=SMALL)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot make the folder"):

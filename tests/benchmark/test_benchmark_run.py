@@ -173,7 +173,7 @@ class TestRows:
         monkeypatch.setattr(Benchmark, "_float32_outputs", refuse)
         (row,) = Benchmark(replace(REQUEST, against_float32=True)).run()
         assert row.errors == {}
-        assert "no errors against float32: not enough memory for the reference" in caplog.text
+        assert "errors against float32 were not measured: not enough memory for the reference" in caplog.text
 
     def test_the_engine_tells_its_plan(self, monkeypatch):
         monkeypatch.setattr(PlainEngine, "describe", lambda self: "one after the other", raising=False)
@@ -231,7 +231,7 @@ class TestTable:
         assert "~123.4" in as_line(replace(self.ROW, extrapolated_from_steps=2))
         assert "~" not in as_line(self.ROW)
         (note,) = notes([replace(self.ROW, extrapolated_from_steps=2)])
-        assert note == "~: 2 steps were made; seconds are extrapolated to 25"
+        assert note == "~: 2 steps were run; seconds are extrapolated to 25"
 
     def test_columns_line_up(self):
         row = replace(self.ROW, reference_s=7.9, reference_gib=6.9)
@@ -253,7 +253,7 @@ class TestCommand:
         assert lines[0].startswith("small-random, float32, ")
         assert lines[1].split()[:4] == ["case", "preset", "engine", "seconds"]
         assert lines[2].split()[:3] == ["64x64x3", "exact", "plain"]
-        assert lines[3].startswith("GiB: the most that the process ever took")
+        assert lines[3].startswith("GiB: peak memory of the process so far")
 
     @pytest.mark.parametrize(
         ("arguments", "message", "status"),

