@@ -171,7 +171,7 @@ class TestErrors:
 
     def test_event_file_of_unknown_size(self, capsys: pytest.CaptureFixture[str], event_file: Path) -> None:
         assert run("inspect", str(event_file)) == 0
-        assert "does not tell its sensor" in capsys.readouterr().out
+        assert "does not declare its sensor size" in capsys.readouterr().out
 
     def test_usage(self, capsys: pytest.CaptureFixture[str]) -> None:
         failure(capsys, status=2)

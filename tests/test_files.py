@@ -69,7 +69,7 @@ def test_unwritable_folders_are_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="not empty"):
         check_folder_writable(tmp_path)
-    with pytest.raises(OutputError, match="there is a file of that name"):
+    with pytest.raises(OutputError, match="a file with that name exists"):
         check_folder_writable(tmp_path / "file")
     with pytest.raises(OutputError, match="there is no folder"):
         check_folder_writable(tmp_path / "no" / "frames")
@@ -77,6 +77,7 @@ def test_unwritable_folders_are_named(tmp_path: Path):
 
 def test_errors_that_quote_a_whole_file_are_cut():
     assert one_line(ValueError("a" * 501)) == "a" * 500 + " …"
+    assert one_line(OutputError("a" * 501)) == "a" * 501  # our own messages say what to do at their end
     assert one_line(ValueError("\x1b" * 10_000)) == "\\x1b" * 125 + " …"
 
 
@@ -203,7 +204,7 @@ class TestLinks:
     def test_devices_are_refused(self, tmp_path: Path):
         (tmp_path / "null.txt").symlink_to("/dev/null")
         for path in (Path("/dev/null"), tmp_path / "null.txt"):
-            with pytest.raises(OutputError, match="no ordinary file"):
+            with pytest.raises(OutputError, match="not a regular file"):
                 check_writable(path)
 
     def test_a_name_that_is_too_long_is_refused_before_the_work(self, tmp_path: Path):

@@ -114,12 +114,12 @@ def test_results_apart_from_each_other(tmp_path):
 def test_what_the_user_did_not_name_is_not_replaced(tmp_path):
     (tmp_path / "a").write_text("mine")
     check_places([Written(tmp_path / "a", "the video")], [])
-    with pytest.raises(OutputError, match=r"the report: there is a file of that name, and nothing shows"):
+    with pytest.raises(OutputError, match=r"the report: a file with that name exists, and nothing shows"):
         check_places([Written(tmp_path / "a", "the report", is_named=False)], [])
     check_places([Written(tmp_path / "a", "the report", is_named=False, is_ours=True)], [])
     (tmp_path / "a").unlink()
     (tmp_path / "a").symlink_to(tmp_path / "nothing")
-    with pytest.raises(OutputError, match="there is a file of that name"):
+    with pytest.raises(OutputError, match="a file with that name exists"):
         check_places([Written(tmp_path / "a", "the report", is_named=False)], [])
 
 

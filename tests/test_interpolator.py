@@ -239,7 +239,7 @@ def test_from_pretrained_takes_the_models_settings_and_the_users(
     assert (made.config.num_inference_steps, made.config.fps) == (3, 9)
     with pytest.raises(ConfigError, match="unknown sampling setting stepz"):
         Interpolator.from_pretrained("any", stepz=3)
-    with pytest.raises(ConfigError, match="setting detail_restoration was retired in version"):
+    with pytest.raises(ConfigError, match="setting detail_restoration was removed in version"):
         Interpolator.from_pretrained("any", detail_restoration=False)
 
 

@@ -260,7 +260,7 @@ class TestCollisions:
     def test_a_device(self, recording, tmp_path, model, capsys):
         os.mkfifo(tmp_path / "a.mp4")
         line = failure(capsys, *interpolate(recording, "-o", tmp_path / "a.mp4"))
-        assert "no ordinary file" in line
+        assert "not a regular file" in line
         assert (tmp_path / "a.mp4").is_fifo()
 
     def test_a_linked_folder_of_frames(self, recording, tmp_path, model, capsys):

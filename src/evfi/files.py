@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from evfi.errors import ConfigError, OutputError, escaped
+from evfi.errors import ConfigError, EvfiError, OutputError, escaped
 from evfi.paths import check_name, is_folder, open_file, real_path
 from evfi.plain_json import loads, read_json
 
@@ -67,7 +67,7 @@ def cache_folder() -> Path:
     try:
         cache = Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "evfi"
     except RuntimeError as error:
-        found = f"EVFI_CACHE={own}: there is no such user" if own else "your home folder is not known"
+        found = f"EVFI_CACHE={own}: there is no such user" if own else "your home folder is unknown"
         raise ConfigError(f"{found}; set EVFI_CACHE to a folder for temporary data") from error
     check_name(cache, ConfigError)
     return cache
@@ -100,7 +100,7 @@ def check_writable(path: str | Path) -> None:
     if is_there and stat.S_ISDIR(kind):
         raise OutputError(f"cannot write {path}: it is a folder; name a file in it")
     if is_there and not stat.S_ISREG(kind):
-        raise OutputError(f"cannot write {path}: it is no ordinary file but a device or a pipe; choose another name")
+        raise OutputError(f"cannot write {path}: it is a device or a pipe, not a regular file; choose another name")
     if is_there and not os.access(path, os.W_OK):
         raise OutputError(f"cannot write {path}: it is write-protected; choose another name, or allow writing to it")
     if not is_folder(path.absolute().parent):
@@ -133,7 +133,7 @@ def check_folder_writable(folder: str | Path, *, may_hold_something: bool = Fals
             raise OutputError(f"cannot replace the folder {folder}: a disk is mounted there; name a folder in it")
         check_writable(folder / "probe")
     elif folder.exists():
-        raise OutputError(f"cannot make the folder {folder}: there is a file of that name; choose another")
+        raise OutputError(f"cannot make the folder {folder}: a file with that name exists; choose another")
     check_writable(entry_of(folder).parent / "probe")
 
 
@@ -210,7 +210,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise OutputError(
-                f"cannot write {folder}: something was put there meanwhile; move it away, or choose another folder"
+                f"cannot write {folder}: something was put there in the meantime; move it away, or choose another folder"
             ) from error
         raise OutputError(f"cannot write {folder}: {one_line(error)}") from error
 
@@ -305,11 +305,12 @@ def read_mark(file: Path, max_bytes: int) -> Any:
 def one_line(error: BaseException) -> str:
     """What an error says, in one line, without its number, and with control characters escaped.
 
-    Libraries quote files at any length: what is longer than `_MAX_REASON` letters is cut.
+    Libraries quote files at any length: what one of them says beyond `_MAX_REASON` letters is cut.
     """
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     line = escaped(" ".join(str(text).split()))
-    return line if len(line) <= _MAX_REASON else f"{line[:_MAX_REASON]} …"
+    is_whole = isinstance(error, EvfiError) or len(line) <= _MAX_REASON
+    return line if is_whole else f"{line[:_MAX_REASON]} …"
 
 
 def _write_mark(file: Path, target: str) -> int:

@@ -96,14 +96,16 @@ def check_cache(read: Sequence[Path]) -> None:
     cache = real_path(cache_folder())
     for folder in (cache, *cache.parents) if folders else ():
         if (inside := folders.get(_identity(folder) or (0, 0))) is not None:
-            raise OutputError(f"the cache {cache} lies in {inside}, which is read; set EVFI_CACHE to another folder")
+            raise OutputError(
+                f"the cache {cache} lies in {inside}, which is an input; set EVFI_CACHE to another folder"
+            )
 
 
 def _check_apart(written: Sequence[Written]) -> None:
     for one, other in combinations(written, 2):
         parts, others = _spelled_alike(one.place), _spelled_alike(other.place)
         if parts == others:
-            raise ConfigError(f"{one.name} and {other.name} would both be {one.path}; give them different names")
+            raise ConfigError(f"{one.name} and {other.name} would both be {one.path}; choose different names")
         for inner, outer, is_inside in (
             (one, other, parts[: len(others)] == others),
             (other, one, others[: len(parts)] == parts),
@@ -129,7 +131,7 @@ def check_possible(one: Written) -> None:
         check_writable(one.path)
         if os.path.lexists(one.path) and not (one.is_named or one.is_ours):
             raise OutputError(
-                f"cannot write {one.path}, {one.name}: there is a file of that name, and nothing shows that an earlier run "
+                f"cannot write {one.path}, {one.name}: a file with that name exists, and nothing shows that an earlier run "
                 "wrote it; move it away, or choose another name for the results"
             )
     elif one.kind == "folder" and not one.is_ours:
@@ -171,7 +173,7 @@ class _Held:
         is_looked_for = found is not None and (found.looks_for is None or found.looks_for(top))
         if found is not None and not is_looked_for and not one.is_ours and os.path.lexists(one.path):
             raise OutputError(
-                f"cannot write {one.path}, {one.name}: it is there already, in {found.name}, {found.path}, and nothing shows "
+                f"cannot write {one.path}, {one.name}: it already exists in {found.name}, {found.path}, and nothing shows "
                 "that an earlier run of the same job wrote it; move it away, or choose another name"
             )
         for identity in _identities(one):

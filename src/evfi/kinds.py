@@ -54,7 +54,7 @@ def text(most: int = MAX_TEXT, *, empty: bool = False) -> Kind:
     def fits(value: object) -> bool:
         return isinstance(value, str) and len(value) <= most and _encodable(value) and (empty or bool(value.strip()))
 
-    return Kind(f"a text {'' if empty else 'that is not empty, '}of at most {most} letters", fits)
+    return Kind(f"a {'' if empty else 'non-empty '}string of at most {most} characters", fits)
 
 
 def listed(of: Kind, fewest: int, most: int) -> Kind:

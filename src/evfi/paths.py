@@ -77,11 +77,11 @@ def open_file(path: Path, *, flags: int = os.O_RDONLY) -> int:
         ValueError: it is a folder, a pipe or a device.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # opening a device may already do something
-        raise ValueError("it is no ordinary file")
+        raise ValueError("it is not a regular file")
     descriptor = os.open(path, flags | _NO_WAIT)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # put there meanwhile
         os.close(descriptor)
-        raise ValueError("it is no ordinary file")
+        raise ValueError("it is not a regular file")
     return descriptor
 
 

@@ -20,7 +20,7 @@ _BESIDE_BRACKETS: Final = re.compile(r'(?:[^\[\]{}"]++|"(?:[^"\\]++|\\.)*+"?)++'
 
 
 def loads(text: str | bytes, *, finite: bool = True) -> Any:
-    """Read JSON in which no key stands twice, every number is finite and nothing is nested deeper than `MAX_DEPTH`.
+    """Read JSON without duplicate keys in which every number is finite and nothing is nested deeper than `MAX_DEPTH`.
 
     Args:
         text: UTF-8 where it is bytes.
@@ -63,7 +63,7 @@ def _check_nesting(text: str) -> None:
 def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
+        raise ValueError(f"{text[:40]} is too large for a number")
     return value
 
 
@@ -73,10 +73,10 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"key {name[:40]!r} is given twice")
+                raise ValueError(f"duplicate key {name[:40]!r}")
             seen.add(name)
     return data
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

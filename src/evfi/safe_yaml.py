@@ -165,10 +165,10 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         name = event.anchor
         if name not in self._anchored:
-            _refuse(event, f"the alias *{name[:40]} stands for nothing that is complete before it")
+            _refuse(event, f"the alias *{name[:40]} refers to no value that is complete before it")
         value, size = self._anchored[name]
         if self._wants_key() and not isinstance(value, str):
-            _refuse(event, "a key must be a text")
+            _refuse(event, "a key must be a string")
         self._count += size
         if self._count > MAX_VALUES:
             _refuse(event, f"there are more than {MAX_VALUES} values, counting what aliases stand for")
@@ -179,7 +179,7 @@ class _Builder:
         if event.tag is not None and event.tag not in allowed:
             _refuse_tag(event)
         if self._wants_key():
-            _refuse(event, "a key must be a text")
+            _refuse(event, "a key must be a string")
         if len(self._open) >= MAX_DEPTH:
             _refuse(event, f"values are nested more than {MAX_DEPTH} deep")
         self._begin(event)
@@ -193,7 +193,7 @@ def _mapping(items: list[Any], line: int) -> dict[str, Any]:
         if key is _MERGE:
             merged += value if isinstance(value, list) else [value]
         elif key in own:
-            raise ValueError(f"line {line}: the key {key[:40]!r} is given twice")
+            raise ValueError(f"line {line}: duplicate key {key[:40]!r}")
         else:
             own[key] = value
     for other in merged:  # own keys first, then those of the earlier mapping
@@ -222,7 +222,7 @@ def _scalar(event: Any) -> Any:
         _refuse_tag(event)
     value = _plain(event)
     if type(value) not in _SCALARS[event.tag]:
-        _refuse(event, f"{event.value[:40]!r} is not what its tag says")
+        _refuse(event, f"{event.value[:40]!r} does not match its tag")
     return float(value) if isinstance(value, int) and float in _SCALARS[event.tag] else value
 
 
@@ -237,7 +237,7 @@ def _plain(event: Any) -> bool | int | float | str | None:
     if not is_whole and not _DECIMAL.fullmatch(text):
         return text
     if len(text) > _MAX_NUMBER:
-        _refuse(event, f"a number has {len(text)} letters, at most {_MAX_NUMBER} are read")
+        _refuse(event, f"a number has {len(text)} characters, at most {_MAX_NUMBER} are allowed")
     if not is_whole:
         return float(text)
     return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
@@ -252,4 +252,4 @@ def _refuse(event: Any, why: str) -> NoReturn:
 
 
 def _refuse_tag(event: Any) -> NoReturn:
-    _refuse(event, f"the tag {event.tag[:80]!r} names no plain type")
+    _refuse(event, f"the tag {event.tag[:80]!r} does not name a plain type")

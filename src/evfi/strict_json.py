@@ -115,7 +115,9 @@ class Keys:
         """Make sure that there are no other keys than the known."""
         if unknown := sorted(set(self._data) - self._known):
             known = ", ".join(sorted(self._known))
-            raise self._error(f"{self._where}: unknown key {shown(unknown[0])} in {self._what}; known are {known}")
+            raise self._error(
+                f"{self._where}: unknown key {shown(unknown[0])} in {self._what}; expected one of {known}"
+            )
 
     def text(self, key: str) -> str:
         """A text that is not blank."""
@@ -155,7 +157,7 @@ class Keys:
         """A list of different texts that are not blank; it may be empty."""
         values = self._list(key, "of texts")
         if any(not isinstance(value, str) or not value.strip() for value in values):
-            self.refuse(key, "a list of texts", values)
+            self.refuse(key, "a list of strings", values)
         return self._unlike(key, values)
 
     def wholes(self, key: str, smallest: int, largest: int) -> tuple[int, ...]:
@@ -189,7 +191,7 @@ class Keys:
 
     def _unlike(self, key: str, values: list[Any]) -> tuple[Any, ...]:
         if len(set(values)) < len(values):
-            self.refuse(key, "a list without doubles", values)
+            self.refuse(key, "a list without duplicates", values)
         return tuple(values)
 
 

@@ -51,7 +51,7 @@ def test_what_failed_is_done_again_in_smaller_pieces(caplog: pytest.LogCaptureFi
     assert (result, plan, work.plans) == (66.0, Pieces(2), [8, 4, 2])
     first, second = [record.getMessage() for record in caplog.records]
     assert first == (
-        "out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); going on with 4 pieces instead of 8"
+        "out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.); continuing with 4 pieces instead of 8"
     )
     assert "2 pieces instead of 4" in second
 
@@ -64,7 +64,7 @@ def test_without_trouble_nothing_is_said(caplog: pytest.LogCaptureFixture) -> No
 def test_when_nothing_is_left_the_user_is_told_in_one_line() -> None:
     work = Failing(OUT, OUT, OUT)
     with pytest.raises(
-        ResourceError, match=r"^not enough memory, and nothing is left to save \(CUDA out of memory"
+        ResourceError, match=r"^not enough memory, and no further saving is possible \(CUDA out of memory"
     ) as told:
         run_with_backoff(work, Pieces(2), halved)
     assert "\n" not in str(told.value)

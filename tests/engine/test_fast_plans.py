@@ -174,7 +174,7 @@ def test_where_memory_runs_out_the_window_goes_on(
     monkeypatch.setattr(SteeredUNet, "__call__", scarce)
     with caplog.at_level(logging.WARNING):
         assert _error(_made(engine, inputs), expected) < 1e-5
-    assert "going on with" in caplog.text
+    assert "continuing with" in caplog.text
     assert max(sizes) > 3
     sizes.clear()
     assert _error(_made(engine, inputs), expected) < 1e-5

@@ -123,7 +123,7 @@ def test_going_on_where_memory_runs_out(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level(logging.WARNING):
         made = _made(engine, inputs, config)
     assert "out of memory" in caplog.text
-    assert "going on with" in caplog.text
+    assert "continuing with" in caplog.text
     assert _error(made[0], expected[0]) < 1e-2
     assert _error(made[1], expected[1]) < 1e-2
     del ballast

@@ -146,7 +146,8 @@ def test_every_plan_keeps_within_its_budget(budget: float) -> None:
 
 def test_when_nothing_fits_the_least_is_told() -> None:
     with pytest.raises(
-        ResourceError, match=r"not enough GPU memory: (\d\.\d) GiB would do .*, 1\.0 GiB may be used"
+        ResourceError,
+        match=r"not enough GPU memory: frames of this size need (\d\.\d) GiB, but only 1\.0 GiB may be used",
     ) as told:
         make_plan(COSTS, WORK, GIB)
     assert "\n" not in str(told.value)
@@ -211,11 +212,11 @@ def test_plans_are_told_in_words() -> None:
         "in the host's memory while not in use: the image encoder, the autoencoder's encoder, the ControlNet, the UNet, "
         "the autoencoder's decoder"
     )
-    assert lines[3] == "the ControlNet's and the UNet's weights come block by block while they compute"
+    assert lines[3] == "the ControlNet's and the UNet's weights are streamed block by block while they compute"
 
 
 def test_changes_are_told_in_words() -> None:
     plan = make_plan(COSTS, WORK, None)
     assert plan.difference(replace(plan, items_per_call=12)) == "12 items per network call instead of 25"
     assert plan.difference(replace(plan, offload="idle")) == "idle networks in the host's memory"
-    assert plan.difference(replace(plan, keep_graphs=False)) == "CUDA graphs made anew for each window"
+    assert plan.difference(replace(plan, keep_graphs=False)) == "CUDA graphs recorded again for each window"

@@ -150,7 +150,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"crop": {"multiple": 0, "fewer": 0}}, '"multiple" of "crop" must be a whole number from 1'),
     ({"crop": False}, 'expected "crop" to be an object'),
     ({"truths": []}, "a list of some of raw, vae"),
-    ({"truths": ["raw", "raw"]}, "without doubles"),
+    ({"truths": ["raw", "raw"]}, "without duplicates"),
     ({"sampling": {"steps": 5}}, '"sampling" of the protocol: unknown sampling setting steps'),
     ({"sampling": {"upscale": 0}}, "upscale must be from 1 to 8, got 0"),
     ({"sampling": None}, "an object of sampling settings"),

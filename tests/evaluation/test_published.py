@@ -60,7 +60,7 @@ def test_rows_are_read_strictly() -> None:
         ({"metrics": {"psnr_rgb": "30"}}, '"psnr_rgb" of "metrics" must be a number'),
         ({"by": "me"}, "one of authors, others"),
         ({"page": 3}, 'unknown key "page"'),
-        ({"notes": None}, "a text that is not empty"),
+        ({"notes": None}, "a non-empty string"),
     ):
         with pytest.raises(ConfigError, match=message):
             results_from_text(listed(**changes), "mine")

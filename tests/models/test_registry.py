@@ -245,7 +245,7 @@ class TestFolders:
         assert len(set(prints)) == 3
 
     def test_hub_id_that_is_not_there(self) -> None:
-        with pytest.raises(ModelError, match=rf"{HUB_ID} could not be fetched .*HF_HUB_OFFLINE is set"):
+        with pytest.raises(ModelError, match=rf"{HUB_ID} could not be downloaded .*HF_HUB_OFFLINE is set"):
             resolve_model(HUB_ID)
 
     def test_empty_folder(self, tmp_path: Path) -> None:
@@ -387,7 +387,7 @@ class TestUntrustedArchives:
         archive = write_zip(tmp_path / "c.zip", write_controlnet(tmp_path / "c"))
         with zipfile.ZipFile(archive, "a") as opened, pytest.warns(UserWarning, match="Duplicate"):
             opened.writestr("config.json", json.dumps({}))
-        with pytest.raises(ModelError, match="two files of one name"):
+        with pytest.raises(ModelError, match="two files with the same name"):
             resolve_controlnet(archive)
 
 

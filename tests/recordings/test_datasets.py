@@ -97,7 +97,9 @@ def test_a_slice_reads_only_the_files_it_touches(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_folder_of_sequences_names_some(copies: dict[str, Path], layout: str) -> None:
     parent = copies[layout].parent
-    with pytest.raises(InputError, match=r"a folder of recordings, none itself; give one of them, e\.g\. /") as caught:
+    with pytest.raises(
+        InputError, match=r"a folder of recordings, not a recording; choose one of them, e\.g\. /"
+    ) as caught:
         open_recording(parent)
     assert "\n" not in str(caught.value)
     if layout == "hs-ergb":
@@ -119,7 +121,7 @@ def test_hq_evfi_names_of_another_clock_are_told(tmp_path: Path, known: KnownRec
         number, stamp = picture.stem.split("_")
         picture.rename(picture.with_stem(f"{number}_{int(stamp) + 10**15}"))
     recording = open_recording(path)
-    assert any("names are on another clock than the events" in warning for warning in recording.warnings)
+    assert any("names are on a different clock from the events" in warning for warning in recording.warnings)
     assert np.abs(recording.frames.times_us - known.times_us).max() <= 200
 
 

@@ -129,7 +129,7 @@ def test_every_file_counts_from_its_own_frame(copy: Copy, layout: str) -> None:
 def test_times_begin_again_where_only_events_tell_them(copy: Copy, layout: str) -> None:
     path, files = copy(layout)
     change(files, lambda columns: {time_key(columns): columns[time_key(columns)] - columns[time_key(columns)].min()})
-    with pytest.raises(InputError, match=r"begin where .* ends.*begin again in every file"):
+    with pytest.raises(InputError, match=r"begin where .* ends.*restart in every file"):
         open_recording(path)
 
 
@@ -249,7 +249,7 @@ def test_intervals_of_no_known_unit(tmp_path: Path) -> None:
     path = write_refid_gopro(tmp_path, known_recording())
     files = sorted((tmp_path / "train_event").rglob("*.npz"))
     change(files, lambda columns: {"timestamp": columns["timestamp"] * 1e-9})
-    with pytest.raises(InputError, match=r"no frame interval in s, ms, µs or ns; give the unit"):
+    with pytest.raises(InputError, match=r"not a frame interval in s, ms, µs or ns; set the unit"):
         open_recording(path)
 
 
@@ -257,7 +257,7 @@ def test_polarity_in_the_other_code_is_read_and_told(copy: Copy) -> None:
     path, files = copy("timelens")
     change(files, lambda columns: {"p": 2 * columns["p"].astype(np.int8) - 1})
     recording = open_recording(path)
-    assert any("polarities are -1/+1, 0/1 was expected" in warning for warning in recording.warnings)
+    assert any("polarities are -1/+1, expected 0/1" in warning for warning in recording.warnings)
     assert np.array_equal(recording.read_events(0, 2**40).p, 2 * known_recording().p - 1)
 
 
@@ -295,7 +295,7 @@ def test_eventaid_without_times_takes_the_ranges(tmp_path: Path) -> None:
     known = known_recording()
     path = write_eventaid(tmp_path / "scene", known, header="index exposure gain")
     recording = open_recording(path)
-    assert any("frame_info.txt names no column of times ('index exposure gain')" in line for line in recording.warnings)
+    assert any("frame_info.txt has no column of times ('index exposure gain')" in line for line in recording.warnings)
     assert np.abs(recording.frames.times_us - known.times_us).max() < 200
     (path / "frame_info.txt").unlink()
     assert any("no frame_info.txt" in line for line in open_recording(path).warnings)

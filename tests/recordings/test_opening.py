@@ -44,10 +44,10 @@ def test_unknown_contents_are_described(tmp_path: Path) -> None:
     np.savez(tmp_path / "ev.npz", x=[1], y=[1], t=[1], p=[1])
     for name, message in (
         ("empty", "the folder is empty"),
-        ("pictures", "unknown format; known are aedat4, bs-ergb, "),
-        ("a.bin", "unknown format; known are"),
+        ("pictures", "unknown format; expected one of aedat4, bs-ergb, "),
+        ("a.bin", "unknown format; expected one of"),
         ("zero", "the file is empty"),
-        ("clip.mp4", "a video without events; name an event file"),
+        ("clip.mp4", "a video without events; pass an event file"),
         ("ev.npz", r"an event file \(npz\) without frames; give pictures or a video"),
     ):
         with pytest.raises(InputError, match=message) as caught:
@@ -58,7 +58,7 @@ def test_unknown_contents_are_described(tmp_path: Path) -> None:
 def test_format_by_name(tmp_path: Path) -> None:
     path = write_plain(tmp_path / "rec")
     assert open_recording(str(path), format="plain").format == "plain"
-    with pytest.raises(ConfigError, match="unknown recording format 'hsergb'; known are aedat4, bs-ergb, "):
+    with pytest.raises(ConfigError, match="unknown recording format 'hsergb'; expected one of aedat4, bs-ergb, "):
         open_recording(path, format="hsergb")
     with pytest.raises(ConfigError, match="format 'ecd' finds its files itself"):
         open_recording(path, format="ecd", events=path / "events.npz")
@@ -90,20 +90,22 @@ def test_every_format_describes_itself() -> None:
 
 def test_events_only_aedat4(tmp_path: Path) -> None:
     write_aedat4(tmp_path / "e.aedat4", events=random_events(10, 100))
-    with pytest.raises(Exception, match="holds no frame stream; give a folder or video of frames besides"):
+    with pytest.raises(Exception, match="holds no frame stream; pass a separate folder or video of frames"):
         open_recording(tmp_path / "e.aedat4")
 
 
 def test_recordings_below_a_folder_are_named_without_a_long_search(tmp_path: Path) -> None:
     write_plain(tmp_path / "root/train/one")
-    with pytest.raises(InputError, match=r"a folder of recordings, none itself; give one of them, e\.g\. .*train/one$"):
+    with pytest.raises(
+        InputError, match=r"a folder of recordings, not a recording; choose one of them, e\.g\. .*train/one$"
+    ):
         open_recording(tmp_path / "root")
     (tmp_path / "loop").mkdir()
     (tmp_path / "loop/again").symlink_to(tmp_path / "loop")
     for number in range(250):
         (tmp_path / f"loop/{number:03d}").mkdir()
     write_plain(tmp_path / "loop/249/too/late")
-    with pytest.raises(InputError, match="unknown format; known are"):
+    with pytest.raises(InputError, match="unknown format; expected one of"):
         open_recording(tmp_path / "loop")
 
 

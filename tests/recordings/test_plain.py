@@ -156,7 +156,10 @@ def test_events_of_another_size_than_declared(folder: Path) -> None:
         ("{", "expected a declaration in JSON"),
         ("[" * 100_000, "nested more than 64 deep"),
         ("[]", r"expected the declaration to be an object, found \[\]"),
-        ('{"units": "s"}', 'unknown key "units" in the declaration; known are .*sensor_to_frame, timestamps_unit'),
+        (
+            '{"units": "s"}',
+            'unknown key "units" in the declaration; expected one of .*sensor_to_frame, timestamps_unit',
+        ),
         ('{"timestamps_unit": "h"}', 'must be one of s, ms, us, ns, found "h"'),
         ('{"timestamps_unit": []}', "must be one of s, ms, us, ns"),
         ('{"sensor_size": [1, "2"]}', "a list of length 2, each a whole number"),

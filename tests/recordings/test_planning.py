@@ -114,7 +114,7 @@ def test_too_many_output_times_in_one_window() -> None:
     ):
         plan_windows(frames, times_us=times)
     assert plan_windows(frames, times_us=times[:-1])[1].num_inserted == 1_000_000
-    with pytest.raises(ConfigError, match="at most 10000000 at a time, got 10000001; make parts"):
+    with pytest.raises(ConfigError, match="at most 10000000 at a time, got 10000001; split them into parts"):
         plan_windows(np.array([0, 2 * 10**7]), times_us=np.arange(10_000_001))
 
 

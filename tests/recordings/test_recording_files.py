@@ -138,7 +138,7 @@ class TestFileWatch:
             os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
         else:
             file.unlink()
-        expected = "cannot be read any more" if harm == "gone" else "changed while it was being read"
+        expected = "can no longer be read" if harm == "gone" else "changed while it was being read"
         with pytest.raises(InputError, match=rf"events\.npz {expected}"):
             watch.check()
 

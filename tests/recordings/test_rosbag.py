@@ -176,7 +176,7 @@ def test_a_bag_without_frames_is_an_event_file(tmp_path: Path) -> None:
 
 def test_a_bag_without_events_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "a.bag", image_messages(pictures(), "rgb8"), events=[])
-    with pytest.raises(RecordingError, match=r"no topic of events .*/dvs/image_raw"):
+    with pytest.raises(RecordingError, match=r"no event topic .*/dvs/image_raw"):
         open_recording(path)
 
     events = write(tmp_path / "b.bag", [])
@@ -198,7 +198,7 @@ def test_other_versions_and_damaged_headers_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("problem", "expected"),
-    [("short", "has only"), ("step", "bytes per row"), ("size", "one size"), ("encoding", "'yuv422'"), ("png", "PNG")],
+    [("short", "has only"), ("step", "bytes per row"), ("size", "same size"), ("encoding", "'yuv422'"), ("png", "PNG")],
 )
 def test_bad_pictures_are_refused_and_left_out_when_asked(tmp_path: Path, problem: str, expected: str) -> None:
     frames = image_messages(pictures(), "rgb8")

@@ -34,7 +34,7 @@ def test_what_the_user_asks_for_goes_before_the_models_defaults() -> None:
 
 
 def test_unknown_settings_are_errors_that_name_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"unknown sampling setting steps; known are num_inference_steps, "):
+    with pytest.raises(ConfigError, match=r"unknown sampling setting steps; expected one of num_inference_steps, "):
         SamplingConfig.from_defaults({}, steps=3)
 
 
@@ -114,7 +114,7 @@ class TestRetiredSettings:
 
     @pytest.mark.parametrize("name", RETIRED_SETTINGS)
     def test_given_it_is_an_error_that_says_what_to_use(self, name: str) -> None:
-        message = rf"^sampling setting {name} was retired in version 0\.1\.0; leave it out: .*refinement = false"
+        message = rf"^sampling setting {name} was removed in version 0\.1\.0; leave it out: .*refinement = false"
         for value in (True, False, None):
             with pytest.raises(ConfigError, match=message):
                 SamplingConfig.from_defaults({}, **{name: value})

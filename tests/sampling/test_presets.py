@@ -64,7 +64,7 @@ def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> No
 )
 def test_settings_without_effect_are_refused(preset: PresetName, given: dict[str, Any], idle: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"^{idle}: of no effect without .*; leave out {idle}, or choose another preset$"
+        ConfigError, match=f"^{idle}: no effect without .*; remove {idle}, or choose another preset$"
     ):
         chosen_config({}, preset, given)
     assert chosen_config({}, "fast", {**given, "diffusion": True}).diffusion
@@ -73,7 +73,7 @@ def test_settings_without_effect_are_refused(preset: PresetName, given: dict[str
 def test_settings_of_model_preset_and_protocol_may_be_without_effect() -> None:
     config = chosen_config({"fps": 9}, "warp", {"refinement": True}, base={"num_inference_steps": 5})
     assert (config.fps, config.num_inference_steps, config.diffusion) == (9, 5, False)
-    with pytest.raises(ConfigError, match=r"^fps: of no effect"):
+    with pytest.raises(ConfigError, match=r"^fps: no effect"):
         chosen_config({"diffusion": False}, "exact", {"fps": 9})  # the model itself leaves it out
 
 

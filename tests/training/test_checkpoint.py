@@ -143,7 +143,7 @@ def test_hostile_facts(tmp_path: Path, name: str) -> None:
 
 def test_states_of_other_networks_are_refused(tmp_path: Path) -> None:
     state = save_state(tmp_path, 1, *new_run(0), keep=2)
-    with pytest.raises(InputError, match="of other networks") as refused:
+    with pytest.raises(InputError, match="belongs to other networks") as refused:
         load_state(state, *new_run(0, width=5))
     assert "\n" not in str(refused.value)
 

@@ -358,7 +358,7 @@ def guided_model(runs: Path, folder: Path) -> Path:
 def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Path) -> None:
     new = {"output": tmp_path / "run"}
     cases: list[tuple[type[Exception], str, TrainConfig]] = [
-        (ConfigError, "give its model folder as --init", base(textures, runs, init=None, **new)),
+        (ConfigError, "pass that one's model folder as --init", base(textures, runs, init=None, **new)),
         (InputError, "no texture folder", autoencoder(tmp_path / "absent", runs, **new)),
         (ConfigError, "multiple of 4 .* got 30; try 28", base(textures, runs, size_px=30, **new)),
         (ConfigError, "multiple of 4 .* got 30; try 28", controlnet(textures, runs, size_px=30, **new)),
@@ -369,7 +369,7 @@ def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Pat
             "set the event stack's options",
             controlnet(textures, runs, init=runs / "controlnet" / "model", event_stack=StackConfig(), **new),
         ),
-        (ConfigError, "give its model folder as --init", refiner(textures, runs, init=None, **new)),
+        (ConfigError, "pass that one's model folder as --init", refiner(textures, runs, init=None, **new)),
         (ConfigError, "without guidance", refiner(textures, runs, init=guided_model(runs, tmp_path), **new)),
         (
             ConfigError,
@@ -404,7 +404,7 @@ def test_mistakes_are_told_in_one_line(textures: Path, runs: Path, tmp_path: Pat
 
 def test_a_run_folder_that_cannot_be_written(textures: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    with pytest.raises(OutputError, match="there is a file of that name"):
+    with pytest.raises(OutputError, match="a file with that name exists"):
         train(autoencoder(textures, tmp_path, output=tmp_path / "taken"))
 
 

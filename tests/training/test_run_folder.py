@@ -84,7 +84,7 @@ class TestWhoseItIs:
         file = tmp_path / "run" / name
         file.parent.mkdir(parents=True)
         file.write_text('{"model_type": "mine", "stage": "final", "step": 2}')
-        with Untouched(tmp_path), pytest.raises(OutputError, match="is no run's folder"):
+        with Untouched(tmp_path), pytest.raises(OutputError, match="is not a training run's folder"):
             train(settings(textures, tmp_path / "run"))
 
     def test_an_empty_folder_is_taken(self, textures, tmp_path):
@@ -129,7 +129,7 @@ class TestWhatIsRead:
         with Untouched(tmp_path), pytest.raises(OutputError, match="would become part of the texture library"):
             train(settings(tmp_path / "t", inside))
         for place in (tmp_path / "t", tmp_path / "t" / "textures"):
-            with Untouched(tmp_path), pytest.raises(OutputError, match="is no run's folder"):
+            with Untouched(tmp_path), pytest.raises(OutputError, match="is not a training run's folder"):
                 train(settings(tmp_path / "t", place))
 
     def test_beside_the_pictures_it_may_be(self, textures, tmp_path):
@@ -232,7 +232,7 @@ class TestFaults:
         before = contents(halfway / "states")
         with monkeypatch.context() as patched:
             patched.setattr(checkpoint, "save_file", full)
-            with pytest.raises(OutputError, match=r"No space left on device; .* States saved before are safe"):
+            with pytest.raises(OutputError, match=r"No space left on device; .* Earlier saved states are safe"):
                 train(settings(textures, halfway))
         assert contents(halfway / "states") == before
         assert leftovers(halfway) == []
@@ -287,7 +287,7 @@ def test_a_damaged_state_is_told_and_the_one_before_counts(
     with caplog.at_level(logging.WARNING):
         assert train(settings(textures, run)).finished
     (line,) = [record.getMessage() for record in caplog.records if "cannot be resumed" in record.getMessage()]
-    assert "moved aside to step-0000004.unusable, the run goes on from step 2" in line
+    assert "moved aside to step-0000004.unusable, training resumes from step 2" in line
     assert_same_states(finished, run)
     assert contents(run / "states" / "step-0000004.unusable") == damaged
 
@@ -296,7 +296,7 @@ def test_where_all_states_are_damaged_nothing_is_done(textures: Path, run: Path)
     for state in (run / "states").iterdir():
         flip_a_bit(state)
     before = contents(run / "states")
-    with pytest.raises(InputError, match=r"its checksum does not fit.* every other one .* to begin anew") as refused:
+    with pytest.raises(InputError, match=r"its checksum does not match.* every other one .* to start over") as refused:
         train(settings(textures, run))
     assert "\n" not in str(refused.value)
     assert contents(run / "states") == before

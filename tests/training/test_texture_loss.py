@@ -60,5 +60,7 @@ def test_only_the_pictures_get_gradients(error: TextureError, picture: Tensor) -
 
 def test_other_autoencoders_are_refused() -> None:
     bundle: ModelBundle = tiny_bundle(temporal_vae=True)
-    with pytest.raises(ConfigError, match="texture_weight needs the features of an AutoencoderTiny, the model has an"):
+    with pytest.raises(
+        ConfigError, match="texture_weight needs the features of an AutoencoderTiny, but the model has an"
+    ):
         TextureError(bundle.vae)

@@ -87,7 +87,7 @@ def test_bad_settings_are_named(arguments, message):
 
 def test_wrong_frames_are_named():
     geometry = FrameGeometry((20, 10), 8)
-    with pytest.raises(ConfigError, match="20x10 pixels was expected, got 10x20"):
+    with pytest.raises(ConfigError, match="expected a frame of 20x10 pixels, got 10x20"):
         geometry.fit(noise_frame(10, 20))
     with pytest.raises(ConfigError, match="uint8"):
         geometry.fit(np.zeros((10, 20, 3), dtype=np.float32))

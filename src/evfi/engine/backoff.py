@@ -59,10 +59,10 @@ def run_with_backoff(
             if lowered is None:
                 if not is_out_of_memory(error):
                     raise
-                raise ResourceError(f"not enough memory, and nothing is left to save ({reason})") from error
+                raise ResourceError(f"not enough memory, and no further saving is possible ({reason})") from error
         # not before the error is gone: its frames hold the failed attempt's tensors
         release_memory()
-        _log.warning("out of memory (%s); going on with %s", reason, plan.difference(lowered))
+        _log.warning("out of memory (%s); continuing with %s", reason, plan.difference(lowered))
         plan = lowered
 
 

@@ -62,9 +62,11 @@ class FastEngine:
         lies = bundle.unet.device
         self._bundle, self._device = bundle, lies if device is None else _indexed(device)
         if self._device != lies and lies.type != "cpu":
-            raise ConfigError(f"the model lies on {lies} and cannot run on {device}; load it there")
+            raise ConfigError(f"the model is on {lies} and cannot run on {device}; load it on {device}")
         if any(weight.numel() and not weight.untyped_storage().nbytes() for weight in bundle.unet.parameters()):
-            raise ConfigError("the model's weights are away; call restore() of the engine that sent them, and drop it")
+            raise ConfigError(
+                "the model's weights have been moved away; call restore() on the engine that moved them, then drop it"
+            )
         self._max_memory = max_memory
         self._cpu = CpuParts(bundle) if self._device.type == "cpu" and CpuParts.is_served(bundle) else None
         operators = make_operators(self._device)

@@ -226,7 +226,7 @@ class MemoryPlan:
             spoken = ", ".join(_SPOKEN[name] for name in away)
             lines.append(f"in the host's memory while not in use: {spoken}")
         if self.offload == "blocks":
-            lines.append("the ControlNet's and the UNet's weights come block by block while they compute")
+            lines.append("the ControlNet's and the UNet's weights are streamed block by block while they compute")
         return "\n".join(lines)
 
     def difference(self, other: object) -> str:
@@ -249,7 +249,7 @@ class MemoryPlan:
             }
             changes.append(what[other.offload])
         elif self.keep_graphs and not other.keep_graphs:
-            changes.append("CUDA graphs made anew for each window")
+            changes.append("CUDA graphs recorded again for each window")
         return ", ".join(changes) or "the same plan"
 
     def _stays(self, name: str) -> bool:
@@ -280,7 +280,7 @@ def make_plan(costs: Costs, work: Work, budget: int | None) -> MemoryPlan:
                 return plan
     least = _least(costs)
     raise ResourceError(
-        f"not enough GPU memory: {in_gib(least)} would do for frames of this size, {in_gib(budget or 0)} may be used; "
+        f"not enough GPU memory: frames of this size need {in_gib(least)}, but only {in_gib(budget or 0)} may be used; "
         "use a lower --upscale, fewer --insert, or a higher --max-memory"
     )
 

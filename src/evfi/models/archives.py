@@ -75,7 +75,7 @@ def _wanted_members(opened: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipI
     ]
     names = [PurePosixPath(entry.filename).name for entry in wanted]
     if len(set(names)) != len(names):
-        raise ModelError(f"{archive} holds two files of one name in {escaped(str(folder))}; fetch it again")
+        raise ModelError(f"{archive} holds two files with the same name in {escaped(str(folder))}; fetch it again")
     return wanted
 
 

@@ -76,7 +76,7 @@ class ModelBundle:
         for what, found, expected in self._sizes():
             if found != expected:
                 raise ModelError(
-                    f"{what} has {found}, expected {expected}; they must agree, are these parts of one model?"
+                    f"{what} has {found}, expected {expected}; they must agree: are these parts of the same model?"
                 )
 
     def _sizes(self) -> Iterator[tuple[str, Any, Any]]:
@@ -347,7 +347,7 @@ def load_controlnet(folder: Path, *, dtype: torch.dtype | None, device: torch.de
     shape = tensor_shape(weight_files(folder), _EVENT_INPUT)
     if shape is None or len(shape) != 4:
         raise ModelError(
-            f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet, is it another network?"
+            f"weights in {folder} lack {_EVENT_INPUT}; expected an event ControlNet; is it a different network?"
         )
     network: EventControlNet = load_network(
         EventControlNet, folder, dtype=dtype, device=device, conditioning_channels=shape[1]
@@ -387,7 +387,7 @@ def _built(make: Callable[[], Any], folder: Path) -> Any:
             return make()
         except Exception as error:  # networks are the libraries' code: what they raise is nowhere listed
             raise ModelError(
-                f"{folder / CONFIG_NAME} describes no network that can be built ({one_line(error)[:200]}); wrong config?"
+                f"{folder / CONFIG_NAME} does not describe a network that can be built ({one_line(error)[:200]}); wrong config?"
             ) from error
 
 

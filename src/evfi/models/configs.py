@@ -180,7 +180,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     written = raw.get("_class_name", name)
     is_own = network.is_ours and (written == name or not network.is_published)
     if written != name and (is_own or (isinstance(written, str) and written in NETWORKS)):
-        raise ModelError(f"{path} describes a {shown(written)}, expected {name}; is it another network's file?")
+        raise ModelError(f"{path} describes a {shown(written)}, expected {name}; is it a different network's file?")
     notes = {key for key in raw if key.startswith("_")}
     keys = Keys({key: raw[key] for key in raw.keys() - notes}, str(path), f"the config of {name}", ModelError)
     config = keys.declared(network.keys, network.required)

@@ -321,8 +321,9 @@ def _instructions(download: Download) -> str:
     include = " ".join(f"'{pattern}'" for pattern in download.patterns)
     places = " or ".join(str(models_folder() / place) for place in download.places)
     return (
-        f"it is the {download.what}, {download.size_gb:g} GB, licence: {download.licence}, accept what {download.page} asks; "
-        f"get it with `hf download {download.hub_id} --include {include}`{elsewhere} or put it at {places}"
+        f"it is the {download.what}, {download.size_gb:g} GB, licence: {download.licence}; accept the terms on "
+        f"{download.page}, then download it with `hf download {download.hub_id} --include {include}`{elsewhere} "
+        f"or put it at {places}"
     )
 
 

@@ -62,7 +62,7 @@ def resolve_controlnet(path_or_id: str | Path) -> Path:
 
 def _announced(chosen: Path, given: Path) -> Path:
     if chosen.parent.name.startswith("checkpoint-"):
-        _log.info("taking %s of %s, its latest checkpoint", chosen.relative_to(given), given)
+        _log.info("using %s of %s, its latest checkpoint", chosen.relative_to(given), given)
     return chosen
 
 
@@ -86,13 +86,15 @@ def fetch_from_hub(
     cached = _cached_snapshot(hub_id)
     if cached is not None and complete(cached):
         return cached
-    _log.info("fetching %s from the Hugging Face hub; %s", hub_id, note)
+    _log.info("downloading %s from the Hugging Face hub; %s", hub_id, note)
     try:
         snapshot = Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client lets several HTTP libraries' errors through
-        raise ModelError(f"{hub_id} could not be fetched from the Hugging Face hub ({_reason(error)})") from error
+        raise ModelError(f"{hub_id} could not be downloaded from the Hugging Face hub ({_reason(error)})") from error
     if not complete(snapshot):
-        raise ModelError(f"{hub_id} was fetched from the Hugging Face hub, but lacks the files expected ({snapshot})")
+        raise ModelError(
+            f"{hub_id} was downloaded from the Hugging Face hub, but lacks the expected files ({snapshot})"
+        )
     return snapshot
 
 
@@ -113,7 +115,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, GatedRepoError):
         return "its licence must be accepted on its page and a login is needed: run `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
-        return "no such repository, or no access to it"
+        return "there is no such repository, or you have no access to it"
     text = " ".join(str(error).split())
     if "HF_HUB_OFFLINE" in text:
         return "HF_HUB_OFFLINE is set"

@@ -50,7 +50,7 @@ def _shards(index: Path) -> list[Path]:
     weight_map = keys.of("weight_map", table(text(256), "names of files", _MAX_TENSORS))
     names = sorted(set(weight_map.values()))
     if outside := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
-        raise ModelError(f"{index} names {shown(outside[0])}, expected .safetensors files beside it; fetch it again")
+        raise ModelError(f"{index} names {shown(outside[0])}, expected .safetensors files next to it; fetch it again")
     shards = [index.parent / name for name in names]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing or not shards:

@@ -185,7 +185,7 @@ def _describe(correlation: float, lowest: float, confidence: float, is_vague: ND
     if confidence >= _MIN_CONFIDENCE:
         return f"events and frames agree (correlation {correlation:.2f})"
     what = " and ".join(name for name, vague in (("time offset", is_vague[0]), ("shift", is_vague[1:].any())) if vague)
-    return f"the {what or 'estimate'} cannot be told well: windows disagree, or the motion is too even or too little"
+    return f"the {what or 'estimate'} cannot be estimated reliably: windows disagree, or the motion is too uniform or too small"
 
 
 def _choose_pairs(times_us: NDArray[np.int64]) -> tuple[list[tuple[int, int]], int]:

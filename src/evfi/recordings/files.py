@@ -140,8 +140,8 @@ class FileWatch:
         for file in files:
             if _state(file) != self._known[file]:
                 raise InputError(
-                    f"{file} changed while it was being read; nothing made from it since was kept. Put the old file back "
-                    "and run the same command again, or begin anew with --fresh"
+                    f"{file} changed while it was being read; nothing made from it since was kept. Put the original file back "
+                    "and run the same command again, or start over with --fresh"
                 )
 
 
@@ -150,6 +150,6 @@ def _state(file: Path) -> tuple[int, int, int]:
         facts = file.stat()
     except OSError as error:
         raise InputError(
-            f"{file} cannot be read any more ({one_line(error)}); put it back and run the same command again"
+            f"{file} can no longer be read ({one_line(error)}); put it back and run the same command again"
         ) from error
     return facts.st_size, facts.st_mtime_ns, facts.st_ino

@@ -60,7 +60,7 @@ class PictureFrames(FrameSourceDefaults):
         if (width, height) != self.size:
             raise InputError(
                 f"{self.paths[index]}: expected {self.size[0]}×{self.size[1]} like the first frame, "
-                f"found {width}×{height}; frames of one recording must have one size"
+                f"found {width}×{height}; all frames of a recording must have the same size"
             )
         return image
 

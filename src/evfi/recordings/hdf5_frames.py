@@ -59,7 +59,7 @@ class Hdf5Frames(FrameSourceDefaults):
         if (image.shape[1], image.shape[0]) != self.size:
             raise InputError(
                 f"{self._file.path}: frame {index} is {image.shape[1]}×{image.shape[0]}, the first {self.size[0]}×"
-                f"{self.size[1]}; frames of one recording must have one size"
+                f"{self.size[1]}; all frames of a recording must have the same size"
             )
         if image.ndim == 2 or image.shape[2] == 1:
             return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
@@ -114,5 +114,7 @@ def increasing_times(file: Hdf5File, seconds: NDArray[Any]) -> tuple[Times, NDAr
     notes = []
     if len(left_out):
         which = ", ".join(str(number) for number in left_out[:5])
-        notes.append(f"{len(left_out)} frames were left out: their times are not later than the one before ({which})")
+        notes.append(
+            f"{len(left_out)} frames were left out: their times are not later than the frame before's ({which})"
+        )
     return times[kept], kept, notes

@@ -70,17 +70,17 @@ def _of_times(frames: FrameFacts | None, events: EventFacts, overlap: OverlapFac
     if overlap is not None and overlap.share_at_frame_times > 0.5:
         lines.append(
             f"{overlap.share_at_frame_times:.0%} of the events carry exactly a frame's time, as some simulators and exports "
-            "stamp them: motion between frames cannot be told from them; make the events again with true times"
+            "stamp them: they do not show the motion between frames; generate the events again with true times"
         )
     elif events.num_times == 1 or (per_time >= _STAMPED_AT_ONCE and spacing_us >= _STAMPED_EVERY_US):
         lines.append(
             f"all events share {events.num_times:,} different times, one every {spacing_us / 1e3:.3g} ms, as some simulators "
-            "and exports stamp them: motion in between cannot be told; make the events again with true times"
+            "and exports stamp them: they do not show the motion in between; generate the events again with true times"
         )
     elif events.time_step_us >= _COARSE_STEP_US:
         lines.append(
-            f"all event times are multiples of {events.time_step_us} µs: finer times were lost on the way, or the unit is "
-            "another one (--events-unit)"
+            f"all event times are multiples of {events.time_step_us} µs: finer times were lost in a conversion, or the unit is "
+            "wrong (--events-unit)"
         )
     return lines
 
@@ -146,7 +146,7 @@ def _of_polarity(events: EventFacts) -> list[str]:
     which = "brighter (+1)" if positive else "darker (-1)"
     return [
         f"{'all' if share == 1 else f'{share:.1%} of the'} events are {which}: the camera's thresholds are one-sided, or "
-        "polarity was lost on the way; check how the file was made"
+        "polarity was lost in a conversion; check how the file was made"
     ]
 
 

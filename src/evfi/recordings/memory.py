@@ -27,7 +27,7 @@ class MemoryFrames(FrameSourceDefaults):
     def __init__(self, frames: Sequence[Image] | NDArray[np.uint8], times_us: ArrayLike, *, is_grey: bool = False):
         shapes = {np.shape(frame) for frame in frames}
         if len(shapes) > 1 or any(len(shape) != 3 or shape[2] != 3 for shape in shapes):
-            raise InputError(f"frames must all have one shape [H, W, 3], got {sorted(shapes)}")
+            raise InputError(f"frames must all have the same shape [H, W, 3], got {sorted(shapes)}")
         if any(frame.dtype != np.uint8 for frame in frames):
             raise InputError("frames must be uint8")
         self._frames = frames
@@ -50,6 +50,6 @@ def recording_from_memory(
     """A recording of frames and events in memory; the sensor covers the frame's field of view."""
     source = MemoryFrames(frames, times_us, is_grey=is_grey)
     if len(source) == 0:
-        raise RecordingError("expected at least two frames, found 0; there is nothing between them")
+        raise RecordingError("expected at least two frames, found 0; there is nothing to interpolate")
     mapping = scale_mapping(events.sensor_size, source.size)
     return Recording(Path("<memory>"), "memory", source, MemoryEvents(events), mapping).checked_overlap()

@@ -128,7 +128,7 @@ def open_recording(
 def _with_settings(options: RecordingOptions, settings: dict[str, Any]) -> RecordingOptions:
     known = [field.name for field in fields(RecordingOptions)]
     if unknown := sorted(set(settings) - set(known)):
-        raise ConfigError(f"unknown setting {', '.join(unknown)} of a recording; known are {', '.join(known)}")
+        raise ConfigError(f"unknown recording option {', '.join(unknown)}; expected one of {', '.join(known)}")
     for name in ("events", "timestamps", "sensor_to_frame"):
         if settings.get(name) is not None:
             settings[name] = Path(settings[name])
@@ -149,7 +149,7 @@ def _open(path: Path, options: RecordingOptions) -> Recording:
 def _read(path: Path, options: RecordingOptions) -> Recording:
     known = {layout.name: layout for layout in RECORDING_FORMATS}
     if options.format is not None and options.format not in known:
-        raise ConfigError(f"unknown recording format '{options.format}'; known are {', '.join(known)}")
+        raise ConfigError(f"unknown recording format '{options.format}'; expected one of {', '.join(known)}")
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
     check_is_stored(path)
@@ -182,7 +182,7 @@ def _align_as_estimated(recording: Recording, *, offset: bool, shift: bool) -> R
     what = " and ".join(name for name, wanted in (("time offset", offset), ("shift", shift)) if wanted)
     if not found.is_reliable:
         raise RecordingError(
-            f"{recording.path}: the {what} cannot be estimated: {found.note}; leave the estimate out, or give "
+            f"{recording.path}: the {what} cannot be estimated: {found.note}; turn the estimate off, or give "
             f"{'a time offset' if offset else 'a homography'} yourself"
         )
     _log.info("%s: estimated %s", recording.path, found.describe(offset=offset, shift=shift))
@@ -208,16 +208,18 @@ def _describe_unknown(path: Path) -> str:
         if path.stat().st_size == 0:
             return "the file is empty; copy or record it again"
         if plain.is_video(path):
-            return "a video without events; name an event file besides, or make events with `evfi simulate`"
+            return "a video without events; pass an event file as well, or generate events with `evfi simulate`"
     elif not any(path.iterdir()):
         return "the folder is empty"
     elif found := recordings_within(path):
-        return f"a folder of recordings, none itself; give one of them, e.g. {' or '.join(map(str, found))}"
+        return f"a folder of recordings, not a recording; choose one of them, e.g. {' or '.join(map(str, found))}"
     for event_format in claims_to(path):
         return f"an event file ({event_format.name}) without frames; give pictures or a video, and this as --events"
     known = ", ".join(layout.name for layout in RECORDING_FORMATS)
-    advice = f"; of your own pictures and events make {plain.DESCRIPTION}" if path.is_dir() else ""
-    return f"unknown format; known are {known} (docs/formats.md, docs/datasets.md), or pictures and --events{advice}"
+    advice = f"; for your own pictures and events, create {plain.DESCRIPTION}" if path.is_dir() else ""
+    return (
+        f"unknown format; expected one of {known} (docs/formats.md, docs/datasets.md), or pictures and --events{advice}"
+    )
 
 
 def recordings_within(

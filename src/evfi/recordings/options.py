@@ -61,7 +61,7 @@ class RecordingOptions:
         if abs(self.time_offset_us) > MAX_ABS_TIME_US:
             raise ConfigError(f"the time offset must lie within ±2^61 µs, got {self.time_offset_us}")
         if self.estimate_offset and self.time_offset_us:
-            raise ConfigError("give either a time offset or have it estimated, not both")
+            raise ConfigError("give a time offset or estimate it, not both")
         if self.background_filter_us is not None:
             from evfi.events.filters import check_filter_time  # with all that filters need
 
@@ -70,7 +70,7 @@ class RecordingOptions:
             width, height = self.sensor_size
             if min(width, height) < 1 or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
                 raise ConfigError(
-                    f"the sensor's size must be two positive integers of at most {MAX_SIDE}, and at most "
+                    f"the sensor size must be two positive integers of at most {MAX_SIDE}, and at most "
                     f"{MAX_PIXELS // 2**20} megapixels, got {width} {height}"
                 )
 

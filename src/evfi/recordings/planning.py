@@ -116,8 +116,8 @@ def _evenly_spaced(key_times: Times, insert: int, windows: range) -> dict[int, T
         raise ConfigError(f"the number of frames to insert must be 1 to {MAX_INSERT}, got {insert}")
     if insert * len(windows) > MAX_FRAMES:
         raise ConfigError(
-            f"{insert} frames in each of {len(windows)} windows are more than the {MAX_FRAMES} that can be made at a time; "
-            "insert fewer, or make parts (--start, --end)"
+            f"{insert} frames in each of {len(windows)} windows are more than the {MAX_FRAMES} allowed at a time; "
+            "insert fewer, or interpolate in parts (--start, --end)"
         )
     steps_us = np.diff(key_times[windows.start : windows.stop + 1])
     shortest = windows.start + int(np.argmin(steps_us))
@@ -143,7 +143,9 @@ def _checked_times(times_us: ArrayLike, key_times: Times) -> Times:
     if raw.ndim != 1 or len(raw) == 0 or raw.dtype.kind not in "iuf" or (times != raw).any():
         raise ConfigError("output times must be a non-empty list of whole microseconds")
     if len(times) > MAX_FRAMES:
-        raise ConfigError(f"output times must be at most {MAX_FRAMES} at a time, got {len(times)}; make parts")
+        raise ConfigError(
+            f"output times must be at most {MAX_FRAMES} at a time, got {len(times)}; split them into parts"
+        )
     if (np.diff(times) <= 0).any():
         raise ConfigError("output times must increase strictly; sort them and remove duplicates")
     for time in (times[0], times[-1]):
@@ -163,7 +165,7 @@ def _assign_times(key_times: Times, times: Times) -> dict[int, Times]:
         full = int(used[np.argmax(counts)])
         raise ConfigError(
             f"{counts.max()} output times lie between the key frames at {key_times[full]} and {key_times[full + 1]} µs, "
-            f"at most {MAX_INSERT} can be made between two; give fewer"
+            f"at most {MAX_INSERT} are allowed between two; give fewer"
         )
     ends = np.cumsum(counts)
     inner = {int(i): inner_times[end - count : end] for i, count, end in zip(used, counts, ends, strict=True)}

@@ -255,7 +255,7 @@ class Recording:
 def _check_frames(path: Path, frames: FrameSource) -> None:
     if len(frames) < 2:
         raise RecordingError(
-            f"{path}: expected at least two frames, found {len(frames)}; there is nothing between them"
+            f"{path}: expected at least two frames, found {len(frames)}; there is nothing to interpolate"
         )
     if len(frames.times_us) != len(frames):
         raise InputError(

@@ -50,7 +50,7 @@ def retimed(path: Path, frames: FrameSource, frame_time: FrameTime | None, offse
     exposures = frames.exposures_us
     if exposures is None:
         raise RecordingError(
-            f"{path}: the {frame_time} of the exposure is unknown, because the files tell one time per frame only; "
+            f"{path}: the {frame_time} of the exposure is unknown, because the files hold only one time per frame; "
             "leave out the frame time, or give half the exposure as a time offset"
         )
     halves = _HALVES[frame_time]

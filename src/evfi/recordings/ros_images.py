@@ -84,7 +84,7 @@ def parse_image(message: BagMessage, topic: Topic) -> ImageMessage:
     image = ImageMessage(stamp, _checked_size(width, height), encoding, is_big, fields.number("I"), fields.content())
     if encoding not in _CHANNELS and encoding not in _BAYER:
         known = ", ".join((*_CHANNELS, *_BAYER))
-        raise ValueError(f"pictures in encoding '{shown(encoding)}' cannot be read; known are {known}")
+        raise ValueError(f"pictures in encoding '{shown(encoding)}' cannot be read; supported are {known}")
     row = width * _num_channels(encoding) * (2 if image.is_deep else 1)
     if image.step < row or len(image.data) < image.step * (height - 1) + row:
         raise ValueError(
@@ -127,7 +127,7 @@ def _open_picture(data: memoryview) -> Picture.Image:
     try:
         return Picture.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except (OSError, SyntaxError, Picture.DecompressionBombError) as error:
-        raise ValueError(f"no readable PNG or JPEG picture ({' '.join(str(error).split())[:80]})") from None
+        raise ValueError(f"not a readable PNG or JPEG picture ({' '.join(str(error).split())[:80]})") from None
 
 
 def _read_compressed(image: ImageMessage) -> Image:

@@ -118,7 +118,7 @@ def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> 
         except (InputError, RecordingError) as error:
             if candidates[0] == path or str(error) in str(problem):
                 raise
-            raise InputError(f"{problem}; nor can the events alone be read: {error}") from error
+            raise InputError(f"{problem}; the events alone cannot be read either: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
 

@@ -56,7 +56,7 @@ RETIRED_SETTINGS: Final[Mapping[str, RetiredSetting]] = MappingProxyType(
 
 
 def without_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings read from a file without those that no longer exist; of these a warning tells, once per process.
+    """Settings read from a file, without those that no longer exist; a warning names these, once per process.
 
     Args:
         settings: by name.
@@ -88,7 +88,7 @@ def refuse_retired(names: Iterable[str]) -> None:
         if name in RETIRED_SETTINGS:
             retired = RETIRED_SETTINGS[name]
             raise ConfigError(
-                f"sampling setting {name} was retired in version {retired.since}; leave it out: {retired.instead}"
+                f"sampling setting {name} was removed in version {retired.since}; leave it out: {retired.instead}"
             )
 
 
@@ -104,24 +104,24 @@ class SamplingConfig:
         upscale: whole factor by which frames are enlarged before sampling; helps with fine or fast motion.
         min_guidance_scale: guidance at a pass's first frame (1 is none).
         max_guidance_scale: guidance at a pass's last frame; linear between.
-        guidance_start: the place from which on guidance acts, 0 the first step and 1 the last; others are not guided.
+        guidance_start: the place from which on guidance acts, 0 the first step and 1 the last; other steps are not guided.
         guidance_end: the place up to which guidance acts.
         s_churn: noise added during sampling (Karras et al. 2022); 0 samples deterministically from the first noise.
-        solver: how steps are made: ``euler``, or of second order ``dpmpp_2m`` or ``adams_bashforth``, which need s_churn 0.
-        reuse_interval: compute the networks' deep features in every so many steps and reuse them between; 1 is always.
+        solver: ``euler``, or the second-order ``dpmpp_2m`` or ``adams_bashforth``, which need s_churn 0.
+        reuse_interval: compute the networks' deep features every so many steps and reuse them in between; 1 never reuses.
         fps: frame rate given to the network as a condition.
         motion_bucket_id: amount of motion given to the network as a condition.
-        noise_aug_strength: standard deviation of the noise on the key images, of a range of [-1, 1].
-        controlnet_scale: strength of the events.
-        reinjection_until_step: noise is re-injected in the steps before this one; 0 is never.
+        noise_aug_strength: standard deviation of the noise added to the key images, which range over [-1, 1].
+        controlnet_scale: strength of the events' influence.
+        reinjection_until_step: noise is re-injected in the steps before this one; 0 disables it.
         num_reinjections: how often such a step is renoised and denoised again.
-        decode_chunk_size: frames that are decoded at once; a temporal decoder sees no further than its chunk.
-        size_mode: what is done about sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
-        batch_size: most tiles × directions × guidance halves in one network call; of no effect on the result.
-        two_sided: sample from both key frames at once; otherwise from the first alone, for comparison.
+        decode_chunk_size: frames decoded at once; a temporal decoder sees no further than its chunk.
+        size_mode: how to handle sizes that the autoencoder cannot take: ``pad`` and crop back, or ``resize``.
+        batch_size: most tiles × directions × guidance halves in one network call; has no effect on the result.
+        two_sided: sample from both key frames at once; otherwise from the first only, for comparison.
         refinement: run the refiner, which warps key frames to where the diffusion model's frames and the events place
-            things; of no effect for a model that has none.
-        diffusion: run the diffusion model; otherwise the refiner works from key frames and events alone, far faster.
+            things; has no effect for a model without one.
+        diffusion: run the diffusion model; otherwise the refiner works from key frames and events only, which is far faster.
     """
 
     num_inference_steps: int = 25
@@ -189,8 +189,8 @@ class SamplingConfig:
             )
         if not (self.refinement or self.diffusion):
             raise ConfigError(
-                "refinement and diffusion are both off (preset warp leaves diffusion out), so nothing would make frames; "
-                "leave one of them on"
+                "refinement and diffusion are both off (preset warp leaves diffusion out), so nothing would generate frames; "
+                "keep one of them on"
             )
 
     @classmethod
@@ -209,7 +209,7 @@ class SamplingConfig:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(given) - set(known))
         if unknown:
-            raise ConfigError(f"unknown sampling setting {', '.join(unknown)}; known are {', '.join(known)}")
+            raise ConfigError(f"unknown sampling setting {', '.join(unknown)}; expected one of {', '.join(known)}")
         return cls(**given)
 
     @property

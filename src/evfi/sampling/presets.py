@@ -100,6 +100,6 @@ def refuse_without_effect(diffusion: bool, given: Iterable[str]) -> None:
     if idle and not diffusion:
         names = ", ".join(idle)
         raise ConfigError(
-            f"{names}: of no effect without the diffusion model, which preset warp (or diffusion = false, --no-diffusion) "
-            f"leaves out; leave out {names}, or choose another preset"
+            f"{names}: no effect without the diffusion model, which preset warp (or diffusion = false, --no-diffusion) "
+            f"turns off; remove {names}, or choose another preset"
         )

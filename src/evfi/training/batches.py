@@ -280,7 +280,9 @@ def init_of(config: TrainConfig) -> Any:
         ConfigError: none is given.
     """
     if config.init is None:
-        raise ConfigError(f"the {config.stage} stage builds on the one before; give its model folder as --init")
+        raise ConfigError(
+            f"the {config.stage} stage builds on the previous one; pass that one's model folder as --init"
+        )
     return config.init
 
 
@@ -293,7 +295,7 @@ def _unet_shape(config: DenoiserTraining) -> tuple[int, int]:
     try:
         return int(network["cross_attention_dim"]), len(network["block_out_channels"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path} describes no video UNet ({error!r}); give another --init") from error
+        raise ModelError(f"{path} does not describe a video UNet ({error!r}); choose another --init") from error
 
 
 def _windows(

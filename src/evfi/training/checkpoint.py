@@ -110,8 +110,8 @@ def save_state(
             _remove_state(old)
     except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"training state {target} cannot be written: {one_line(error)}; is the disk full? States saved before are safe: "
-            "make room or give access, and run the same command again"
+            f"training state {target} cannot be written: {one_line(error)}; is the disk full? Earlier saved states are safe: "
+            "free space or fix the permissions, then run the same command to resume"
         ) from error
     return target
 
@@ -151,7 +151,7 @@ def resume(
             damaged.append((state, str(error)))
     if damaged:
         raise InputError(
-            f"{damaged[0][1]}, and so is every other one in {folder}; move them away to begin anew, or choose another --output"
+            f"{damaged[0][1]}, and so is every other one in {folder}; move them away to start over, or choose another --output"
         )
     return 0, damaged
 
@@ -168,14 +168,14 @@ def load_state(state: Path, network: nn.Module, average: MovingAverage, optimize
     try:
         facts = _facts_of(state)
         if facts.get("sha256") not in (None, digest_of(state / _TENSORS_FILE)):  # states of older versions have none
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         tensors = load_file(state / _TENSORS_FILE)
         _assign(trained(network), _below(tensors, "network."))
         _assign(average.values, _below(tensors, "average."))
         _restore_optimizer(network, optimizer, tensors)
     except _DAMAGE as error:
         raise InputError(
-            f"training state {state} cannot be resumed ({one_line(error)}): it is damaged or of other networks"
+            f"training state {state} cannot be resumed ({one_line(error)}): it is damaged or belongs to other networks"
         ) from error
     return int(facts["step"])
 
@@ -208,7 +208,7 @@ def _facts_of(state: Path) -> dict[str, Any]:
     """What a state says of itself; raises one of `_DAMAGE` where it says nothing sensible."""
     facts = read_json(state / _FACTS_FILE, _MAX_FACTS_BYTES)
     if not isinstance(facts, dict) or f"step-{int(facts['step']):07d}" != state.name:
-        raise ValueError(f"its {_FACTS_FILE} is of another step")
+        raise ValueError(f"its {_FACTS_FILE} is from another step")
     return facts
 
 

@@ -1,4 +1,4 @@
-"""Settings of the four training stages; every default stands here once, and a run saves all of them.
+"""Settings of the four training stages; this is the only place that sets defaults, and a run saves all settings.
 
 The stages build on each other: `autoencoder` (images to latents), `base` (image to video), `controlnet` (events steer the
 base), `refiner` (key frames are warped to where the model's frames say that things are). The defaults train `evfi-tiny`.
@@ -76,34 +76,34 @@ class RefinerNetwork:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What all stages have in common.
+    """Settings that all stages share.
 
     Attributes:
         textures: folder (or packed file) of pictures and cut-outs that scenes are rendered from.
         output: run folder: checkpoints, curves, samples, the trained model.
-        init: folder with the networks of the stages before (a run's `model/`, or a bundle).
-        steps: optimiser steps of the whole run, over all its restarts.
-        max_minutes: stop after this time with a checkpoint, to be resumed by the same command.
+        init: folder with the networks of the previous stages (a run's `model/`, or a bundle).
+        steps: optimiser steps of the whole run, including resumed parts.
+        max_minutes: stop after this time with a checkpoint; run the same command to resume.
         batch_size: rendered windows (or crops) per step and device.
         size_px: side of the rendered square.
         num_frames: frames per window; one of these is drawn for every step.
-        learning_rate: peak of the schedule.
-        warmup_steps: linear rise.
-        cooldown_steps: linear fall to zero at the end of `steps`.
-        weight_decay: AdamW's.
+        learning_rate: peak learning rate.
+        warmup_steps: steps of linear rise at the start.
+        cooldown_steps: steps of linear fall to zero at the end of `steps`.
+        weight_decay: weight decay of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        ema_decay: of the averaged weights, which are the ones exported.
-        precision: autocast.
+        ema_decay: decay of the averaged weights, which are the ones exported.
+        precision: autocast precision.
         gradient_checkpointing: recompute activations instead of storing them.
-        seed: of everything that is drawn.
-        checkpoint_every: steps between full states.
-        keep_checkpoints: how many of the latest are kept.
+        seed: seed of all random numbers.
+        checkpoint_every: steps between saved training states.
+        keep_checkpoints: number of latest states to keep.
         validate_every: steps between validations.
-        log_every: steps between lines of the curve.
-        validation: recordings whose left-out frames are the truth.
-        validation_skip: frames left out between two key frames of them.
-        validation_windows: windows of each of them that are interpolated.
-        prefetch: make batches ahead in a thread. No effect on what is trained.
+        log_every: steps between points of the curve.
+        validation: recordings whose left-out frames are the ground truth.
+        validation_skip: frames left out between two of their key frames.
+        validation_windows: windows of each recording to interpolate.
+        prefetch: prepare batches ahead in a thread; has no effect on the result.
         device: auto, cpu or cuda.
     """
 
@@ -172,9 +172,9 @@ class AutoencoderTraining(TrainConfig):
         network: its size.
         gradient_weight: weight of the error of picture gradients, which keeps edges sharp.
         latent_weight: weight of the latents' mean square, which keeps them bounded.
-        latent_noise: standard deviation of noise on the latents, so that the decoder forgives small errors.
+        latent_noise: standard deviation of noise on the latents, so that the decoder tolerates small errors.
         scene_share: share of crops that are rendered frames instead of pictures.
-        scene_every: steps between two renderings; their frames are drawn from meanwhile.
+        scene_every: steps between two renderings; crops in between are drawn from their frames.
     """
 
     stage: ClassVar[str] = "autoencoder"
@@ -192,7 +192,7 @@ class AutoencoderTraining(TrainConfig):
 
 @dataclass(frozen=True)
 class DenoiserTraining(TrainConfig):
-    """What the two denoising stages have in common.
+    """Settings that the two denoising stages share.
 
     Attributes:
         sigma_log_mean: mean of ln sigma.
@@ -200,7 +200,7 @@ class DenoiserTraining(TrainConfig):
         max_weight: bound on the loss weight (1 + sigma^2) / sigma^2; None for none.
         image_noise_log_mean: mean of ln of the noise on the key image; None for no noise.
         image_noise_log_std: its standard deviation.
-        both_sides: see every window from its start and from its end; off: from one of them, drawn at random.
+        both_sides: see every window from its start and from its end; otherwise from one of them, drawn at random.
         conditioning_dropout: p: the key image's embedding is zeroed with probability 2p, its latent with 2p, overlapping by p.
     """
 
@@ -231,7 +231,7 @@ class ControlNetTraining(DenoiserTraining):
     """Train the event ControlNet on a base.
 
     Attributes:
-        train_base: also train the base, as suits a small one; off for Stable Video Diffusion.
+        train_base: also train the base, suitable for a small one; off for Stable Video Diffusion.
         event_stack: the event representation.
         event_widths: channels of the event embedding; each after the first shrinks by 2.
     """
@@ -247,23 +247,23 @@ class RefinerTraining(TrainConfig):
     """Train the refiner, which warps key frames to where a frozen model's prediction and the events say that things are.
 
     Attributes:
-        network: its size; of no effect where `init` holds a refiner, which is then trained further.
-        window_px: side of the rendered windows, of which crops of size_px are trained on.
-        window_batch: windows that are rendered and sampled at once.
-        pool_batches: number of batches of windows that are kept.
-        pool_start: number of batches that are made before the first step.
-        renew_every: steps after which a new batch of windows comes and, where the pool is full, the oldest leaves.
-        targets: output frames kept of each window.
+        network: its size; has no effect where `init` holds a refiner, which is then trained further.
+        window_px: side of the rendered windows; training uses crops of size_px.
+        window_batch: windows rendered and sampled at once.
+        pool_batches: number of batches of windows to keep.
+        pool_start: number of batches to make before the first step.
+        renew_every: steps after which a new batch of windows is added and, where the pool is full, the oldest is removed.
+        targets: output frames to keep per window.
         groups: batches of windows that the crops of one step are taken from.
-        without_prediction: share of crops whose prediction is withheld, so that the refiner works without the model, too.
-        without_events: share of crops that have neither events nor a prediction, so that key frames are matched, too.
+        without_prediction: share of crops whose prediction is withheld, so that the refiner also works without the model.
+        without_events: share of crops that have neither events nor a prediction, so that it also learns to match key frames.
         degraded_share: share of batches of windows whose predictions are made from the true frames, with errors as other
             models make them.
         lossy_autoencoder: run or model folder of an autoencoder that half of those windows pass through.
         laplacian_weight: weight of the error in a Laplacian pyramid, which keeps detail sharp.
-        census_weight: weight of the error of local order, which keeps structure whatever its contrast.
-        texture_weight: weight of the error of texture, as the frozen autoencoder's features show it.
-        flow_weight: weight of the error of what the flows alone make, at every level.
+        census_weight: weight of the census error (local order), which keeps structure whatever its contrast.
+        texture_weight: weight of the texture error, measured on the frozen autoencoder's features.
+        flow_weight: weight of the error of frames warped by the flows alone, at every level.
     """
 
     stage: ClassVar[str] = "refiner"
@@ -304,11 +304,11 @@ class RefinerTraining(TrainConfig):
                 raise ConfigError(f"training {name} must not be negative, got {getattr(self, name)}")
         if min(self.num_frames) < 3:
             raise ConfigError(
-                f"the refiner's num_frames must all be at least 3, got {self.num_frames}; with 2 there is no frame to make"
+                f"the refiner's num_frames must all be at least 3, got {self.num_frames}; 2 leave no frame to interpolate"
             )
         if self.batch_size % self.groups:
             raise ConfigError(
-                f"batch_size must be a multiple of groups, got {self.batch_size} and {self.groups}; every group gives as "
+                f"batch_size must be a multiple of groups, got {self.batch_size} and {self.groups}; every group gives equally "
                 f"many crops: try a batch_size of {max(1, self.batch_size // self.groups) * self.groups}"
             )
         if self.size_px > self.window_px:

@@ -179,6 +179,6 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        _log.info("tensorboard is not installed; curves go to metrics.jsonl and curves.png alone")
+        _log.info("tensorboard is not installed; curves are written to metrics.jsonl and curves.png only")
         return None
     return SummaryWriter(str(folder))

@@ -69,7 +69,7 @@ class GraphedLoss:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            _log.warning("the training step runs without a recording, more slowly: %s", one_line(error))
+            _log.warning("the training step runs without a CUDA graph, which is slower: %s", one_line(error))
             return None
 
     def _record(self, batch: Batch) -> _Recorded:

@@ -115,7 +115,7 @@ def _resume(folder: RunFolder, accelerator: Any, stage: Stage, average: MovingAv
     accelerator.wait_for_everyone()  # all have read the same states
     if accelerator.is_main_process:
         for state, problem in damaged:
-            _log.warning("%s; moved aside to %s, the run goes on from step %d", problem, set_aside(state).name, done)
+            _log.warning("%s; moved aside to %s, training resumes from step %d", problem, set_aside(state).name, done)
     return done
 
 
@@ -254,7 +254,7 @@ def _accelerator(config: TrainConfig) -> Any:
             "training needs the package accelerate; install it with: pip install 'evfi[train]'"
         ) from error
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ResourceError("training was asked to run on cuda, but no CUDA device is there; use --device cpu")
+        raise ResourceError("training is set to run on cuda, but there is no CUDA device; use --device cpu")
     on_cpu = config.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(mixed_precision="no" if on_cpu else config.precision, cpu=on_cpu)
 

@@ -39,15 +39,15 @@ def check_model(bundle: ModelBundle) -> SamplingConfig:
     config = SamplingConfig.from_defaults(bundle.sampling)
     if config.is_guided or bundle.image_encoder is not None:
         raise ConfigError(
-            f"the refiner is trained on a model that samples without guidance and image encoder, {bundle.info.name} has "
-            "them; give a small model such as evfi-tiny as --init"
+            f"the refiner is trained on a model that samples without guidance and image encoder, but {bundle.info.name} has "
+            "them; pass a small model such as evfi-tiny as --init"
         )
     needed: dict[str, object] = {"solver": "euler", "s_churn": 0.0, "noise_aug_strength": 0.0, "num_reinjections": 0}
     other = [f"{name} {getattr(config, name)}" for name, value in needed.items() if getattr(config, name) != value]
     if other:
         raise ConfigError(
-            f"the refiner is trained on a model that samples with {needed}, {bundle.info.name} has {', '.join(other)}; "
-            "give a small model such as evfi-tiny as --init"
+            f"the refiner is trained on a model that samples with {needed}, but {bundle.info.name} has {', '.join(other)}; "
+            "pass a small model such as evfi-tiny as --init"
         )
     return config
 

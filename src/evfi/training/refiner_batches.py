@@ -65,7 +65,7 @@ class RefinerMaker(BatchMaker):
         init = init_of(config)
         if not is_bundle(init):
             raise ConfigError(
-                f"the refiner is trained on a whole model's predictions, and {init} holds none; give the folder of one as "
+                f"the refiner is trained on a whole model's predictions, but {init} holds none; pass the folder of one as "
                 "--init, such as the controlnet stage's model/"
             )
         self.bundle = load_bundle(init, dtype=half, device=library.device)

@@ -103,6 +103,6 @@ def _check_sides(config: RefinerTraining, maker: RefinerMaker, multiple: int) ->
         side = getattr(config, name)
         if side % factor:
             raise ConfigError(
-                f"{name} must be a multiple of {factor}, by which networks and loss shrink pictures, got {side}; "
+                f"{name} must be a multiple of {factor}, the factor by which networks and loss shrink pictures, got {side}; "
                 f"try {max(factor, side // factor * factor)}"
             )

@@ -72,7 +72,7 @@ def check_run(config: TrainConfig) -> None:
 
     Raises:
         ConfigError: the folder is of a run with other settings.
-        InputError: the settings of the run that shall go on, or a recording, cannot be read.
+        InputError: the settings of the run to resume, or a recording, cannot be read.
         OutputError: the folder is something else's, is read, or cannot be written.
     """
     is_ours = _check_folder(config.output)
@@ -141,7 +141,7 @@ class RunFolder:
                 yield partial
                 self._replace_model(place, partial)
         except OSError as error:
-            raise OutputError(f"cannot write {place}: {one_line(error)}; the same command tries it again") from error
+            raise OutputError(f"cannot write {place}: {one_line(error)}; run the same command to try again") from error
 
     def _prepare(self) -> None:
         _check_folder(self.path)  # again: somebody may have put something there meanwhile
@@ -155,7 +155,7 @@ class RunFolder:
     def _replace_model(self, place: Path, made: Path) -> None:
         new, known = _digests_of(made, digest_on_disk), self._noted_model()
         if new is None:
-            raise OutputError(f"cannot write {place}: it holds something else than files")
+            raise OutputError(f"cannot write {place}: it holds something other than files")
         found = _digests_of(place, digest_of) if os.path.lexists(place) else {}
         if found != new:
             make_room(place, lambda _: found is not None and all(found[name] in known.get(name, ()) for name in found))
@@ -205,7 +205,7 @@ def _check_folder(path: Path) -> bool:
     try:
         if os.path.lexists(path) and not path.is_dir():
             raise OutputError(
-                f"cannot make the run folder {path}: there is a file of that name; choose another --output"
+                f"cannot make the run folder {path}: a file with that name exists; choose another --output"
             )
         entries = [entry for entry in path.iterdir() if not is_partial(entry)] if path.is_dir() else []
     except OSError as error:
@@ -214,12 +214,14 @@ def _check_folder(path: Path) -> bool:
         return False
     lock = path / _LOCK_FILE
     if os.path.lexists(lock) and not _is_empty_file(lock):
-        raise OutputError(f"{path} is no run's folder: its {_LOCK_FILE} is not empty; choose another --output")
+        raise OutputError(
+            f"{path} is not a training run's folder: its {_LOCK_FILE} is not empty; choose another --output"
+        )
     is_run = _read_json(path / _MARK_FILE) == _MARK or is_config(_read_json(path / _CONFIG_FILE))
     if not is_run and not holds_state(path / STATES):
         raise OutputError(
-            f"{path} is no run's folder: it holds other files, as {sorted(entries)[0].name}; choose another --output, or an "
-            "empty folder"
+            f"{path} is not a training run's folder: it holds other files, such as {sorted(entries)[0].name}; choose "
+            "another --output, or an empty folder"
         )
     return True
 
@@ -232,7 +234,7 @@ def _check_settings(config: TrainConfig) -> None:
     before = _read_json(path)
     if not is_config(before):
         raise InputError(
-            f"{path} cannot be read or is not a run's, so that the run cannot go on; put it back, or choose another --output"
+            f"{path} cannot be read or is not a run's, so training cannot resume; put it back, or choose another --output"
         )
     changed = [key for key in settings if key not in _RESUMABLE_CHANGES and before.get(key) != settings[key]]
     if changed:

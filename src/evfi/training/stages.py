@@ -94,7 +94,7 @@ class AutoencoderStage(Stage):
 
     @torch.no_grad()
     def _round_trip(self) -> tuple[Tensor, Tensor]:
-        """Fixed pictures [N, 3, H, W] and what becomes of them."""
+        """Fixed pictures [N, 3, H, W] and the networks' output for them."""
         pixels = self.fixed_batch()["pixels"]
         return pixels, self.vae.decode(self.vae.encode(pixels).latents).sample.clamp(-1, 1)
 
@@ -264,8 +264,8 @@ def _check_events(config: ControlNetTraining, controlnet: EventControlNet, init:
     channels = int(controlnet.config.conditioning_channels)
     if channels != config.event_stack.num_channels or (known is not None and known != wanted):
         raise ConfigError(
-            f"the ControlNet in {init} reads {channels} channels of {known or 'event stacks'}, the settings ask for "
-            f"{wanted}; set the event stack's options to its own"
+            f"the ControlNet in {init} reads {channels} channels of {known or 'event stacks'}, but the settings ask for "
+            f"{wanted}; set the event stack's options to match it"
         )
 
 

@@ -34,8 +34,8 @@ class TextureError:
         """
         if not isinstance(vae, AutoencoderTiny):
             raise ConfigError(
-                f"texture_weight needs the features of an AutoencoderTiny, the model has an {type(vae).__name__}; set "
-                "texture_weight to 0 or give a small model such as evfi-tiny as --init"
+                f"texture_weight needs the features of an AutoencoderTiny, but the model has an {type(vae).__name__}; set "
+                "texture_weight to 0 or pass a small model such as evfi-tiny as --init"
             )
         layers = list(vae.encoder.layers)
         # up to the first block at each resolution; a level's later blocks agreed less with ST-LPIPS

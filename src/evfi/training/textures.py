@@ -93,7 +93,7 @@ def load_textures(path: Path | str, config: TextureConfig | None = None) -> Text
             kind = cutouts if name.startswith("cutouts/") else photos if _is_photo(name) else art
             kind.extend(squares)
     if not (photos or art) or not cutouts:
-        raise InputError(f"expected pictures in textures/ and cutouts/ of {path}, found none of one kind")
+        raise InputError(f"expected pictures in both textures/ and cutouts/ of {path}, found none in one of them")
     return build_library(photos or art, art or photos, cutouts, config.num_levels)
 
 

@@ -183,6 +183,6 @@ class FrameGeometry:
         if frame_size(frame) != size:
             found = frame_size(frame)
             raise ConfigError(
-                f"a frame of {size[0]}x{size[1]} pixels was expected, got {found[0]}x{found[1]}; "
-                "all frames of a recording must have one size"
+                f"expected a frame of {size[0]}x{size[1]} pixels, got {found[0]}x{found[1]}; "
+                "all frames of a recording must have the same size"
             )

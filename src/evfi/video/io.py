@@ -133,7 +133,7 @@ class VideoFrames:
 
     def _open_stream(self) -> None:
         if not self._container.streams.video:
-            raise InputError(f"{self.path} holds no video stream")
+            raise InputError(f"{self.path} has no video stream")
         self._stream: Any = self._container.streams.video[0]
         self._limit_decoder()
         try:
@@ -176,7 +176,7 @@ class VideoFrames:
             packets += 1
             if packet.pts is None:
                 raise InputError(
-                    f"{self.path}: its frames carry no presentation times; put the video into an .mp4 or .mkv file"
+                    f"{self.path}: its frames have no presentation times; convert the video to an .mp4 or .mkv file"
                 )
             if not packet.is_discard:
                 pts.append(int(packet.pts))
@@ -184,7 +184,7 @@ class VideoFrames:
                 key_pts.append(int(packet.pts))
         if self._stream.frames > packets:
             raise InputError(
-                f"{self.path} is truncated: its header promises {self._stream.frames} frames, the file holds {packets}"
+                f"{self.path} is truncated: its header declares {self._stream.frames} frames, but the file holds {packets}"
             )
         return sorted(pts), sorted(key_pts)
 
@@ -254,7 +254,7 @@ class VideoFrames:
         raise InputError(f"{self.path} is damaged: frame {index} cannot be decoded; it may be truncated")
 
     def _check_size(self, index: int, picture: Any) -> None:
-        """All frames must have one size."""
+        """Refuse a frame whose size differs from that of the others."""
         size = (picture.width, picture.height)
         self._decoded_size = self._decoded_size or size
         if size != self._decoded_size:

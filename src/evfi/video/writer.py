@@ -91,7 +91,7 @@ class VideoConfig:
         if self.codec is not None and self.codec not in _ENCODERS:
             raise ConfigError(f"codec must be one of {', '.join(_ENCODERS)}, got {self.codec!r}")
         if self.quality is not None and not 0 <= self.quality <= 51:
-            raise ConfigError(f"quality of a video must be 0 to 51, lower is better, got {self.quality}; try 16")
+            raise ConfigError(f"video quality must be 0 to 51 (lower is better), got {self.quality}; try 16")
         if self.encoder_speed not in get_args(EncoderSpeed):
             allowed = ", ".join(get_args(EncoderSpeed))
             raise ConfigError(f"encoder speed must be one of {allowed}, got {self.encoder_speed!r}")
@@ -115,7 +115,7 @@ class VideoConfig:
             )
         codec = self.codec or _DEFAULT_CODECS[suffix]
         if codec == "ffv1" and suffix == ".mp4":
-            raise ConfigError(f"codec ffv1 goes into .mkv only, got {path.name!r}; name it {path.stem}.mkv")
+            raise ConfigError(f"codec ffv1 needs an .mkv file, got {path.name!r}; name it {path.stem}.mkv")
         self._check_for(codec)
         return codec
 
@@ -126,7 +126,7 @@ class VideoConfig:
             if is_set:
                 raise ConfigError(
                     f"codec ffv1 (the default in .mkv) is lossless and has no {name}; "
-                    "leave that out, or choose codec h264 or h265"
+                    "remove that option, or choose codec h264 or h265"
                 )
 
 
@@ -166,7 +166,7 @@ class VideoWriter:
         self.codec: VideoCodec = self._config.codec_in(self.path)
         self._rate = Fraction(fps).limit_denominator(1001) if 0 < fps <= 1000 else Fraction(0)
         if not self._rate:
-            raise ConfigError(f"fps of a video must be above 0 and at most 1000, got {fps:g}; give another")
+            raise ConfigError(f"fps must be above 0 and at most 1000, got {fps:g}")
         _check_encoder(self.codec, size)
         check_writable(self.path)
         self.size = size
@@ -249,7 +249,7 @@ class VideoWriter:
         """Check a frame's time and turn it into ticks."""
         if shown_us is None or shown_us <= self._last_us or (self._count == 0 and shown_us != 0):
             raise ValueError(
-                f"times of frames must begin at 0 and increase, got {shown_us} for frame {self._count} "
+                f"frame times must start at 0 and increase, got {shown_us} for frame {self._count} "
                 f"after {self._last_us}"
             )
         if self._count and shown_us - self._last_us < self.smallest_step_us:
@@ -308,7 +308,7 @@ def _check_encoder(codec: VideoCodec, size: Size) -> None:
 
     if _ENCODERS[codec] not in av.codecs_available:
         raise ConfigError(
-            f"codec {codec} needs the encoder {_ENCODERS[codec]}, which this installation of PyAV lacks; "
+            f"codec {codec} needs the encoder {_ENCODERS[codec]}, which this installation of PyAV does not have; "
             "install PyAV's own wheel (pip install av), or choose another codec"
         )
     if codec == "h265" and min(side + side % 2 for side in size) < _H265_SMALLEST:

@@ -102,10 +102,10 @@ class Aedat4Frames(FrameSourceDefaults):
         self._file = file
         stream = file.stream("FRME", "frames")
         if stream is None:
-            raise RecordingError(f"{file.path}: holds no frame stream; give a folder or video of frames besides")
+            raise RecordingError(f"{file.path}: holds no frame stream; pass a separate folder or video of frames")
         fields = self._visit_all(file.packets(stream))
         if not fields:
-            raise RecordingError(f"{file.path}: the frame stream is empty; give a folder or video of frames besides")
+            raise RecordingError(f"{file.path}: the frame stream is empty; pass a separate folder or video of frames")
         exposures = [(frame.start_us, frame.start_us + frame.exposure_us) for frame in fields]
         self.exposures_us: Times = np.array(exposures, np.int64)
         self.times_us: Times = self.exposures_us[:, 0] + (self.exposures_us[:, 1] - self.exposures_us[:, 0]) // 2
@@ -160,7 +160,7 @@ class Aedat4Frames(FrameSourceDefaults):
             if num_bytes < fields.size[0] * fields.size[1] * fields.channels:
                 raise ValueError(f"the packet at byte {packet.start} has a wrong length")
             if size not in (None, fields.size):
-                raise ValueError(f"frames must have one size, found {sorted([size, fields.size])}")
+                raise ValueError(f"frames must have the same size, found {sorted([size, fields.size])}")
         return fields
 
     def _pixels(self, packet: Packet) -> NDArray[np.uint8]:

@@ -174,7 +174,7 @@ def _alignment(
     if parts.calibration is None or not map_file.is_file():
         missing = map_file.name if parts.calibration is not None else "cam_to_cam.yaml"
         warnings.append(
-            f"{missing} is missing: the events are laid on the pictures by scale alone, many pixels off; restore it, or give "
+            f"{missing} is missing: events are mapped to the pictures by scale alone, many pixels off; restore it, or give "
             "the homography (--sensor-to-frame)"
         )
         return None, scale_mapping(sensor_size, frame_size)
@@ -195,7 +195,7 @@ def _read_map(path: Path, sensor_size: tuple[int, int]) -> RectificationMap:
     finally:
         file.close()
     if not np.isfinite(places).all():
-        raise InputError(f"{path}: rectify_map must hold finite places; copy it again")
+        raise InputError(f"{path}: rectify_map must hold finite coordinates; copy it again")
     return places.astype(np.float32) + np.float32(0.5)
 
 
@@ -215,7 +215,7 @@ def _read_homography(path: Path, frame_size: tuple[int, int]) -> Matrix:
         with np.errstate(all="ignore"):
             mapping = checked_mapping(mapping / mapping[2, 2])
     except (np.linalg.LinAlgError, InputError):
-        raise InputError(f"{path}: its cameras give no mapping that can be inverted; {cure}") from None
+        raise InputError(f"{path}: its cameras give no invertible mapping; {cure}") from None
     if tuple(size) != frame_size:
         raise InputError(
             f"{path}: is for pictures of {tuple(size)}, found {frame_size}; give the rectified pictures of the left camera"

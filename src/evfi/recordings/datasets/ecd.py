@@ -72,7 +72,7 @@ def _read_index(folder: Path) -> tuple[Times, list[Path]]:
 def _picture(folder: Path, name: str) -> Path:
     picture = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"{folder / 'images.txt'}: the path '{name}' leads out of the folder; correct it")
+        raise InputError(f"{folder / 'images.txt'}: the path '{name}' points outside the folder; correct it")
     if not picture.is_file():
         raise InputError(f"{folder / 'images.txt'}: there is no picture {picture}; restore it or remove its line")
     return picture

@@ -128,7 +128,7 @@ def _read_frame_times(path: Path, warnings: list[str]) -> Times | None:
     column = _time_column(lines[0]) if lines else None
     if column is None:
         header = " ".join(lines[0])[:60] if lines else ""
-        warnings.append(f"{path.name} names no column of times ('{header}'): they are taken from {_RANGES}")
+        warnings.append(f"{path.name} has no column of times ('{header}'): frame times are taken from {_RANGES}")
         return None
     return _column_of(path, lines[1:], column)
 
@@ -160,5 +160,5 @@ def _check_shape(path: Path, frames: PictureFrames) -> None:
     if len(numbers) == 2 and (int(numbers[0]), int(numbers[1])) != frames.size:
         raise InputError(
             f"{path}: expected the frames' size {frames.size[0]}×{frames.size[1]}, found {' '.join(numbers)}; the events' "
-            "coordinates belong to other pictures"
+            "coordinates belong to different pictures"
         )

@@ -79,7 +79,10 @@ def open_recording(path: Path, options: RecordingOptions) -> Recording:
     times, source = _choose_times(layout, unit)
     warnings = layout.warnings
     if source == _RANGES:
-        warnings = (*warnings, f"the pictures' names are on another clock than the events: frame times are {_RANGES}")
+        warnings = (
+            *warnings,
+            f"the times in the pictures' names are on a different clock from the events': frame times are {_RANGES}",
+        )
     convention = replace(CONVENTION, frame_times=source)
     frames = PictureFrames(layout.pictures, times)
     return open_intervals(path, convention, frames, layout.files, options, unit=unit, warnings=warnings)

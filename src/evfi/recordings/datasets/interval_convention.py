@@ -57,7 +57,7 @@ class IntervalConvention:
             unit: the unit of time that was told from the files, where the convention leaves it open.
         """
         chosen = unit or self.time_unit
-        time = f"time in {_UNIT_NAMES[chosen]}" if chosen else "unit of time told from the length of an interval"
+        time = f"time in {_UNIT_NAMES[chosen]}" if chosen else "unit of time detected from the length of an interval"
         return "; ".join(
             (
                 self._coordinates(),

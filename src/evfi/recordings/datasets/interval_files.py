@@ -79,7 +79,7 @@ def read_npz_columns(path: Path, convention: IntervalConvention) -> Columns:
     x, y, t, p = (arrays[name] for name in convention.keys)
     if len({array.shape for array in (x, y, t, p)}) > 1 or x.ndim != 1:
         raise InputError(
-            f"{path}: its columns must have one length, found {[array.shape for array in arrays.values()]}"
+            f"{path}: its columns must have equal lengths, found {[array.shape for array in arrays.values()]}"
         )
     if len(x) and not convention.are_floats and not all(array.dtype.kind in "iu" for array in (x, y, t)):
         names = f"{convention.keys[0]}, {convention.keys[1]} and {convention.keys[2]}"
@@ -324,15 +324,15 @@ class _IntervalReader:
             unsorted += bool((columns.t[1:] < columns.t[:-1]).any())
             code = "-1/+1" if (columns.p == -1).any() else "0/1" if (columns.p == 0).any() else None
             if code not in (None, self._convention.polarity):
-                self.notes.append(f"polarities are {code}, {self._convention.polarity} was expected; read as {code}")
+                self.notes.append(f"polarities are {code}, expected {self._convention.polarity}; read as {code}")
                 break
             farthest = np.maximum(farthest, self._farthest(columns))
         if unsorted:
-            self.notes.append(f"the events of {unsorted} of {len(indices)} files looked at were not in order of time")
+            self.notes.append(f"the events of {unsorted} of {len(indices)} files checked were not in order of time")
         steps = self._convention.steps_per_pixel
         if steps > 1 and farthest.max() > 0 and (farthest < np.array(self._size) * steps / 2).all():
             self.notes.append(
-                "all events looked at lie in the frames' upper left quarter; if the scene moves elsewhere, their "
+                "all events checked lie in the frames' upper left quarter; if the scene moves elsewhere, their "
                 f"coordinates are not in {self._convention.scale}"
             )
 
@@ -396,7 +396,9 @@ class _IntervalReader:
         if unit := self._better_unit(index, raw):
             return f"{found}, which fits if the times are in {unit}: give that unit (--events-unit {unit})"
         if self._fits(index, times + start) or self._fits(index, times + end - times.max()):
-            return f"{found}, which fits if every file counts from its own frame; this layout's files share one clock"
+            return (
+                f"{found}, which fits if every file counts from its own frame, but this layout's files share one clock"
+            )
         where = self._stamps.name if self._stamps else "the frames' times"
         return f"{found}, which fits no two frames; check that {where} belongs to these events (µs, one clock)"
 

@@ -223,8 +223,8 @@ def tell_unit_of_durations(durations: NDArray[Any], where: str) -> TimeUnit:
         if _USUAL_INTERVAL_S[0] <= typical / per_second < _USUAL_INTERVAL_S[1]:
             return name  # type: ignore[return-value]
     raise InputError(
-        f"{where}: the events of a file span {typical:g} units of time, which is no frame interval in s, ms, µs or ns; "
-        "give the unit (--events-unit)"
+        f"{where}: the events of a file span {typical:g} units of time, which is not a frame interval in s, ms, µs or ns; "
+        "set the unit with --events-unit"
     )
 
 
@@ -254,7 +254,7 @@ def _check_order(files: Sequence[Path], filled: NDArray[Any], ends: Times) -> No
     spans = [f"{start} to {end}" for start, end in ends[first : first + 2].tolist()]
     reason = "the files' numbers do not follow their times"
     if len(wrong) == len(overlap):
-        reason = "the times seem to begin again in every file, while this layout's files share one clock"
+        reason = "the times seem to restart in every file, but this layout's files share one clock"
     raise InputError(
         f"{files[0].parent}: expected {names[1]} to begin where {names[0]} ends, found {spans[0]} µs and then {spans[1]} "
         f"µs; {reason}"
@@ -264,7 +264,7 @@ def _check_order(files: Sequence[Path], filled: NDArray[Any], ends: Times) -> No
 def _boundaries(filled: NDArray[Any], ends: Times, num_files: int, where: Path) -> Times:
     """Frame times; those beside empty files are interpolated."""
     if len(filled) == 1 and num_files > 1:
-        raise RecordingError(f"{where}: only one event file is not empty; that does not tell when frames were taken")
+        raise RecordingError(f"{where}: only one event file is not empty, which is not enough to find the frame times")
     adjacent = np.flatnonzero(np.diff(filled) == 1)
     known = {int(filled[i]) + 1: int((ends[i, 1] + ends[i + 1, 0] + 1) // 2) for i in adjacent}
     lone = np.flatnonzero(np.diff(filled) > 1)

@@ -147,7 +147,7 @@ def _open_frames(where: Path, timestamps: Path | None, declared: Declaration, wa
         if not pictures:
             raise RecordingError(f"{where}: expected at least two frames, found no picture")
         if timestamps is None:
-            raise InputError(f"{where}: the frames have no times; write one time per frame (µs) into timestamps.txt")
+            raise InputError(f"{where}: the frames have no times; write one time per frame (µs) to timestamps.txt")
         times = read_timestamps(timestamps, declared.timestamps_unit, num_frames=len(pictures))
         warnings += _warn_of_gaps(pictures)
         return PictureFrames(pictures, times)
@@ -169,7 +169,7 @@ def _warn_of_gaps(pictures: list[Path]) -> list[str]:
     if len(numbers) < len(pictures) or len(steps) < 2 or (steps <= np.median(steps)).all():
         return []
     after = pictures[int(np.argmax(steps > np.median(steps)))].name
-    return [f"numbers of pictures are missing, the first after {after}: if frames were lost, check their times, too"]
+    return [f"picture numbers are missing, the first after {after}: if frames were lost, check the frame times, too"]
 
 
 def _open_events(path: Path, declared: Declaration, user: RecordingOptions, frame_size: tuple[int, int]) -> EventSource:

@@ -148,7 +148,7 @@ def _frame_topic(bag: Bag, events: Topic | None) -> tuple[Topic, str | None]:
     found = _picture_topics(bag)
     if not found:
         raise RecordingError(
-            f"{bag.path}: the bag has no topic of pictures ({', '.join(IMAGE_TYPES)}); give pictures or a video, "
+            f"{bag.path}: the bag has no image topic ({', '.join(IMAGE_TYPES)}); give pictures or a video, "
             "and the bag as --events"
         )
     likely = [topic for topic in found if not any(word in topic.name.lower() for word in _NOT_PICTURES)] or found
@@ -213,13 +213,13 @@ class _FrameScan:
         self.size = self.size or image.size
         self.is_deep = self.is_deep or image.is_deep
         if image.size != self.size:
-            raise ValueError(f"frames must have one size, found {self.size} and {image.size}")
+            raise ValueError(f"frames must have the same size, found {self.size} and {image.size}")
 
     def finish(self) -> ChunkIndex:
         """The index: one frame per chunk."""
         if not self.found or self.size is None:
             raise RecordingError(
-                f"{self.bag.path}: topic '{shown(self.topic.name)}' holds no picture; there is nothing between"
+                f"{self.bag.path}: topic '{shown(self.topic.name)}' holds no pictures; name another bag"
             )
         if self.is_deep:
             self.notes.append("frames of 16 bits are scaled to 8 bits; they are dark if the camera does not use all 16")
@@ -234,7 +234,7 @@ class _FrameScan:
                 last = time
         if len(kept) < len(self.found):
             self.notes.append(
-                f"{len(self.found) - len(kept)} frames were left out: their times are not later than the frame before"
+                f"{len(self.found) - len(kept)} frames were left out: their times are not later than the frame before's"
             )
         times = np.array([time for time, _ in kept], np.int64)
         report = ReadReport(NAME, num_events=0, notes=tuple(self.notes))
