@@ -280,9 +280,7 @@ def test_unwritable_targets_are_named_at_once(tmp_path: Path):
         with pytest.raises(ConfigError, match="fps"):
             VideoWriter(tmp_path / "a.mp4", (64, 48), fps)
 
-
     with pytest.raises(ConfigError, match=r"needs an \.mkv file.*name it a\.mkv"):
-    with pytest.raises(ConfigError, match=r"\.mkv only.*name it a\.mkv"):
         VideoWriter(tmp_path / "a.mp4", (64, 48), 25, VideoConfig(codec="ffv1"))
     with pytest.raises(ConfigError, match=r"ffv1 .* has no quality"):
         VideoWriter(tmp_path / "a.mkv", (64, 48), 25, VideoConfig(quality=16))
