@@ -280,6 +280,8 @@ def test_unwritable_targets_are_named_at_once(tmp_path: Path):
         with pytest.raises(ConfigError, match="fps"):
             VideoWriter(tmp_path / "a.mp4", (64, 48), fps)
 
+
+def test_settings_that_do_not_go_together_are_named_at_once(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"needs an \.mkv file.*name it a\.mkv"):
         VideoWriter(tmp_path / "a.mp4", (64, 48), 25, VideoConfig(codec="ffv1"))
     with pytest.raises(ConfigError, match=r"ffv1 .* has no quality"):
