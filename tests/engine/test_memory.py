@@ -151,7 +151,7 @@ def test_when_nothing_fits_the_least_is_told() -> None:
     ) as told:
         make_plan(COSTS, WORK, GIB)
     assert "\n" not in str(told.value)
-    least = float(str(told.value).split(": ")[1].split(" ")[0])
+    least = float(str(told.value).split(" need ")[1].split(" ")[0])
     assert make_plan(COSTS, WORK, gib(least + 0.1)).offload == "blocks"
     with pytest.raises(ResourceError):
         make_plan(COSTS, WORK, gib(least - 0.1))
