@@ -86,7 +86,7 @@ class TestOneFolderOfFrames:
 
     def test_what_others_put_there_meanwhile_is_kept(self, tmp_path):
         with (
-            pytest.raises(OutputError, match="something was put there meanwhile"),
+            pytest.raises(OutputError, match="something was put there in the meantime"),
             folder_written_whole(tmp_path / "f") as partial,
         ):
             (partial / "a.txt").write_text("x")
