@@ -103,7 +103,7 @@ def test_links_that_lead_nowhere_in_a_recording(place, target, capsys):
 def test_pipes_are_not_waited_for(place, command, told, in_time, capsys):
     os.mkfifo(place / "f")
     assert run(*command.split()) in (dispatch.FAILED, dispatch.USAGE)
-    assert f"cannot read {told} f: it is no ordinary file; name a text file" in capsys.readouterr().err
+    assert f"cannot read {told} f: it is not a regular file; name a text file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ class TestErrorsOfTheSystem:
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
         for arguments in (("inspect", "/r"), ("--help",)):
-            assert "the current folder does not exist any more; change to another" in failure(capsys, *arguments)
+            assert "the current folder no longer exists; change to another" in failure(capsys, *arguments)

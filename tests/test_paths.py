@@ -89,15 +89,15 @@ class TestRefusedNames:
 class TestPipes:
     def test_they_are_refused_at_once(self, pipe):
         for read in (open_to_read, lambda path: read_bytes(path, 10)):
-            with pytest.raises(ValueError, match="it is no ordinary file"):
+            with pytest.raises(ValueError, match="it is not a regular file"):
                 read(pipe)
 
     def test_as_files_of_numbers(self, pipe):
-        with pytest.raises(ConfigError, match=r"cannot read the output times .*: it is no ordinary file"):
+        with pytest.raises(ConfigError, match=r"cannot read the output times .*: it is not a regular file"):
             read_times(pipe)
-        with pytest.raises(InputError, match=r"cannot read the homography .*: it is no ordinary file"):
+        with pytest.raises(InputError, match=r"cannot read the homography .*: it is not a regular file"):
             read_homography(pipe)
-        with pytest.raises(InputError, match=r"cannot read the frame times .*: it is no ordinary file"):
+        with pytest.raises(InputError, match=r"cannot read the frame times .*: it is not a regular file"):
             list(numbered_lines(pipe, "frame times"))
 
 

@@ -29,6 +29,7 @@ _ABOUT_MEMORY: Final[dict[str, tuple[str, ...]]] = {
     "allocate memory": (),
     "failed to map segment from shared object": ("not permitted",),
     "could not create a primitive": ("primitive descriptor",),
+    "can't start new thread": (),
 }
 """What libraries say when memory runs out, and what they add where it means something else."""
 

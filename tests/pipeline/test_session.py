@@ -140,6 +140,12 @@ def test_a_damaged_log_is_read_as_far_as_it_goes(recording: Path, tmp_path: Path
     log.write_bytes(lines[0] + b"[" * 5000 + b"\n" + b"\xff\n" + b'{"what": "window"}\n' + b"".join(lines[1:-1]))
     assert job_status(given.job_folder).condition == "stopped"
     assert job_status(given.job_folder).finished == tuple(range(WINDOWS))
+    with log.open("r+b") as file:
+        file.truncate(2**40)  # zeros, of no size on the disk
+    assert job_status(given.job_folder).condition == "planned"
+    log.unlink()
+    os.mkfifo(log)
+    assert job_status(given.job_folder).condition == "planned"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from fractions import Fraction
@@ -54,6 +55,9 @@ def test_bad_pictures_are_named(tmp_path: Path):
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
     with pytest.raises(InputError, match=r"half\.png"):
         read_image(tmp_path / "half.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_image(tmp_path / "pipe.png")  # opening it would wait for ever
 
 
 @pytest.mark.parametrize("fps", [25.0, 29.97, 60, 7.5])

@@ -5,6 +5,7 @@ All that is needed lies in the job's folder: its log says what happened, its loc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +14,15 @@ from typing import Any, Final, Literal
 
 from evfi.errors import InputError, OutputError
 from evfi.files import one_line
+from evfi.paths import is_file, open_to_read
 from evfi.pipeline.job_folder import CANCEL_FILE, LOG_FILE, JobFolder, check_job_folder, is_empty_file
 from evfi.plain_json import loads
+from evfi.recordings.planning import MAX_FRAMES
 
-_MAX_LINE_BYTES: Final = 2**20
+_MAX_LINE_BYTES: Final = 2**16
+_MAX_LOG_BYTES: Final = 2**27
+"""From the end; a line has some 150 bytes."""
+_MAX_MESSAGE: Final = 1000
 
 JobCondition = Literal["planned", "running", "stopped", "failed", "done"]
 """Not begun, at work, stopped (interrupted, cancelled or killed), ended with failed windows or an error, or done."""
@@ -61,10 +67,12 @@ def job_status(folder: str | Path) -> JobStatus:
     place = _checked(Path(folder))
     try:
         busy = tuple(JobFolder(place).busy())
-        lines = list(_log(place / LOG_FILE))
-    except OSError as error:
+        run = _Run()
+        for line in _log(place / LOG_FILE):
+            run.add(line)
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot read the job in {place}: {one_line(error)}") from error
-    return _status(lines, busy)
+    return run.status(busy)
 
 
 def cancel_job(folder: str | Path) -> None:
@@ -97,56 +105,77 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _status(lines: list[dict[str, Any]], busy: tuple[str, ...]) -> JobStatus:
-    """What a job's log comes to."""
-    begun = max((at for at, line in enumerate(lines) if line["what"] == "begun"), default=None)
-    if begun is None:
-        return JobStatus("running" if busy else "planned", workers=busy)
-    first, run = lines[begun], lines[begun + 1 :]
-    total, missing = (_count(first.get(name)) for name in ("windows", "missing"))
-    finished = [line["index"] for line in lines if line["what"] == "window" and _is_index(line.get("index"))]
-    number = sum(line["what"] == "window" for line in run)
-    failures = {
-        line["window"]: str(line.get("message", ""))
-        for line in run
-        if line["what"] == "failed" and _is_index(line.get("window"))
-    }
-    end = next((line for line in reversed(run) if line["what"] in ("done", "stopped")), None)
-    condition: JobCondition = "stopped"
-    if end is not None and end["what"] == "done":
-        condition = "done"
-    elif busy:
-        condition = "running"
-    elif failures or (end is not None and not str(end.get("error", "")).startswith(("KeyboardInterrupt", "Cancelled"))):
-        condition = "failed"
-    return JobStatus(
-        condition,
-        total,
-        min(total, max(0, total - missing) + number),
-        tuple(dict.fromkeys(finished)),
-        failures,
-        busy,
-        str(first["at"]),
-        (str(first["host"]), _count(first["pid"])),
-        "" if end is None or condition == "done" else str(end.get("error", "")),
-    )
+@dataclass
+class _Run:
+    """What a log says of the last run, and of the windows that all runs finished."""
+
+    begun: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+    num_finished: int = 0
+    finished: dict[int, None] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Take the next line; what is no line of a job is passed over."""
+        what, index = line["what"], line.get("index" if line["what"] == "window" else "window")
+        if what == "begun":
+            self.begun, self.end, self.num_finished, self.failures = line, None, 0, {}
+        elif what in ("done", "stopped"):
+            self.end = line
+        elif type(index) is int and 0 <= index < MAX_FRAMES:
+            if what == "window":
+                self.num_finished += 1
+                self.finished[index] = None
+            elif what == "failed":
+                self.failures[index] = str(line.get("message", ""))[:_MAX_MESSAGE]
+
+    def status(self, workers: tuple[str, ...]) -> JobStatus:
+        """What it comes to, where these work."""
+        if self.begun is None:
+            return JobStatus("running" if workers else "planned", workers=workers)
+        total, missing = (_count(self.begun.get(name)) for name in ("windows", "missing"))
+        condition = self._condition(is_busy=bool(workers))
+        error = "" if self.end is None or condition == "done" else str(self.end.get("error", ""))[:_MAX_MESSAGE]
+        return JobStatus(
+            condition,
+            total,
+            min(total, max(0, total - missing) + self.num_finished),
+            tuple(self.finished),
+            self.failures,
+            workers,
+            str(self.begun["at"]),
+            (str(self.begun["host"]), _count(self.begun["pid"])),
+            error,
+        )
+
+    def _condition(self, *, is_busy: bool) -> JobCondition:
+        if self.end is not None and self.end["what"] == "done":
+            return "done"
+        if is_busy:
+            return "running"
+        error = "" if self.end is None else str(self.end.get("error", ""))
+        is_asked_for = error.startswith(("KeyboardInterrupt", "Cancelled"))
+        return "failed" if self.failures or (self.end is not None and not is_asked_for) else "stopped"
 
 
 def _log(file: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a job's log; those that are cut or damaged are passed over."""
-    if file.is_symlink() or not file.is_file():
+    """The last lines of a job's log; those that are cut or damaged are passed over.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if file.is_symlink() or not is_file(file):
         return
-    with file.open("rb") as stream:
+    with open_to_read(file) as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MAX_LOG_BYTES))
         while line := stream.readline(_MAX_LINE_BYTES):
+            if not line.startswith(b"{"):
+                continue
             with suppress(ValueError):
                 told = loads(line)
                 if isinstance(told, dict) and told.keys() >= {"at", "host", "pid", "what"}:
                     yield told
 
 
-def _is_index(value: Any) -> bool:
-    return type(value) is int
-
-
 def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < 2**63 else 0

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from evfi.errors import InputError
 from evfi.files import one_line, written_whole
 from evfi.limits import MAX_PIXELS, check_pixels
-from evfi.paths import is_file
+from evfi.paths import is_file, open_to_read
 from evfi.video.geometry import Frame, Size, frame_size
 
 PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
@@ -55,7 +55,7 @@ def read_image(path: str | Path) -> Frame:
     """
     path = Path(path)
     try:
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
+        with open_to_read(path) as file, Image.open(file, formats=PICTURE_FORMATS) as image:
             check_pixels(str(path), *image.size)
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
