@@ -155,6 +155,7 @@ class TestProgram:
             (MemoryError(), 1, "not enough memory"),
             (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "not enough memory"),
             (RuntimeError("could not create a primitive"), 1, "not enough memory"),
+            (RuntimeError("can't start new thread"), 1, "not enough memory"),
             (ImportError("libSvtAv1Enc.so: failed to map segment from shared object"), 1, "not enough memory"),
             (KeyboardInterrupt(), 130, "interrupted"),
         ],
