@@ -69,7 +69,9 @@ class TestBudget:
     ) -> None:
         np.savez_compressed(tmp_path / "e.npz", **{name: np.zeros(9, kind) for name, kind in COLUMNS.items()})
         monkeypatch.setenv(limits.VARIABLE, value)
-        message = f"EVFI_MAX_UNPACKED_GIB must be a positive number of GiB, got '{value}'; unset it, or set it to e.g. 16"
+        message = (
+            f"EVFI_MAX_UNPACKED_GIB must be a positive number of GiB, got '{value}'; unset it, or set it to e.g. 16"
+        )
         with pytest.raises(ConfigError, match=f"^{message}$"):
             read_arrays(tmp_path / "e.npz")
         assert cli.main(["inspect", str(tmp_path / "e.npz")]) == 2

@@ -63,9 +63,7 @@ def test_the_preset_goes_before_the_model_and_the_user_before_the_preset() -> No
     ],
 )
 def test_settings_without_effect_are_refused(preset: PresetName, given: dict[str, Any], idle: str) -> None:
-    with pytest.raises(
-        ConfigError, match=f"^{idle}: no effect without .*; remove {idle}, or choose another preset$"
-    ):
+    with pytest.raises(ConfigError, match=f"^{idle}: no effect without .*; remove {idle}, or choose another preset$"):
         chosen_config({}, preset, given)
     assert chosen_config({}, "fast", {**given, "diffusion": True}).diffusion
 
