@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ from fault_jobs import write_recording
 from fault_model import StandInRequest
 
 import evfi
-from evfi.errors import ConfigError, InputError, JobCancelledError
+from evfi.errors import ConfigError, InputError, JobCancelledError, OutputError
 from evfi.pipeline.job_config import JobConfig
+from evfi.pipeline.job_folder import JobFolder
 from evfi.pipeline.job_loop import JobState
 from evfi.pipeline.outputs import Targets
 from evfi.pipeline.session import JobRequest, JobSession
@@ -120,6 +122,29 @@ def test_failed_windows_are_told_to_who_watches(recording: Path, tmp_path: Path)
     status = job_status(given.job_folder)
     assert (status.condition, status.num_done, list(status.failures)) == ("failed", WINDOWS - 1, [3])
     assert "not enough GPU memory" in status.failures[3]
+
+
+def test_files_in_the_place_of_folders_are_moved_aside(recording: Path, tmp_path: Path):
+    given = request(recording, tmp_path)
+    with JobSession(given) as session:
+        session.run()
+    shutil.rmtree(given.job_folder / "windows")
+    (given.job_folder / "windows").write_text("mine")
+    with JobSession(given) as session:
+        assert session.run().num_kept == 0
+    assert (given.job_folder / "windows.unusable").read_text() == "mine"
+
+
+def test_a_file_of_somebody_else_s_is_no_request_to_cancel(recording: Path, tmp_path: Path):
+    given = request(recording, tmp_path)
+    with JobSession(given) as session:
+        session.run()
+    (given.job_folder / "cancel").write_text("mine")
+    with JobFolder(given.job_folder), pytest.raises(OutputError, match="its file cancel is not evfi's; move it away"):
+        cancel_job(given.job_folder)
+    with JobSession(given) as session:
+        assert session.run().num_kept == WINDOWS
+    assert (given.job_folder / "cancel").read_text() == "mine"
 
 
 def test_folders_without_a_job(tmp_path: Path):

@@ -41,6 +41,7 @@ from evfi.training.config import (
 )
 from evfi.training.curves import draw_series, read_series
 from evfi.training.loop import interrupts_deferred, train
+from evfi.training.textures import load_textures
 from hostile_json import HOSTILE_JSON
 from stand_ins import STEP_US, key_frames, memory_recording
 
@@ -445,11 +446,31 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"num_frames": ()}, {"num_frames": (1,)}, {"ema_decay": 1.0}, {"keep_checkpoints": 0}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"num_frames": ()},
+        {"num_frames": (1,)},
+        {"ema_decay": 1.0},
+        {"keep_checkpoints": 0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": -1.0},
+        {"max_minutes": float("nan")},
+        {"max_grad_norm": 0.0},
+        {"weight_decay": float("inf")},
+        {"warmup_steps": -5},
+        {"seed": -1},
+    ],
 )
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         AutoencoderTraining(Path("t"), Path("o"), **wrong)
+
+
+def test_a_file_that_holds_no_packed_textures(tmp_path: Path) -> None:
+    (tmp_path / "textures.safetensors").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    with pytest.raises(InputError, match="cannot read the packed textures"):
+        load_textures(tmp_path / "textures.safetensors")
 
 
 def test_hostile_lines_of_curves_are_passed_over(tmp_path: Path) -> None:

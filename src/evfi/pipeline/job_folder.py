@@ -104,6 +104,9 @@ class JobFolder:
             check_job_folder(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
+            for name in (WINDOWS_FOLDER, DAMAGED_FOLDER):
+                if os.path.lexists(self.path / name) and not (self.path / name).is_dir():
+                    set_aside(self.path / name)
             self._write_mark()
             self._forget_cancel()
         except OSError as error:

@@ -91,6 +91,10 @@ def cancel_job(folder: str | Path) -> None:
             raise InputError(f"no process is working on the job in {place}; there is nothing to cancel")
         if not is_empty_file(place / CANCEL_FILE):
             (place / CANCEL_FILE).touch(exist_ok=False)
+    except FileExistsError as error:
+        raise OutputError(
+            f"cannot cancel the job in {place}: its file {CANCEL_FILE} is not evfi's; move it away, and cancel again"
+        ) from error
     except OSError as error:
         raise OutputError(f"cannot cancel the job in {place}: {one_line(error)}") from error
 

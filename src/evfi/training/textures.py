@@ -22,11 +22,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from evfi.errors import InputError
+from evfi.files import one_line
 from evfi.paths import is_file, is_folder
 
 TEXTURE_FOLDERS = ("cutouts", "textures")
@@ -130,9 +131,15 @@ def pack_textures(folder: Path | str, target: Path | str) -> None:
 def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names (`textures/...`, `cutouts/...`) and contents of all picture files, in the order of their names."""
     if is_file(path):
-        with safe_open(str(path), framework="pt") as file:
-            for name in sorted(file.keys()):
-                yield name, file.get_tensor(name).numpy().tobytes()
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                for name in sorted(file.keys()):
+                    yield name, file.get_tensor(name).numpy().tobytes()
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"cannot read the packed textures {path}: {one_line(error)}; give a folder that holds textures/ and cutouts/, "
+                "or a .safetensors file"
+            ) from error
         return
     if not is_folder(path):
         raise InputError(f"no texture folder or packed file at {path}; give one that holds textures/ and cutouts/")
