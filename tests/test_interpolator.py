@@ -322,6 +322,6 @@ def test_an_upscale_that_makes_pictures_too_large_is_refused(
     window = recording.load_window(recording.plan_windows(1)[0])
     interpolator = Interpolator(bundle, SamplingConfig.from_defaults(bundle.sampling, upscale=2, **FAST))
     with pytest.raises(
-        ConfigError, match=rf"upscale 2 makes pictures of .* of frames of {WIDTH}x{HEIGHT} px, .*; lower it"
+        ConfigError, match=rf"upscale 2 makes pictures of .* from frames of {WIDTH}x{HEIGHT} px, .*; lower it"
     ):
         interpolator.prepare(window)

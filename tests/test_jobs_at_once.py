@@ -129,7 +129,7 @@ class TestShards:
         model.happens = second
         assert run(*command, "2/2") == 0
         assert "shard 2 of 2 of the job in" in told[0]
-        assert "run all shards with the same number, as --shard 1/2, or wait until it is done" in told[0]
+        assert "run all shards with the same number, as in --shard 1/2, or wait until it is done" in told[0]
         assert run(*command, "1/3") == 0  # afterwards it may
 
     def test_of_one_number_work_at_the_same_time(self, recording, tmp_path, model):

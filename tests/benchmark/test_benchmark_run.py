@@ -261,7 +261,7 @@ class TestCommand:
             (["--case", "huge"], "unknown case 'huge'; expected one-tile-5, ", 2),
             (["--engine", "slow"], "'slow'", 2),
             (["--preset", "best"], "'best'", 2),
-            (["--preset", "exact", "warp"], "which preset warp does without; choose among exact, balanced, fast", 2),
+            (["--preset", "exact", "warp"], "which preset warp does not use; choose from exact, balanced, fast", 2),
             (["--runs", "0"], "runs must be at least 1, got 0", 2),
             (["--plain-steps", "1"], "plain_steps must be at least 2, got 1", 2),
             (["--seconds-per-row", "0"], "seconds_per_row must be above 0", 2),

@@ -210,11 +210,11 @@ def test_damaged_files_that_were_left_out_are_empty(tmp_path: Path) -> None:
         (
             "raw",
             3,
-            r"protocol raw with skip 3 needs at least 5 frames \(a window takes 5\), found 4; use a smaller skip",
+            r"protocol raw with skip 3 needs at least 5 frames \(a window has 5 frames\), found 4; use a smaller skip",
         ),
-        ("vdm-evfi", 3, r"needs at least 5 frames \(a window takes 5\), found 4"),
-        ("timelens-xl", 3, r"needs at least 6 frames \(a window takes 5, 1 must follow it\), found 4"),
-        ("continuitycam", 1, r"needs at least 10 frames \(a window takes 3, 7 must follow it\), found 4"),
+        ("vdm-evfi", 3, r"needs at least 5 frames \(a window has 5 frames\), found 4"),
+        ("timelens-xl", 3, r"needs at least 6 frames \(a window has 5 frames, 1 must follow it\), found 4"),
+        ("continuitycam", 1, r"needs at least 10 frames \(a window has 3 frames, 7 must follow it\), found 4"),
     ],
 )
 def test_sequences_that_are_too_short(tmp_path: Path, name: str, skip: int, message: str) -> None:

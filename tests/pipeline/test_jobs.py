@@ -122,7 +122,7 @@ def test_failure_leaves_nothing(tmp_path: Path, error):
 
 def test_settings_are_checked_before_the_work(tmp_path: Path):
     recording = memory_recording()
-    with pytest.raises(ConfigError, match="nothing to write"):
+    with pytest.raises(ConfigError, match="expected an output, got none"):
         interpolate_recording(Blender(), recording, None)
     with pytest.raises(OutputError, match="no folder"):
         plan_job(recording, Targets(tmp_path / "no" / "a.mp4"))

@@ -98,7 +98,7 @@ class TestMadeOf:
         assert ModelRequest().made_of(old, "cpu") == ModelRequest().made_of(FACTS, "cpu")
 
     def test_retired_settings_that_are_given_are_refused(self):
-        with pytest.raises(ConfigError, match="texture_restoration was retired"):
+        with pytest.raises(ConfigError, match="texture_restoration was removed"):
             ModelRequest(settings={"texture_restoration": False}).made_of(FACTS, "cpu")
 
     def test_what_changes_no_frame_does_not(self):

@@ -45,7 +45,7 @@ def test_parts_that_are_missing(tmp_path: Path) -> None:
     events = random_events(50, FRAME_STEP_US)
     for parts, message in (
         ({"events": events}, "holds no frame stream"),
-        ({"frames": GREY}, "holds no event stream"),
+        ({"frames": GREY}, "has no event stream"),
         ({"frames": GREY[:0], "events": events}, "frame stream is empty"),
         ({"frames": GREY[:1], "events": events}, "at least two frames, found 1"),
         ({"frames": GREY, "events": events[:0]}, "event stream is empty"),

@@ -128,7 +128,7 @@ def test_mapping_must_lead_near_the_frame(mapping: NDArray[np.float64], message:
 
 
 def test_frames_must_share_one_shape() -> None:
-    with pytest.raises(InputError, match="one shape"):
+    with pytest.raises(InputError, match="the same shape"):
         MemoryFrames([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)], [0, 1])
 
 
