@@ -68,7 +68,8 @@ def run(arguments: list[str]) -> int:
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_about_memory(error):
             raise
-        return _fail("not enough memory; use a smaller picture, a lower --batch-size, or close other programs", FAILED)
+        smaller = "a lower --batch-size" if arguments[:1] == ["train"] else "smaller frames"
+        return _fail(f"not enough memory; use {smaller}, or close other programs", FAILED)
     return 0
 
 
