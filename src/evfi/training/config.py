@@ -152,12 +152,12 @@ class TrainConfig:
         for name in ("warmup_steps", "cooldown_steps", "seed", "validation_windows"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"training {name} must not be negative, got {getattr(self, name)}")
-        for name in ("learning_rate", "max_grad_norm", "max_minutes"):
+        for name in ("learning_rate", "weight_decay", "max_minutes"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"training {name} must be a positive number, got {value}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"training weight_decay must be a number of at least 0, got {self.weight_decay}")
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"training {name} must be a number of at least 0, got {value}")
+        if not 0 < self.max_grad_norm < math.inf:
+            raise ConfigError(f"training max_grad_norm must be a positive number, got {self.max_grad_norm}")
         if not self.num_frames or min(self.num_frames) < 2:
             raise ConfigError(f"training num_frames must all be at least 2, got {self.num_frames}; try 3 5 9")
         if not 0 <= self.ema_decay < 1:
