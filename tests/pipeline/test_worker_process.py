@@ -48,7 +48,7 @@ def test_only_a_gpu_has_its_windows_prepared_ahead(device, expected):
     for task in tasks():
         waiting.put(task)
     worker = WindowWorker(model)
-    thread = threading.Thread(target=prepare_tasks, args=(worker, device, waiting, ahead, 3), daemon=True)
+    thread = threading.Thread(target=prepare_tasks, args=(worker, device, waiting, ahead), daemon=True)
     thread.start()
     for index in range(3):
         task, prepared = ahead.get(timeout=10)

@@ -9,7 +9,6 @@ is replaced. What lies in a window's place and is not known, by its content, as 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from evfi.errors import InputError, OutputError
 from evfi.evaluation.results import SequenceInfo, WindowRecord
 from evfi.files import folder_written_whole, make_room, one_line, read_mark, remove_leftovers, temporary_beside
-from evfi.fingerprints import fingerprint_of
+from evfi.fingerprints import digest_of_file, fingerprint_of
 from evfi.video.io import read_image, write_png
 
 _FACTS_FILE: Final = "window.json"
@@ -116,7 +115,7 @@ class FrameStore:
         with folder_written_whole(folder) as partial:
             for frame, name in zip(frames, known.names, strict=True):
                 write_png(partial / name, frame, compress_level=1)
-            known = replace(known, digests=tuple(_digest(partial / name) for name in known.names))
+            known = replace(known, digests=tuple(digest_of_file(partial / name) for name in known.names))
             (partial / _FACTS_FILE).write_text(json.dumps(asdict(known)) + "\n", encoding="utf-8")
 
     def read(self, record: WindowRecord, sequence: SequenceInfo) -> NDArray[np.uint8]:
@@ -176,14 +175,9 @@ def _is_own(folder: Path) -> bool:
     for entry in folder.iterdir():
         if entry.is_symlink() or not entry.is_file() or entry.name not in (*digests, _FACTS_FILE):
             return False
-        if digests.get(entry.name) not in (None, _digest(entry)):
+        if digests.get(entry.name) not in (None, digest_of_file(entry)):
             return False
     return True
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def made_of(maker: str, record: WindowRecord, sequence: SequenceInfo) -> str:

@@ -67,9 +67,7 @@ def _receive(connection: Connection, tasks: queue.SimpleQueue[Task]) -> None:
         os._exit(0)
 
 
-def prepare_tasks(
-    worker: Worker, device: str, tasks: queue.SimpleQueue[Task], ahead: queue.Queue[_Ahead], number: int | None = None
-) -> None:
+def prepare_tasks(worker: Worker, device: str, tasks: queue.SimpleQueue[Task], ahead: queue.Queue[_Ahead]) -> None:
     """Prepare tasks for a GPU, one after the other.
 
     Args:
@@ -77,12 +75,10 @@ def prepare_tasks(
         device: where.
         tasks: those that arrived.
         ahead: where they go, with what was prepared.
-        number: of tasks after which this returns; None for never.
     """
-    while number is None or number > 0:
+    while True:
         task = tasks.get()
         ahead.put((task, None if device == "cpu" else prepare(worker, task.item)))
-        number = None if number is None else number - 1
 
 
 class _Steps:

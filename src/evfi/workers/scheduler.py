@@ -87,7 +87,6 @@ class Scheduler:
             Exception: a callback raised it; in this process, also a task.
         """
         if not self._outcomes:
-            self._hand_out()
             event = self._transport.next_event(timeout)
             if event is None:
                 return None
