@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: more threads only wait for each other on a busy machine
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command that a test starts compiles its modules anew
 
 import pytest
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine import cpu_layers, threads
+from evfi.engine import threads
 from evfi.engine.base import PlainEngine
 from evfi.engine.cpu_layers import CpuOperators
 from evfi.engine.fast import FastEngine
@@ -82,11 +82,11 @@ def test_other_convolutions_are_left_alone(module: nn.Conv2d) -> None:
 def test_transformed_kernels_follow_the_weights() -> None:
     module, values = _convolution(32, 32), _normal(1, 1, 8, 8, 32)
     with torch.inference_mode():
-        first = cpu_layers.convolve(values, module, bias=True)
+        first = CpuOperators().convolve(values, module, bias=True)
     module.weight.mul_(2)
     module.bias.mul_(2)
     with torch.inference_mode():
-        assert _error(cpu_layers.convolve(values, module, bias=True), 2 * first) < 2e-6
+        assert _error(CpuOperators().convolve(values, module, bias=True), 2 * first) < 2e-6
 
 
 @pytest.mark.parametrize("over_frames", [True, False])
@@ -129,7 +129,7 @@ def test_convolutions_over_frames_equal_torch() -> None:
     module = nn.Conv3d(32, 32, (3, 1, 1), padding=(1, 0, 0))
     values = _normal(2, 4, 3, 5, 32)
     expected = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, padding=(1, 0, 0)).permute(0, 2, 3, 4, 1)
-    assert _error(cpu_layers.convolve_frames(values, module), expected) < 1e-6
+    assert _error(CpuOperators().convolve_frames(values, module), expected) < 1e-6
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 5])

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine.layers import ResidualBlock, as_pictures, convolve_frames, enlarged, from_pictures
-from evfi.engine.operators import Feature, Operators
+from evfi.engine.layers import ResidualBlock
+from evfi.engine.operators import Feature, Operators, as_pictures, enlarged, from_pictures
 
 Bands = list[Feature]
 """One activation: bands [B, F, rows, w, C] from top to bottom. Who is given one takes its bands away while reading."""
@@ -46,13 +46,13 @@ def residual_block(block: ResidualBlock, bands: Bands, run: Operators) -> Bands:
 
     made = _over_neighbours(hidden, run, spatial.norm2, offset, second)
     hidden = [
-        _summed(convolve_frames(seen, temporal.conv1), run)
+        _summed(run.convolve_frames(seen, temporal.conv1), run)
         for seen in _normalised(list(made), run, temporal.norm1, None, over_frames=True)
     ]
     offset = block.offsets[1](None)
     result: Bands = []
     for seen in _normalised(hidden, run, temporal.norm2, offset, over_frames=True):
-        change = convolve_frames(seen, temporal.conv2)
+        change = run.convolve_frames(seen, temporal.conv2)
         result.append(run.add(made.pop(0).values, change, block.temporal_share, block.temporal_bias))
     return result
 

@@ -20,7 +20,7 @@ from evfi.engine.decoder import TemporalDecoder
 from evfi.engine.footprint import meta_twin, simulated_peak
 from evfi.engine.memory import ALWAYS, UNUSED, Costs, Linear, Work
 from evfi.engine.network import Constants, SteeredUNet
-from evfi.engine.operators import Feature, Offset, pixels_per_chunk
+from evfi.engine.operators import Feature, Offset, TorchProducts, pixels_per_chunk
 from evfi.models.bundle import ModelBundle, decode_latents, encode_pixels
 from evfi.sampling.config import SamplingConfig
 from evfi.sampling.tiling import TileGrid
@@ -30,8 +30,8 @@ _LEAST_ROWS: Final = 8
 """Rows of latents in a band: with fewer, the rows that it shares with its neighbours are a burden."""
 
 
-class AllocatingOperators:
-    """The operations as the GPU kernels' results; see `evfi.engine.operators.Operators`."""
+class AllocatingOperators(TorchProducts):
+    """Allocates what the operations between convolutions and matrix products do on a GPU; see `TritonOperators`."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """Written over `change`, with sums."""

@@ -33,6 +33,7 @@ class CpuParts:
         """Take a model that `is_served`; what was derived from its weights before is dropped."""
         for network in bundle.networks().values():
             cpu_layers.forget(network)
+        self._operators = cpu_layers.CpuOperators()
         self._embedding = bundle.controlnet.controlnet_cond_embedding
         self._autoencoder = TinyAutoencoder(bundle.vae) if is_supported(bundle.vae) else None
         encode = bundle_encoders(bundle).encode_images if self._autoencoder is None else self._autoencoder.encode
@@ -74,7 +75,7 @@ class CpuParts:
         for module in modules:
             hidden = _convolved_silu(hidden, module)
         last: Any = self._embedding.conv_out
-        made = cpu_layers.convolve(hidden.permute(0, 2, 3, 1)[None], last, bias=True)
+        made = self._operators.convolve(hidden.permute(0, 2, 3, 1)[None], last, bias=True)
         return made[0].permute(0, 3, 1, 2)
 
 

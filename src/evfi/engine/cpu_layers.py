@@ -29,7 +29,7 @@ _lock = threading.Lock()
 
 
 def is_served(values: Tensor) -> bool:
-    """Whether an activation is computed as this module says."""
+    """Whether this module computes an activation faster than plain torch."""
     return values.device.type == "cpu" and values.dtype == torch.float32 and torch.is_inference_mode_enabled()
 
 
@@ -50,37 +50,44 @@ def forget(network: nn.Module) -> None:
         _made.pop(module, None)
 
 
-def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool, enlarge: bool = False) -> Tensor:
-    """A convolution of every frame of [B, F, h, w, C], of twice the size if they are enlarged first."""
-    frames = values.flatten(0, 1)
-    convolution = winograd(module)
-    if convolution is not None:
-        made = convolution(frames.contiguous(), bias=bias, enlarge=enlarge)
-    else:
-        pictures = frames.permute(0, 3, 1, 2)
-        if enlarge:
-            pictures = F.interpolate(pictures, scale_factor=2.0, mode="nearest")
-        made = F.conv2d(pictures, module.weight, module.bias if bias else None, module.stride, module.padding)
-        made = made.permute(0, 2, 3, 1).contiguous()
-    return made.unflatten(0, values.shape[:2])
-
-
-def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
-    """A convolution over the frames of [B, F, h, w, C] alone, without its bias."""
-    pictures = values.flatten(2, 3).permute(0, 3, 1, 2)  # [B, C, F, h w]
-    made = F.conv2d(pictures, module.weight[..., 0], None, 1, module.padding[:2])
-    return made.permute(0, 2, 3, 1).contiguous().unflatten(2, values.shape[2:4])
-
-
-def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer of [..., C]; elsewhere than on a CPU torch's own."""
-    if not is_served(rows) or not onednn.has_fused():
-        return F.linear(rows, weight, bias)
-    return onednn.product(rows, weight, bias)
-
-
 class CpuOperators(TorchOperators):
-    """The operations on a CPU; in plain torch where they are no bottleneck."""
+    """The operations on a CPU; in plain torch where they are no bottleneck, and where an activation is not `is_served`."""
+
+    def convolve(self, values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
+        """See `TorchProducts.convolve`."""
+        convolution = winograd(module) if is_served(values) else None
+        if convolution is None:
+            return super().convolve(values, module, bias=bias)
+        return convolution(values.flatten(0, 1).contiguous(), bias=bias).unflatten(0, values.shape[:2])
+
+    def convolve_enlarged(self, values: Tensor, module: nn.Conv2d) -> Tensor:
+        """See `TorchProducts.convolve_enlarged`."""
+        convolution = winograd(module) if is_served(values) else None
+        if convolution is None:
+            return super().convolve_enlarged(values, module)
+        frames = values.flatten(0, 1).contiguous()
+        return convolution(frames, bias=True, enlarge=True).unflatten(0, values.shape[:2])
+
+    def convolve_frames(self, values: Tensor, module: nn.Conv3d) -> Tensor:
+        """See `TorchProducts.convolve_frames`."""
+        if not is_served(values):
+            return super().convolve_frames(values, module)
+        pictures = values.flatten(2, 3).permute(0, 3, 1, 2)  # [B, C, F, h w]
+        made = F.conv2d(pictures, module.weight[..., 0], None, 1, module.padding[:2])
+        return made.permute(0, 2, 3, 1).contiguous().unflatten(2, values.shape[2:4])
+
+    def product(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `TorchProducts.product`."""
+        if not is_served(rows) or not onednn.has_fused():
+            return super().product(rows, weight, bias)
+        return onednn.product(rows, weight, bias)
+
+    def add_product(self, total: Tensor, rows: Tensor, weight: Tensor) -> None:
+        """See `TorchProducts.add_product`."""
+        if is_served(rows):
+            total.add_(self.product(rows, weight))
+        else:
+            super().add_product(total, rows, weight)
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """See `TorchOperators.add`."""
@@ -131,7 +138,7 @@ class CpuOperators(TorchOperators):
 
     def gated_product(self, rows: Tensor, module: nn.Linear) -> Tensor:
         """See `TorchOperators.gated_product`."""
-        values, gate = product(rows, module.weight, module.bias).chunk(2, dim=-1)
+        values, gate = self.product(rows, module.weight, module.bias).chunk(2, dim=-1)
         return values * F.gelu(gate)
 
 

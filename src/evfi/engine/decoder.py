@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evfi.engine import bands as banded
-from evfi.engine.layers import ResidualBlock, convolve, convolve_enlarged, convolve_frames
+from evfi.engine.layers import ResidualBlock
 from evfi.engine.operators import Feature, Operators
 
 
@@ -65,7 +65,7 @@ class TemporalDecoder:
 
     def _decode(self, latents: Tensor, bands: int) -> Tensor:
         decoder = self.module
-        hidden = Feature(convolve(latents, decoder.conv_in, bias=True))
+        hidden = Feature(self._operators.convolve(latents, decoder.conv_in, bias=True))
         hidden = self._mid[0]([hidden], None)
         for attention, block in zip(
             decoder.mid_block.attentions, self._mid[1:], strict=False
@@ -73,7 +73,7 @@ class TemporalDecoder:
             hidden = block([self._attend(hidden, attention)], None)
         made = self._grow(hidden) if bands == 1 else self._grow_in_bands(banded.cut(hidden.values, bands))
         bias = decoder.time_conv_out.bias
-        return (convolve_frames(made, decoder.time_conv_out) + bias)[0].permute(0, 3, 1, 2)
+        return (self._operators.convolve_frames(made, decoder.time_conv_out) + bias)[0].permute(0, 3, 1, 2)
 
     def _grow(self, hidden: Feature) -> Tensor:
         """From the middle block's result to the frames before the last mixing over time."""
@@ -81,10 +81,10 @@ class TemporalDecoder:
             for block in blocks:
                 hidden = block([hidden], None)
             if upsampler is not None:
-                hidden = Feature(convolve_enlarged(hidden.values, upsampler))
+                hidden = Feature(self._operators.convolve_enlarged(hidden.values, upsampler))
         decoder = self.module
         seen = self._operators.group_norm([hidden], decoder.conv_norm_out, over_frames=False, silu=True)
-        return convolve(seen, decoder.conv_out, bias=True)
+        return self._operators.convolve(seen, decoder.conv_out, bias=True)
 
     def _grow_in_bands(self, bands: banded.Bands) -> Tensor:
         """The same, band by band."""

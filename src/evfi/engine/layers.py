@@ -21,54 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evfi.engine import cpu_layers
-from evfi.engine.cpu_layers import product
 from evfi.engine.operators import Feature, Offset, Operators
-
-
-def as_pictures(values: Tensor) -> Tensor:
-    """[B, F, h, w, C] as channels-last pictures [B F, C, h, w]."""
-    return values.flatten(0, 1).permute(0, 3, 1, 2)
-
-
-def from_pictures(pictures: Tensor, num_frames: int) -> Tensor:
-    """Channels-last pictures [B F, C, h, w] as [B, F, h, w, C]."""
-    rows = pictures.permute(0, 2, 3, 1).contiguous()
-    return rows.view(-1, num_frames, *rows.shape[1:])
-
-
-def convolve(values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
-    """A convolution of every frame of [B, F, h, w, C]; its bias may be left to the next operation."""
-    if cpu_layers.is_served(values):
-        return cpu_layers.convolve(values, module, bias=bias)
-    made = F.conv2d(
-        as_pictures(values),
-        module.weight,
-        module.bias if bias else None,
-        module.stride,
-        module.padding,
-    )
-    return from_pictures(made, values.shape[1])
-
-
-def convolve_frames(values: Tensor, module: nn.Conv3d) -> Tensor:
-    """A convolution over the frames of [B, F, h, w, C], without its bias."""
-    if cpu_layers.is_served(values):
-        return cpu_layers.convolve_frames(values, module)
-    made = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, None, 1, module.padding)
-    return made.permute(0, 2, 3, 4, 1).contiguous()
-
-
-def enlarged(values: Tensor) -> Tensor:
-    """[B, F, h, w, C] with every pixel repeated, [B, F, 2 h, 2 w, C]."""
-    return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
-
-
-def convolve_enlarged(values: Tensor, module: nn.Conv2d) -> Tensor:
-    """A convolution, its bias included, of every frame of [B, F, h, w, C] with every pixel repeated."""
-    if cpu_layers.is_served(values):
-        return cpu_layers.convolve(values, module, bias=True, enlarge=True)
-    return convolve(enlarged(values), module, bias=True)
 
 
 def derived(module: nn.Module, name: str, value: Tensor) -> Callable[[], Tensor]:
@@ -132,17 +85,17 @@ class ResidualBlock:
         run = self._operators
         block = self.spatial
         hidden = run.group_norm(sources, block.norm1, over_frames=False, silu=True)
-        hidden = convolve(hidden, block.conv1, bias=False)
+        hidden = run.convolve(hidden, block.conv1, bias=False)
         offset = self.offsets[0](step)
         hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=False, silu=True, offset=offset)
-        hidden = convolve(hidden, block.conv2, bias=False)
+        hidden = run.convolve(hidden, block.conv2, bias=False)
         spatial = run.add(self.shortcut(sources), hidden, 1.0, self.spatial_bias)
         block = self.temporal
         hidden = run.group_norm([spatial], block.norm1, over_frames=True, silu=True)
-        hidden = convolve_frames(hidden, block.conv1)
+        hidden = run.convolve_frames(hidden, block.conv1)
         offset = self.offsets[1](step)
         hidden = run.group_norm([Feature(hidden)], block.norm2, over_frames=True, silu=True, offset=offset)
-        hidden = convolve_frames(hidden, block.conv2)
+        hidden = run.convolve_frames(hidden, block.conv2)
         return run.add(spatial.values, hidden, self.temporal_share, self.temporal_bias)
 
     @property
@@ -162,12 +115,9 @@ class ResidualBlock:
             return sources[0].values
         weights = module.weight.flatten(1).split([source.values.shape[-1] for source in sources], dim=1)
         first, *others = (source.values.flatten(0, 3) for source in sources)
-        total = product(first, weights[0])
+        total = self._operators.product(first, weights[0])
         for rows, weight in zip(others, weights[1:], strict=True):
-            if cpu_layers.is_served(rows):
-                total.add_(product(rows, weight))
-            else:
-                total.addmm_(rows, weight.t())
+            self._operators.add_product(total, rows, weight)
         return total.unflatten(0, sources[0].values.shape[:4])
 
 
@@ -197,11 +147,14 @@ class Transformer:
         """
         module = self._module
         positions = self._frame_embeddings(feature.values.shape[1])
-        stream = _linear(self._rows(feature), module.proj_in)
+        stream = self._linear(self._rows(feature), module.proj_in)
         for layer in self._layers:
             stream = layer(stream, feature.values.shape, context, positions)
-        change = product(stream, module.proj_out.weight).view(feature.values.shape)
+        change = self._operators.product(stream, module.proj_out.weight).view(feature.values.shape)
         return self._operators.add(feature.values, change, 1.0, module.proj_out.bias)
+
+    def _linear(self, rows: Tensor, module: Any) -> Tensor:
+        return self._operators.product(rows, module.weight, module.bias)
 
     def _rows(self, feature: Feature) -> Tensor:
         return self._operators.group_norm([feature], self._module.norm, over_frames=False, silu=False).flatten(0, 3)
@@ -252,18 +205,21 @@ class _TransformerLayer:
         change = self._feed_forward(seen, temporal.ff)
         return run.mix(still, stream, change, self._spatial_share)
 
+    def _linear(self, rows: Tensor, module: Any) -> Tensor:
+        return self._operators.product(rows, module.weight, module.bias)
+
     def _attend_to_pixels(self, rows: Tensor, sizes: tuple[int, int]) -> Tensor:
         attention = self._spatial.attn1
-        qkv = product(rows, self._qkv[0]()).unflatten(0, sizes)
-        return _linear(self._operators.spatial_attention(qkv, attention.heads).flatten(0, 1), attention.to_out[0])
+        qkv = self._operators.product(rows, self._qkv[0]()).unflatten(0, sizes)
+        return self._linear(self._operators.spatial_attention(qkv, attention.heads).flatten(0, 1), attention.to_out[0])
 
     def _attend_to_frames(self, rows: Tensor, sizes: tuple[int, int, int]) -> Tensor:
         attention = self._temporal.attn1
-        qkv = product(rows, self._qkv[1]()).unflatten(0, sizes)
-        return _linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
+        qkv = self._operators.product(rows, self._qkv[1]()).unflatten(0, sizes)
+        return self._linear(self._operators.temporal_attention(qkv, attention.heads).flatten(0, 2), attention.to_out[0])
 
     def _feed_forward(self, rows: Tensor, module: Any) -> Tensor:
-        return _linear(self._operators.gated_product(rows, module.net[0].proj), module.net[2])
+        return self._linear(self._operators.gated_product(rows, module.net[0].proj), module.net[2])
 
 
 class StepVectors:
@@ -366,7 +322,3 @@ class _BiasOnly:
     def __call__(self, step: Tensor | None) -> Tensor:
         del step
         return self._bias()
-
-
-def _linear(rows: Tensor, module: Any) -> Tensor:
-    return product(rows, module.weight, module.bias)

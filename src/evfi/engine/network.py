@@ -12,14 +12,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
-from evfi.engine.cpu_layers import product
 from evfi.engine.layers import (
     ContextVectors,
     ResidualBlock,
     StepVectors,
     Transformer,
-    convolve,
-    convolve_enlarged,
 )
 from evfi.engine.offload import BlockStreamer
 from evfi.engine.operators import Feature, Operators
@@ -163,7 +160,7 @@ class SteeredUNet:
         with self._within(len(self._blocks) - 1):
             hidden = self._up[-1](hidden, skips, constants)
         seen = self._operators.group_norm([hidden], self._unet.conv_norm_out, over_frames=False, silu=True)
-        return convolve(seen, self._unet.conv_out, bias=True)
+        return self._operators.convolve(seen, self._unet.conv_out, bias=True)
 
     def _residuals(
         self, sample: Tensor, events: Tensor, constants: Constants
@@ -173,9 +170,13 @@ class SteeredUNet:
         residuals: list[tuple[Tensor, Tensor]] = []
         hidden = Feature(sample)
         for hidden, _ in self._control.run(sample, events, constants):
-            residuals.append(_outlet(hidden, next(outlets)))
+            residuals.append(self._outlet(hidden, next(outlets)))
         mid = self._control.run_mid(hidden, constants)
-        return residuals, _outlet(mid, self._controlnet.controlnet_mid_block)
+        return residuals, self._outlet(mid, self._controlnet.controlnet_mid_block)
+
+    def _outlet(self, hidden: Feature, module: Any) -> tuple[Tensor, Tensor]:
+        """A 1x1 convolution of a skip, and the bias that is left out."""
+        return self._operators.product(hidden.values, module.weight.flatten(1)), module.bias
 
 
 class _EncoderHalf:
@@ -206,9 +207,11 @@ class _EncoderHalf:
         """Each skip, with the number of the down block that made it; the input convolution's counts as block 0."""
         convolution = self._network.conv_in
         if events is None:
-            hidden = Feature(convolve(sample, convolution, bias=True))
+            hidden = Feature(self._operators.convolve(sample, convolution, bias=True))
         else:
-            hidden = self._operators.add(events, convolve(sample, convolution, bias=False), 1.0, convolution.bias)
+            hidden = self._operators.add(
+                events, self._operators.convolve(sample, convolution, bias=False), 1.0, convolution.bias
+            )
         yield hidden, 0
         for number, (layers, downsampler) in enumerate(self._down):
             with self._within(self._first_block + number):
@@ -218,7 +221,7 @@ class _EncoderHalf:
                         hidden = transformer(hidden, constants.context)
                     yield hidden, number
                 if downsampler is not None:
-                    hidden = Feature(convolve(hidden.values, downsampler, bias=True))
+                    hidden = Feature(self._operators.convolve(hidden.values, downsampler, bias=True))
                     yield hidden, number
 
     def run_mid(self, hidden: Feature, constants: Constants) -> Feature:
@@ -234,6 +237,7 @@ class _UpBlock:
 
     def __init__(self, block: Any, encoder: _EncoderHalf, operators: Operators) -> None:
         self._layers = _layers(block, operators, encoder.steps, encoder.contexts)
+        self._operators = operators
         self._upsampler = block.upsamplers[0].conv if block.upsamplers is not None else None
 
     def __call__(self, hidden: Feature, skips: list[Feature], constants: Constants) -> Feature:
@@ -243,7 +247,7 @@ class _UpBlock:
             if transformer is not None:
                 hidden = transformer(hidden, constants.context)
         if self._upsampler is not None:
-            hidden = Feature(convolve_enlarged(hidden.values, self._upsampler))
+            hidden = Feature(self._operators.convolve_enlarged(hidden.values, self._upsampler))
         return hidden
 
 
@@ -260,8 +264,3 @@ def _layers(
 def _bias(module: Any) -> Tensor:
     bias: Tensor = module.bias
     return bias
-
-
-def _outlet(hidden: Feature, module: Any) -> tuple[Tensor, Tensor]:
-    """A 1x1 convolution of a skip, and the bias that is left out."""
-    return product(hidden.values, module.weight.flatten(1)), module.bias

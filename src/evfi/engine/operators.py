@@ -1,10 +1,10 @@
-"""The operations between convolutions and matrix products, as one set with several makers.
+"""The operations that the networks are made of, as one set with several makers.
 
 Every activation is a tensor [B, F, h, w, C] with the channels last and contiguous: convolutions see it as channels-last
 pictures or volumes, matrix products as rows, and neither needs a copy. What lies between those two (normalisation,
 activation, residual sums, gates, attention over few frames) is bound by memory traffic, so that each operation here does
-everything that can be done in one pass. `TorchOperators` writes them down in plain torch: it is what runs without a GPU and
-the reference for the kernels.
+everything that can be done in one pass. `TorchOperators` writes them down in plain torch: it is the reference for
+`TritonOperators` (on a GPU) and `CpuOperators`. Which of them runs is decided once, by `fast.make_operators`.
 """
 
 from __future__ import annotations
@@ -60,8 +60,39 @@ class Offset:
         return self.values[index]
 
 
+def as_pictures(values: Tensor) -> Tensor:
+    """[B, F, h, w, C] as channels-last pictures [B F, C, h, w]."""
+    return values.flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def from_pictures(pictures: Tensor, num_frames: int) -> Tensor:
+    """Channels-last pictures [B F, C, h, w] as [B, F, h, w, C]."""
+    rows = pictures.permute(0, 2, 3, 1).contiguous()
+    return rows.view(-1, num_frames, *rows.shape[1:])
+
+
+def enlarged(values: Tensor) -> Tensor:
+    """[B, F, h, w, C] with every pixel repeated, [B, F, 2 h, 2 w, C]."""
+    return from_pictures(F.interpolate(as_pictures(values), scale_factor=2.0, mode="nearest"), values.shape[1])
+
+
 class Operators(Protocol):
-    """All operations; see `TorchOperators` for what each computes."""
+    """All operations; see `TorchProducts` and `TorchOperators` for what each computes."""
+
+    def convolve(self, values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
+        """See `TorchProducts.convolve`."""
+
+    def convolve_enlarged(self, values: Tensor, module: nn.Conv2d) -> Tensor:
+        """See `TorchProducts.convolve_enlarged`."""
+
+    def convolve_frames(self, values: Tensor, module: nn.Conv3d) -> Tensor:
+        """See `TorchProducts.convolve_frames`."""
+
+    def product(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """See `TorchProducts.product`."""
+
+    def add_product(self, total: Tensor, rows: Tensor, weight: Tensor) -> None:
+        """See `TorchProducts.add_product`."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """See `TorchOperators.add`."""
@@ -112,7 +143,34 @@ class Operators(Protocol):
         """See `TorchOperators.spatial_attention`."""
 
 
-class TorchOperators:
+class TorchProducts:
+    """Convolutions and matrix products in plain torch."""
+
+    def convolve(self, values: Tensor, module: nn.Conv2d, *, bias: bool) -> Tensor:
+        """A convolution of every frame of [B, F, h, w, C]; its bias may be left to the next operation."""
+        added = module.bias if bias else None
+        made = F.conv2d(as_pictures(values), module.weight, added, module.stride, module.padding)
+        return from_pictures(made, values.shape[1])
+
+    def convolve_enlarged(self, values: Tensor, module: nn.Conv2d) -> Tensor:
+        """A convolution, its bias included, of every frame of [B, F, h, w, C] with every pixel repeated."""
+        return self.convolve(enlarged(values), module, bias=True)
+
+    def convolve_frames(self, values: Tensor, module: nn.Conv3d) -> Tensor:
+        """A convolution over the frames of [B, F, h, w, C], without its bias."""
+        made = F.conv3d(values.permute(0, 4, 1, 2, 3), module.weight, None, 1, module.padding)
+        return made.permute(0, 2, 3, 4, 1).contiguous()
+
+    def product(self, rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """A linear layer of [..., C], to [..., N]; its weight is [N, C]."""
+        return F.linear(rows, weight, bias)
+
+    def add_product(self, total: Tensor, rows: Tensor, weight: Tensor) -> None:
+        """Add the product of [R, C] to a total [R, N]."""
+        total.addmm_(rows, weight.t())
+
+
+class TorchOperators(TorchProducts):
     """The operations in plain torch."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:

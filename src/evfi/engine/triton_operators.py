@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evfi.engine import triton_kernels as kernels
-from evfi.engine.operators import SUMMED_ROWS, Feature, Offset, pixels_per_chunk
+from evfi.engine.operators import SUMMED_ROWS, Feature, Offset, TorchProducts, pixels_per_chunk
 
 _ROWS: Final = 32
 _CHANNELS: Final = 64
@@ -39,8 +39,8 @@ _FEW_KEYS: Final = 64
 """Up to here the memory-efficient kernel is the fastest."""
 
 
-class TritonOperators:
-    """The operations as GPU kernels."""
+class TritonOperators(TorchProducts):
+    """The operations between convolutions and matrix products as GPU kernels; those two are torch's."""
 
     def add(self, base: Tensor, change: Tensor, scale: float, offset: Tensor | None) -> Feature:
         """See `TorchOperators.add`."""

@@ -74,3 +74,41 @@ def blurred(image: NDArray[np.float32]) -> NDArray[np.float32]:
             left, right = max(column - 1, 0), min(column + 1, width - 1)
             smooth[row, column] = (two * rows[column] + rows[left] + rows[right]) * sixteenth
     return smooth
+
+
+@compiled
+def sums_at_shifts(
+    cells: NDArray[np.int32],
+    polarities: NDArray[np.int8],
+    shape: tuple[int, int],
+    factor: int,
+    usable: NDArray[np.float32],
+    difference: NDArray[np.float32],
+    corners: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """What correlations need of the events between two frames, at several shifts.
+
+    Args:
+        cells: cell of each event, int32 [N].
+        polarities: of each event, int8 [N].
+        shape: (height, width) of the grid of cells.
+        factor: how many of its cells are one here, along either side.
+        usable: 1 for usable cells, 0 for others, with a border [H, W].
+        difference: of log levels, 0 where unusable, with a border [H, W].
+        corners: row and column of the bordered pictures on which the first cell lies at each shift, int64 [S, 2].
+
+    Returns:
+        For each shift and quarter, as `sums_by_quarter` does, float64 [S, 4, 3].
+    """
+    height, width = shape
+    rows, columns = max(height // factor, 1), max(width // factor, 1)
+    sums = np.zeros((rows, columns), np.float32)
+    for index in range(len(cells)):
+        row, column = cells[index] // width // factor, cells[index] % width // factor
+        if row < rows and column < columns:  # an incomplete last row or column is left out
+            sums[row, column] += polarities[index]
+    smooth = blurred(sums)
+    found = np.empty((len(corners), 4, 3), np.float64)
+    for index in range(len(corners)):
+        found[index] = sums_by_quarter(smooth, usable, difference, corners[index, 0], corners[index, 1])
+    return found

@@ -16,9 +16,10 @@ estimated. Estimating the offset alone does not have this weakness.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ _TOLERANCE_US, _TOLERANCE_PX = 2_000.0, 0.5  # an estimate is right if it is off
 _MIN_CORRELATION: Final = 0.2
 _MIN_CONFIDENCE: Final = 0.8
 _MIN_UNITS: Final = 8
+_NUM_THREADS: Final = 2
 
 Moments = NDArray[np.float64]
 Place = tuple[int, int, int]  # offset in steps, column and row of the shift in cells
@@ -114,18 +116,20 @@ def estimate_alignment(
     margin_us = step_us * (_NUM_STEPS + 2)
     grid = Grid.of(recording)
     pairs = [FramePair.read(recording, grid, first, second, margin_us) for first, second in chosen]
-    coarse, fine = _Level(pairs, _COARSE), _Level(pairs, 1)
     search = _Search(step_us, offset=offset, shift=shift)
     steps = range(-_NUM_STEPS, _NUM_STEPS + 1)
 
-    start = (0, 0, 0)
-    if offset:
-        start = (int(np.argmax(coarse.correlations([(step, 0, 0) for step in steps], step_us))) - _NUM_STEPS, 0, 0)
-    near = search.climb(coarse, start)
-    top = search.climb_from_several(fine, (near[0], near[1] * _COARSE, near[2] * _COARSE))
-    place, errors = search.refine(fine, top)
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        coarse, fine = _Level(pairs, _COARSE, pool), _Level(pairs, 1, pool)
+        start = (0, 0, 0)
+        if offset:
+            tried = coarse.correlations([(step, 0, 0) for step in steps], step_us)
+            start = (int(np.argmax(tried)) - _NUM_STEPS, 0, 0)
+        near = search.climb(coarse, start)
+        top = search.climb_from_several(fine, (near[0], near[1] * _COARSE, near[2] * _COARSE))
+        place, errors = search.refine(fine, top)
+        curve = fine.correlations([(step, *top[1:]) for step in steps], step_us)
     units = np.array([step_us, *grid.cell_px])
-    curve = fine.correlations([(step, *top[1:]) for step in steps], step_us)
     return _conclude(place * units, errors * units, grid, curve, np.array(steps) * float(step_us), len(pairs))
 
 
@@ -204,23 +208,30 @@ class _Level:
     Args:
         pairs: at full resolution.
         factor: how many cells of those are one cell here, along either side.
+        pool: works on several pairs at once.
     """
 
-    def __init__(self, pairs: list[FramePair], factor: int):
+    def __init__(self, pairs: list[FramePair], factor: int, pool: ThreadPoolExecutor):
         from evfi.recordings.alignment_loops import blurred
 
-        self._pairs, self._factor = pairs, factor
+        self._pairs, self._factor, self._pool = pairs, factor, pool
         border = _MAX_SHIFT_CELLS // factor + 1
         self.max_shift = border - 1
         self._border = border
-        self._differences, self._usable = [], []
-        for pair in pairs:
-            usable = blurred(_binned(pair.usable, factor)) > 0.9 * factor**2
-            difference = blurred(_binned(pair.difference, factor)) * usable
-            self._differences.append(np.pad(difference, border))
-            self._usable.append(np.pad(usable.astype(np.float32), border))
+        usable = [blurred(_binned(pair.usable, factor)) > 0.9 * factor**2 for pair in pairs]
+        differences = [
+            blurred(_binned(pair.difference, factor)) * is_usable for pair, is_usable in zip(pairs, usable, strict=True)
+        ]
+        self._usable, self._differences = (
+            np.pad(np.stack(pictures).astype(np.float32), ((0, 0), (border, border), (border, border)))
+            for pictures in (usable, differences)
+        )
         self._known: dict[Place, Moments] = {}
-        self._of_frames: dict[tuple[int, int, int], _OfFrames] = {}
+        images = np.stack([self._usable, self._differences, self._differences**2])
+        sums = images.cumsum(axis=2, dtype=np.float64).cumsum(axis=3)
+        self._integrals = np.pad(
+            sums, ((0, 0), (0, 0), (1, 0), (1, 0))
+        )  # of usable cells, of the difference, of its square
 
     def correlations(self, places: list[Place], step_us: int) -> NDArray[np.float64]:
         """The correlation over all pairs at each place, float64 [places]."""
@@ -231,65 +242,45 @@ class _Level:
 
         A unit is a quarter of the picture of a pair; the units of a pair follow each other.
         """
-        for offset in sorted({place[0] for place in places if place not in self._known}):
-            wanted = [place for place in places if place[0] == offset and place not in self._known]
-            found = [
-                self._moments_of_pair(index, offset * step_us, [place[1:] for place in wanted])
-                for index in range(len(self._pairs))
-            ]
-            for position, place in enumerate(wanted):
-                self._known[place] = np.concatenate([moments[position] for moments in found])
+        unknown = [place for place in dict.fromkeys(places) if place not in self._known]
+        for offset in sorted({place[0] for place in unknown}):
+            shifts = [place[1:] for place in unknown if place[0] == offset]
+            total, squares, products = np.moveaxis(self._sums(offset * step_us, shifts), -1, 0)
+            frames = np.stack([self._frames_at(*shift) for shift in shifts])
+            per_cell, frames_total, frames_variance = np.moveaxis(frames, -1, 0)
+            variance = squares - total**2 * per_cell
+            covariance = products - total * frames_total * per_cell
+            found = np.stack([variance, frames_variance, covariance], axis=-1)
+            self._known |= {(offset, *shift): moments for shift, moments in zip(shifts, found, strict=True)}
         return np.stack([self._known[place] for place in places], axis=1)
 
-    def _moments_of_pair(self, index: int, offset_us: int, shifts: list[tuple[int, int]]) -> list[Moments]:
-        from evfi.recordings.alignment_loops import blurred, sums_by_quarter
+    def _sums(self, offset_us: int, shifts: list[tuple[int, int]]) -> NDArray[np.float64]:
+        """The events' share in the moments: `sums_at_shifts` of all pairs, [shifts, units, 3]."""
+        from evfi.recordings.alignment_loops import sums_at_shifts
 
-        sums = blurred(_binned(self._pairs[index].polarity_sums(offset_us), self._factor))
-        differences, usable = self._differences[index], self._usable[index]
-        moments = []
-        for dx, dy in shifts:
-            frames = self._frames_at(index, dx, dy, sums.shape)
-            total, squares, products = sums_by_quarter(
-                sums, usable, differences, self._border + dy, self._border + dx
-            ).T
-            variance = squares - total**2 * frames.per_cell
-            covariance = products - total * frames.total * frames.per_cell
-            moments.append(np.stack([variance, frames.variance, covariance], axis=1))
-        return moments
+        corners = np.array([(self._border + dy, self._border + dx) for dx, dy in shifts])
 
-    def _frames_at(self, index: int, dx: int, dy: int, shape: tuple[int, ...]) -> _OfFrames:
-        """The frames' share in the moments of a pair at a shift; it is the same at all offsets."""
-        if (index, dx, dy) not in self._of_frames:
-            top, left = self._border + dy, self._border + dx
-            at = np.s_[top : top + shape[0], left : left + shape[1]]
-            self._of_frames[index, dx, dy] = _OfFrames.of(self._usable[index][at], self._differences[index][at])
-        return self._of_frames[index, dx, dy]
+        def of_pair(index: int) -> NDArray[np.float64]:
+            pair = self._pairs[index]
+            pictures = self._usable[index], self._differences[index]
+            return sums_at_shifts(*pair.between(offset_us), pair.usable.shape, self._factor, *pictures, corners)
 
+        return np.concatenate(list(self._pool.map(of_pair, range(len(self._pairs)))), axis=1)
 
-class _OfFrames(NamedTuple):
-    """What correlations need of the difference of two frames, for each quarter of the picture, float64 [4].
+    def _frames_at(self, dx: int, dy: int) -> NDArray[np.float64]:
+        """The frames' share in the moments at a shift, [units, 3].
 
-    Attributes:
-        per_cell: 1 over the number of usable cells.
-        total: the sum of the difference over usable cells.
-        variance: its variance over them, times their number.
-    """
-
-    per_cell: NDArray[np.float64]
-    total: NDArray[np.float64]
-    variance: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, usable: Floats, difference: Floats) -> _OfFrames:
-        per_cell = 1 / np.maximum(_per_quarter(usable), 1)
-        total = _per_quarter(difference)  # 0 where unusable
-        return cls(per_cell, total, _per_quarter(difference * difference) - total**2 * per_cell)
-
-
-def _per_quarter(values: Floats) -> NDArray[np.float64]:
-    height, width = values.shape
-    rows, columns = [0, height // 2] if height > 1 else [0, 0], [0, width // 2] if width > 1 else [0, 0]
-    return np.add.reduceat(np.add.reduceat(values, rows, 0, np.float64), columns, 1).ravel()
+        For each unit: 1 over the number of usable cells, the sum of the difference over them, and its variance times their
+        number.
+        """
+        height, width = (side - 1 - 2 * self._border for side in self._integrals.shape[2:])
+        rows = self._border + dy + np.array([[0, height // 2], [max(height // 2, 1), height]])  # starts, ends
+        columns = self._border + dx + np.array([[0, width // 2], [max(width // 2, 1), width]])
+        above, below = self._integrals[:, :, rows[0]], self._integrals[:, :, rows[1]]
+        quarters = (below - above)[..., columns[1]] - (below - above)[..., columns[0]]
+        cells, total, squares = quarters.reshape(3, -1)
+        per_cell = 1 / np.maximum(cells, 1)
+        return np.stack([per_cell, total, squares - total**2 * per_cell], axis=-1)
 
 
 def _correlation(moments: Moments) -> NDArray[np.float64]:

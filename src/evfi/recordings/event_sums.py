@@ -106,13 +106,10 @@ class FramePair:
         events = _read_events(recording, grid, start - margin_us, end + margin_us)
         return cls(start, end, np.where(usable, difference, 0).astype(np.float32), usable.astype(np.float32), *events)
 
-    def polarity_sums(self, offset_us: int) -> Floats:
-        """Sums of the polarities between the two frames if their times were later by an offset, float32 [h, w]."""
+    def between(self, offset_us: int) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Cells and polarities of the events between the two frames if their times were later by an offset."""
         first, last = np.searchsorted(self.times_us, [self.start_us + offset_us, self.end_us + offset_us])
-        part = np.s_[first:last]
-        size = self.difference.size
-        sums = np.bincount(self.cells[part], self.polarities[part], minlength=size).astype(np.float32)
-        return sums.reshape(self.difference.shape)
+        return self.cells[first:last], self.polarities[first:last]
 
 
 def _levels(image: Image, grid: Grid) -> NDArray[np.float64]:
