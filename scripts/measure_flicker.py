@@ -1,10 +1,10 @@
-"""Measure how much a film flickers at its key frames, and what the refiner takes away of it.
+"""Measure how much a video flickers at its key frames, and what the refiner takes away of it.
 
     evfi simulate VIDEO -o FOLDER --keep-every 1 --height 240 --max-frames 121
     python scripts/measure_flicker.py FOLDER --skip 8
     python scripts/measure_flicker.py RECORDING --skip 2 [--first 10] [--windows 8]
 
-In the film, key frames (untouched) alternate with frames that were made. Windows that follow each other
+In the video, key frames (untouched) alternate with frames that were made. Windows that follow each other
 are made and joined, and each frame is compared with the mean of its two neighbours: at key frames ("key"), and where neither
 the frame nor a neighbour is one ("else"), which shows what motion alone does. Levels are of luma, of 255:
 
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 import evfi
 from evfi.evaluation.metrics.regions import moving_pixels
-from evfi.pipeline.film_statistics import STILL_LEVELS
+from evfi.pipeline.video_statistics import STILL_LEVELS
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording
 from evfi.video.geometry import LUMA
@@ -67,22 +67,22 @@ def gradient(luma: torch.Tensor) -> torch.Tensor:
     return torch.hypot(across, down)
 
 
-def film_of(windows: list[Frames]) -> list[torch.Tensor]:
+def video_of(windows: list[Frames]) -> list[torch.Tensor]:
     """Luma [H, W] of windows that follow each other, key frames once."""
     frames = np.concatenate([windows[0][:1], *(window[1:] for window in windows)])
     return list((tensor(frames) * torch.tensor(LUMA).view(3, 1, 1)).sum(1))
 
 
-def flicker(film: list[torch.Tensor], period: int) -> dict[str, float]:
-    """Means over the film's frames of the figures of the module's docstring."""
+def flicker(video: list[torch.Tensor], period: int) -> dict[str, float]:
+    """Means over the video's frames of the figures of the module's docstring."""
     found: dict[str, list[float]] = {}
 
     def note(name: str, value: torch.Tensor) -> None:
         found.setdefault(name, []).append(float(value))
 
-    for index in range(1, len(film) - 1):
+    for index in range(1, len(video) - 1):
         place = {0: "key", 1: "beside", period - 1: "beside"}.get(index % period, "else")
-        before, now, after = film[index - 1 : index + 2]
+        before, now, after = video[index - 1 : index + 2]
         still = (before - after).abs() <= STILL_LEVELS
         jump = now - (before + after) / 2
         note(f"still {place}", jump[still].abs().mean())
@@ -151,7 +151,7 @@ def main() -> None:
         for name, changes in ROWS.items():
             interpolator.config = replace(own, **changes)
             windows = [interpolator.interpolate_window(recording.load_window(spec)) for spec in specs]
-            levels = flicker(film_of(windows), arguments.insert + 1)
+            levels = flicker(video_of(windows), arguments.insert + 1)
             print(f"| {name} | {' | '.join(cells_of(levels, psnr(recording, specs, windows)))} |", flush=True)
 
 

@@ -174,7 +174,7 @@ def as_job(
     began = time.perf_counter()
     with open_recording(recording_path) as recording:
         job = plan_job(
-            recording, Targets(frames_dir=folder / "film"), JobConfig(insert=insert, end=end, on_gap="interpolate")
+            recording, Targets(frames_dir=folder / "video"), JobConfig(insert=insert, end=end, on_gap="interpolate")
         )
         setup = JobSetup(folder / "job", {"model": model.name}, lambda: open_recording(recording_path))
         summary = run_job(job, setup, start)
@@ -193,7 +193,7 @@ def as_job(
         "finish_s": time.perf_counter() - seen[-1][0],
         "windows_per_s": len(steady) / after_first,
         "busy_per_window_s": sum(summary.busy_s.values()) / len(seen),
-        "film": fingerprint_of_files([folder / "film"]),
+        "video": fingerprint_of_files([folder / "video"]),
         "kept_mb": summary.num_bytes / 1e6,
     }
 

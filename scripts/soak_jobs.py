@@ -6,7 +6,7 @@ A synthetic recording (64×48, a picture and about a hundred events per 10 ms) i
 weights, one step per window, in one worker process. Every two seconds, /proc tells the memory and the open files of the
 process that runs the job and of its worker. Printed are the memory after the first 50 windows, halfway and at the end, and
 the largest numbers of open files. The exit status is 1 if the memory of either grew by more than a tenth from halfway to the
-end, or the film has another length than it should.
+end, or the video has another length than it should.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> int:
 def soak(folder: Path, windows: int, json_file: Path | None) -> int:
     write_recording(folder / "scene", windows)
     write_model(folder / "model")
-    command = [sys.executable, "-m", "evfi", "interpolate", str(folder / "scene"), "-o", str(folder / "film.mp4")]
+    command = [sys.executable, "-m", "evfi", "interpolate", str(folder / "scene"), "-o", str(folder / "video.mp4")]
     command += ["--frames-dir", str(folder / "pictures")]
     command += [
         "--insert",
@@ -81,7 +81,7 @@ def soak(folder: Path, windows: int, json_file: Path | None) -> int:
     with (folder / "progress.jsonl").open("w") as progress:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(command, stdout=progress, env=environment)
-        samples = list(watch(process, folder / ".film.mp4.evfi" / "windows"))
+        samples = list(watch(process, folder / ".video.mp4.evfi" / "windows"))
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(sample) for sample in samples]))
     if process.returncode != 0:
@@ -165,14 +165,14 @@ def tell(samples: list[Sample], folder: Path, windows: int) -> int:
             f"{name:18}{one.driver_mb:10.0f} MB{one.worker_mb:7.0f} MB   ({one.windows} windows, {one.seconds:.0f} s)"
         )
     after = [sample for sample in samples if sample.seconds > at_work[-1].seconds]
-    print(f"film and report   {max((one.driver_mb for one in after), default=0):10.0f} MB")
+    print(f"video and report   {max((one.driver_mb for one in after), default=0):10.0f} MB")
     print(
         f"most open files   {max(one.driver_files for one in samples):10} {max(one.worker_files for one in samples):9}"
     )
-    with VideoFrames(folder / "film.mp4") as film:
-        frames = len(film)
-    print(f"film              {frames} frames (expected {2 * windows + 1})")
-    for name in ("film.mp4", "film.report.html", ".film.mp4.evfi/job.json", ".film.mp4.evfi/log.jsonl"):
+    with VideoFrames(folder / "video.mp4") as video:
+        frames = len(video)
+    print(f"video              {frames} frames (expected {2 * windows + 1})")
+    for name in ("video.mp4", "video.report.html", ".video.mp4.evfi/job.json", ".video.mp4.evfi/log.jsonl"):
         print(f"{name:28}{(folder / name).stat().st_size / 1e6:8.2f} MB")
     _, half, last = chosen
     grown = last.driver_mb / half.driver_mb, last.worker_mb / half.worker_mb

@@ -28,6 +28,7 @@ PACKAGE = Path(evfi.__file__).parent
 
 ROOMS = [
     "errors",
+    "compiled",
     "paths",
     "plain_json",
     "files",

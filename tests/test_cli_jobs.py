@@ -95,7 +95,7 @@ class TestShards:
         for number in (2, 1):
             assert run(*command(recording, "out", "--job", job, "--shard", f"{number}/2")) == 0
             out = capsys.readouterr().out
-            assert "playback" not in out  # there is no film yet
+            assert "playback" not in out  # there is no video yet
             assert str(job) in out
         assert not (tmp_path / "out.mp4").exists()
         assert not (tmp_path / "out.report.html").exists()

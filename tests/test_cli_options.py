@@ -39,7 +39,7 @@ class TestOptions:
             "fps": 9,
             "refinement": False,
         }
-        assert command.film.fps == 30
+        assert command.frame_options.fps == 30
 
     @pytest.mark.parametrize(
         ("word", "name"),

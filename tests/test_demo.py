@@ -10,7 +10,7 @@ from PIL import Image
 
 from evfi.demo.comparison import compare
 from evfi.demo.folder import prepare_folder
-from evfi.demo.recording import DemoConfig, film_scene
+from evfi.demo.recording import DemoConfig, record_scene
 from evfi.demo.run import run_demo
 from evfi.demo.scene import Scene, to_srgb
 from evfi.demo.sheet import label_row, magnify
@@ -50,18 +50,18 @@ def test_srgb_by_hand():
     assert levels.tolist() == [0, 10, 188, 255, 255]
 
 
-def test_film_is_deterministic_and_fits_together():
-    film, again = film_scene(SMALL), film_scene(SMALL)
-    np.testing.assert_array_equal(film.truth, again.truth)
-    np.testing.assert_array_equal(film.events.t, again.events.t)
-    assert film.truth.shape == (9, 48, 64, 3)
-    assert film.times_us.tolist() == list(range(0, 80_001, 10_000))
-    np.testing.assert_array_equal(film.recording.frames.read(1), film.truth[4])
-    events = film.events
+def test_video_is_deterministic_and_fits_together():
+    video, again = record_scene(SMALL), record_scene(SMALL)
+    np.testing.assert_array_equal(video.truth, again.truth)
+    np.testing.assert_array_equal(video.events.t, again.events.t)
+    assert video.truth.shape == (9, 48, 64, 3)
+    assert video.times_us.tolist() == list(range(0, 80_001, 10_000))
+    np.testing.assert_array_equal(video.recording.frames.read(1), video.truth[4])
+    events = video.events
     assert len(events) > 500
     assert (events.t >= 0).all()
     assert (events.t <= 80_000).all()
-    moving = np.abs(film.truth[0].astype(int) - film.truth[4]).sum(axis=-1) > 150
+    moving = np.abs(video.truth[0].astype(int) - video.truth[4]).sum(axis=-1) > 150
     during = events.slice(0, 40_000)
     counts = np.zeros((48, 64), int)
     np.add.at(counts, (during.y, during.x), 1)
@@ -69,12 +69,12 @@ def test_film_is_deterministic_and_fits_together():
 
 
 def test_comparison_scores():
-    film = film_scene(SMALL)
-    compared = compare(film, Oracle(film.truth), SMALL.insert, 0)
+    video = record_scene(SMALL)
+    compared = compare(video, Oracle(video.truth), SMALL.insert, 0)
     assert compared.scores(compared.ours).whole == pytest.approx(100)
     blended = compared.scores(compared.blended)
     assert 10 < blended.moving < blended.whole < 40
-    np.testing.assert_array_equal(compared.blended[::4], film.truth[::4])
+    np.testing.assert_array_equal(compared.blended[::4], video.truth[::4])
 
 
 def test_files(tmp_path: Path):
@@ -90,9 +90,9 @@ def test_files(tmp_path: Path):
     with Image.open(summary.picture) as picture:
         assert picture.width > 5 * 64
     with open_recording(summary.recording) as recording:
-        film = film_scene(SMALL)
-        np.testing.assert_array_equal(recording.frames.read(2), film.truth[8])
-        np.testing.assert_array_equal(recording.events.slice(0, 10**6).t, film.events.t)
+        video = record_scene(SMALL)
+        np.testing.assert_array_equal(recording.frames.read(2), video.truth[8])
+        np.testing.assert_array_equal(recording.events.slice(0, 10**6).t, video.events.t)
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"demo.mp4", "demo.png", "demo.json", "recording"}
 
 

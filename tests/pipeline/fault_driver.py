@@ -1,4 +1,4 @@
-"""`evfi` with a quick stand-in for the model: the real command line, folders, processes and films, a pretended network.
+"""`evfi` with a quick stand-in for the model: the real command line, folders, processes and videos, a pretended network.
 
 Run as a process of its own, which tests kill, interrupt and starve; or within a test's process, where nothing of that happens.
 """

@@ -150,7 +150,7 @@ class FaultJob:
 
     @property
     def video(self) -> Path:
-        return self.folder / "film.mp4"
+        return self.folder / "video.mp4"
 
     @property
     def frames_dir(self) -> Path:
@@ -158,7 +158,7 @@ class FaultJob:
 
     @property
     def job(self) -> Path:
-        return self.folder / ".film.mp4.evfi"
+        return self.folder / ".video.mp4.evfi"
 
     @property
     def command(self) -> list[str]:

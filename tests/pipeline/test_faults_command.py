@@ -31,7 +31,7 @@ def undisturbed(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     finished = job.run()
     assert finished.status == 0, finished.err
     assert f"windows   {WINDOWS}" in finished.out
-    assert (job.folder / "film.report.html").exists()
+    assert (job.folder / "video.report.html").exists()
     return job.results()
 
 

@@ -1,4 +1,4 @@
-"""Files that are cut, altered, gone, or cannot be written: told, made again, and nothing wrong in the film."""
+"""Files that are cut, altered, gone, or cannot be written: told, made again, and nothing wrong in the video."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def damages(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def damaged_in_place(done: FaultJob, folder: Path, file: Path, content: bytes) -> tuple[FaultJob, Finished]:
-    """A copy of the job, without its film, with a file altered; and what the command then does."""
+    """A copy of the job, without its video, with a file altered; and what the command then does."""
     shutil.copytree(done.folder, folder)
     shutil.rmtree(folder / "notes")
     job = FaultJob(done.recording, folder)
@@ -127,7 +127,7 @@ def test_missing_files_of_the_job_are_made_again(done: FaultJob, tmp_path: Path)
 
 
 def test_altered_results_are_written_again(done: FaultJob, tmp_path: Path):
-    for name in ["film.mp4", "frames/000003.png", "frames/timestamps.txt"]:
+    for name in ["video.mp4", "frames/000003.png", "frames/timestamps.txt"]:
         job = FaultJob(done.recording, shutil.copytree(done.folder, tmp_path / name.replace("/", "-")))
         for note in job.notes.iterdir():
             note.unlink()
@@ -264,7 +264,7 @@ def test_input_lost_during_the_run(recording, done, tmp_path: Path, name, how):
     assert job.results() == done.results()
 
 
-def test_picture_changed_while_the_film_is_put_together(recording, done, tmp_path: Path):
+def test_picture_changed_while_the_video_is_put_together(recording, done, tmp_path: Path):
     own = shutil.copytree(recording, tmp_path / "scene")
     job = FaultJob(own, tmp_path / "job", more=["--no-report", "--encoder-speed", "placebo", "--codec", "h265"])
     file = own / "frames" / f"{WINDOWS:06d}.png"

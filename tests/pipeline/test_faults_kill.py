@@ -1,4 +1,4 @@
-"""kill -9 at any moment: of a whole job, of the process that runs it, of its workers; the next run makes the same film."""
+"""kill -9 at any moment: of a whole job, of the process that runs it, of its workers; the next run makes the same video."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def stage(job: FaultJob) -> str:
     if are_results_noted(job):
         return "results noted"
     if job.frames_dir.exists() or job.video.exists():
-        return "film named"
+        return "video named"
     if not job.pieces:
         return "start"
-    return "work and film" if len(job.pieces) < NUM_WINDOWS else "film alone"
+    return "work and video" if len(job.pieces) < NUM_WINDOWS else "video alone"
 
 
 def at_stage(job: FaultJob, part: float) -> Callable[[], bool]:
-    """What is true once so large a part of the work is on disk; beyond the work, once the film gets its names."""
+    """What is true once so large a part of the work is on disk; beyond the work, once the video gets its names."""
     count = round(part * (NUM_WINDOWS + 6))
     late = [job.frames_dir.exists, job.video.exists, lambda: are_results_noted(job)]
     if count > NUM_WINDOWS:
@@ -64,7 +64,7 @@ def at_stage(job: FaultJob, part: float) -> Callable[[], bool]:
 
 
 def resumed(job: FaultJob, expected: dict[str, str]) -> None:
-    """The same command makes what is missing, and the same film as an undisturbed run."""
+    """The same command makes what is missing, and the same video as an undisturbed run."""
     kept = job.pieces
     finished = job.run_here()
     assert finished.status == 0, finished.err
@@ -110,7 +110,7 @@ def test_killed_at_thirty_moments(recording, undisturbed, tmp_path: Path):
     kill_and_resume(recording, undisturbed, tmp_path, MANY)
 
 
-@pytest.mark.parametrize("kill_at", ["frames", slow("film.mp4"), slow("noted")])
+@pytest.mark.parametrize("kill_at", ["frames", slow("video.mp4"), slow("noted")])
 def test_killed_as_results_get_their_names(recording, undisturbed, tmp_path: Path, kill_at):
     job = FaultJob(recording, tmp_path / "job")
     running = job.start()

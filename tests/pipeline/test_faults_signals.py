@@ -163,5 +163,5 @@ def test_two_jobs_with_one_output_do_not_spoil_each_other(recording, undisturbed
     first = running.wait()
     assert second.status == 0, second.err
     assert first.status == 0, first.err
-    assert job.results() == {"film.mp4": undisturbed["film.mp4"]}
+    assert job.results() == {"video.mp4": undisturbed["video.mp4"]}
     assert job.leftovers() == []

@@ -1,4 +1,4 @@
-"""Jobs that are interrupted, repeated, shared and altered come to the same film, and do nothing twice."""
+"""Jobs that are interrupted, repeated, shared and altered come to the same video, and do nothing twice."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def interrupted(workshop: Workshop, at: int, name: str = "a", config: JobConfig 
 class TestRepeated:
     def test_a_finished_job_does_nothing(self, workshop):
         first = workshop.run(model=Painter())
-        assert first.film is not None
+        assert first.video_facts is not None
         assert (first.num_windows, first.num_kept, first.num_inserted, first.num_frames) == (4, 0, 4, 9)
         before = {path: path.stat() for path in workshop.folder.rglob("*") if path.suffix not in (".jsonl", ".lock")}
         second = workshop.run()
-        assert second.film is None
+        assert second.video_facts is None
         assert (second.num_windows, second.num_kept, second.num_inserted, second.num_frames) == (4, 4, 4, 9)
         assert second.windows == first.windows
         assert {path: path.stat().st_mtime_ns for path in before} == {
@@ -64,23 +64,23 @@ class TestRepeated:
 
     @pytest.mark.parametrize("place", ["a.mp4", "a/000003.png", "a/timestamps.txt", "a"])
     @pytest.mark.parametrize("harm", ["deleted", "altered"])
-    def test_a_film_that_was_harmed_is_written_again_from_what_is_kept(self, workshop, place, harm):
+    def test_a_video_that_was_harmed_is_written_again_from_what_is_kept(self, workshop, place, harm):
         workshop.run(model=Painter())
-        film = contents(workshop.targets())
+        video = contents(workshop.targets())
         path = workshop.folder / place
         if harm == "altered":
             path = path / "000000.png" if path.is_dir() else path
             path.write_bytes(path.read_bytes()[:-3])
         else:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        assert workshop.run().film is not None
-        assert contents(workshop.targets()) == film
+        assert workshop.run().video_facts is not None
+        assert contents(workshop.targets()) == video
 
     def test_another_encoding_needs_no_work(self, workshop):
         workshop.run(model=Painter())
         before = contents(workshop.targets())
         targets = workshop.targets(encoding=VideoConfig(quality=40))
-        assert workshop.run(targets=targets).film is not None
+        assert workshop.run(targets=targets).video_facts is not None
         after = contents(targets)
         assert len(after["video "]) < len(before["video "])
         assert {**after, "video ": b""} == {**before, "video ": b""}
@@ -136,7 +136,7 @@ class TestRepeated:
 
 
 class TestInterrupted:
-    def test_at_any_window_it_goes_on_to_the_same_film(self, workshop):
+    def test_at_any_window_it_goes_on_to_the_same_video(self, workshop):
         workshop.run("whole", model=Painter())
         for at in range(4):
             message = interrupted(workshop, at, f"part{at}")
@@ -201,7 +201,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_from_any_pieces_the_same_film(finished, tmp_path_factory, data):
+def test_from_any_pieces_the_same_video(finished, tmp_path_factory, data):
     pieces = sorted((finished.job_folder() / "windows").iterdir())
     there = data.draw(st.sets(st.sampled_from(pieces)))
     workshop = Workshop(tmp_path_factory.mktemp("part"), finished.recording, most=2)
@@ -224,14 +224,14 @@ def test_frames_of_pieces_are_in_order_and_key_frames_untouched(finished):
 
 class TestShards:
     @pytest.mark.parametrize("of", [1, 2, 3, 6])
-    def test_shards_and_their_merge_make_the_whole_film(self, workshop, of):
+    def test_shards_and_their_merge_make_the_whole_video(self, workshop, of):
         workshop.run("whole", model=Painter())
         seen = []
         for number in range(of, 0, -1):
             model = Painter()
             summary = workshop.run(model=model, shard=(number, of))
             assert summary.num_frames == 0
-            assert summary.film is None
+            assert summary.video_facts is None
             assert summary.num_windows == len(model.seen)
             seen += model.seen
         assert sorted(seen) == [0, 1, 2, 3]
@@ -296,7 +296,7 @@ class TestFailures:
 
     def test_a_damaged_piece_is_told_and_made_again(self, workshop, caplog):
         workshop.run(model=Painter())
-        film = contents(workshop.targets())
+        video = contents(workshop.targets())
         pieces = sorted((workshop.job_folder() / "windows").iterdir())
         pieces[2].write_bytes(pieces[2].read_bytes()[:-1])
         model = Painter()
@@ -307,7 +307,7 @@ class TestFailures:
         finally:
             log.removeHandler(caplog.handler)
         assert model.seen == [2]
-        assert contents(workshop.targets()) == film
+        assert contents(workshop.targets()) == video
         assert any("its window is made again" in record.message for record in caplog.records)
 
     def test_a_file_that_changes_stops_all_before_anything_is_kept(self, workshop, tmp_path):

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from evfi.errors import OutputError
-from evfi.pipeline.film_pulse import MovingParts, Spread
-from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, StepSummary
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_report import JobReport, duration, write_job_report
-from evfi.pipeline.job_report_film import moving_verdict, slice_picture, verdict
 from evfi.pipeline.job_report_plots import MOST_STEPS, group_windows
+from evfi.pipeline.job_report_video import moving_verdict, slice_picture, verdict
 from evfi.pipeline.job_report_windows import MOST_FOUND_ROWS, MOST_ROWS, listed_windows
+from evfi.pipeline.video_pulse import MovingParts, Spread
+from evfi.pipeline.video_statistics import StepSummary, VideoFacts, VideoStatistics
 from evfi.pipeline.window_checks import FindingKind
 from html_page import Node, parse_page
 
@@ -34,8 +34,8 @@ def window(index: int, **values: Any) -> WindowFacts:
     return replace(made, **values)
 
 
-def film_of(num_windows: int, size: tuple[int, int] = (40, 30), key_level: int = 100) -> FilmFacts:
-    statistics = FilmStatistics(size, 8 * num_windows + 1, 7)
+def video_of(num_windows: int, size: tuple[int, int] = (40, 30), key_level: int = 100) -> VideoFacts:
+    statistics = VideoStatistics(size, 8 * num_windows + 1, 7)
     for index in range(8 * num_windows + 1):
         is_key = index % 8 == 0
         frame = np.full((size[1], size[0], 3), key_level if is_key else 100, np.uint8)
@@ -43,14 +43,14 @@ def film_of(num_windows: int, size: tuple[int, int] = (40, 30), key_level: int =
     return statistics.finish()
 
 
-def report_of(windows: list[WindowFacts], film: FilmFacts | None = None, **values: Any) -> JobReport:
+def report_of(windows: list[WindowFacts], video: VideoFacts | None = None, **values: Any) -> JobReport:
     report = JobReport(
         title="street",
         created="2025-11-27",
         settings={"Sampling": {"steps": 25, "seed": 0, "detail": False, "start": None, "tile": (512, 320), "name": ""}},
-        outputs={"Video": "/films/street.mp4"},
+        outputs={"Video": "/videos/street.mp4"},
         windows=windows,
-        film=film,
+        video=video,
         seconds=100.0,
         seconds_before=0.0,
         playback="8 × slower than real time",
@@ -75,16 +75,16 @@ def rows_of(table: Node) -> list[list[str]]:
 
 
 def test_parts_come_in_order_and_anchors_lead_to_them(tmp_path: Path) -> None:
-    page, _ = page_of(tmp_path, report_of([window(0), window(1)], film_of(2)))
+    page, _ = page_of(tmp_path, report_of([window(0), window(1)], video_of(2)))
     names = [one.attributes["id"] for one in page.all("section")]
-    assert names == ["figures", "warnings", "film", "slice", "time", "key-frames", "windows", "settings", "reading"]
+    assert names == ["figures", "warnings", "video", "slice", "time", "key-frames", "windows", "settings", "reading"]
     assert [link.attributes["href"] for link in page.all("nav")[0].all("a")] == [f"#{name}" for name in names]
     assert page.all("h1")[0].text == "street"
 
 
 def test_figures(tmp_path: Path) -> None:
     windows = [window(0), window(1, treatment="hold", seconds=0.1), window(2)]
-    page, _ = page_of(tmp_path, report_of(windows, film_of(3), seconds_before=200.0))
+    page, _ = page_of(tmp_path, report_of(windows, video_of(3), seconds_before=200.0))
     entries = next(one for one in section(page, "figures").all("dl") if "figures" in one.classes()).all("div")
     assert {entry.all("dt")[0].text: entry.all("dd")[0].text for entry in entries} == {
         "frames in the video": "25",
@@ -96,7 +96,7 @@ def test_figures(tmp_path: Path) -> None:
         "kept from earlier runs": "3 min 20 s",
     }
     assert rows_of(section(page, "figures").all("table")[0]) == [["cuda:0 (card)", "3", "1 min 20 s", "80 %"]]
-    assert "/films/street.mp4" in section(page, "figures").text and "8 × slower" in page.all("header")[0].text
+    assert "/videos/street.mp4" in section(page, "figures").text and "8 × slower" in page.all("header")[0].text
 
 
 def test_settings_are_all_told(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_every_kind_of_finding_has_a_meaning(tmp_path: Path) -> None:
 
 
 def test_nothing_unusual(tmp_path: Path) -> None:
-    page, _ = page_of(tmp_path, report_of([window(0)], film_of(1)))
+    page, _ = page_of(tmp_path, report_of([window(0)], video_of(1)))
     assert "Nothing unusual" in section(page, "warnings").text and not section(page, "warnings").all("table")
 
 
@@ -158,9 +158,9 @@ def test_a_window_begun_twice_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "windows", [[], [window(0)], [window(0, num_events=0, num_inserted=0, treatment="key", seconds=0.0)]]
 )
-@pytest.mark.parametrize("film", [None, film_of(1), FilmStatistics((40, 30), 9, 0).finish()])
-def test_little(tmp_path: Path, windows: list[WindowFacts], film: FilmFacts | None) -> None:
-    report = report_of(windows, film, settings={}, outputs={}, devices={}, seconds=0.0, playback="")
+@pytest.mark.parametrize("video", [None, video_of(1), VideoStatistics((40, 30), 9, 0).finish()])
+def test_little(tmp_path: Path, windows: list[WindowFacts], video: VideoFacts | None) -> None:
+    report = report_of(windows, video, settings={}, outputs={}, devices={}, seconds=0.0, playback="")
     page, text = page_of(tmp_path, report)
     assert not re.search(r"\b(nan|inf)\b", text.lower()) and page.all("h1")
 
@@ -169,7 +169,7 @@ def test_text_of_strangers_is_text(tmp_path: Path) -> None:
     windows = [window(0, finding=EVIL, notes=(EVIL,), device=EVIL), window(1, treatment=EVIL)]
     report = report_of(
         windows,
-        film_of(2),
+        video_of(2),
         title=EVIL,
         created=EVIL,
         settings={EVIL: {EVIL: {EVIL: [EVIL]}}},
@@ -185,7 +185,7 @@ def test_text_of_strangers_is_text(tmp_path: Path) -> None:
 
 
 def test_page_needs_nothing_else(tmp_path: Path) -> None:
-    page, text = page_of(tmp_path, report_of([window(0, finding="cut")], film_of(1)))
+    page, text = page_of(tmp_path, report_of([window(0, finding="cut")], video_of(1)))
     assert page.all("img")
     for node in [found for tag in ("img", "script", "link", "iframe", "svg", "a", "use") for found in page.all(tag)]:
         for name in ("src", "href", "srcset", "xlink:href"):
@@ -198,11 +198,11 @@ def test_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_long_recordings_stay_small_and_quick(tmp_path: Path) -> None:
-    film = film_of(2000, (1280, 8))
-    noise = np.random.default_rng(0).integers(0, 256, film.xt_slice.shape, np.uint8) // 8 + 100
+    video = video_of(2000, (1280, 8))
+    noise = np.random.default_rng(0).integers(0, 256, video.xt_slice.shape, np.uint8) // 8 + 100
     windows = [window(index, finding="cut" if index % 5 == 0 else "", notes=("a word on it",)) for index in range(2000)]
     began = time.perf_counter()
-    page, text = page_of(tmp_path, report_of(windows, replace(film, xt_slice=noise)))
+    page, text = page_of(tmp_path, report_of(windows, replace(video, xt_slice=noise)))
     assert time.perf_counter() - began < 10
     assert len(text) < 2_000_000
     listed = rows_of(section(page, "windows").all("table")[0])
@@ -232,7 +232,7 @@ def test_windows_are_drawn_together_where_there_are_many() -> None:
 
 class TestKeyFrames:
     def test_table(self, tmp_path: Path) -> None:
-        page, _ = page_of(tmp_path, report_of([window(0), window(1)], film_of(2, key_level=103)))
+        page, _ = page_of(tmp_path, report_of([window(0), window(1)], video_of(2, key_level=103)))
         told = section(page, "key-frames")
         assert rows_of(told.all("table")[1]) == [
             ["Key frames, as recorded", "3.00", "3.00", "3.00", "3.00", "1", "0"],
@@ -241,7 +241,7 @@ class TestKeyFrames:
         assert "Yes: key frames jump" in told.text and "at 0.040 s: 3.00 levels brighter" in told.text
 
     def test_words(self) -> None:
-        steady = film_of(3).key_frame_steps
+        steady = video_of(3).key_frame_steps
         assert verdict(steady, ORIGIN_US) == "No: key frames are about as bright as the frames around them."
         few = replace(steady, key=StepSummary(50, 0, (0.1, 2.5), (0.1, 0.2)), worst_us=ORIGIN_US, worst=-4.0)
         assert verdict(few, ORIGIN_US) == (
@@ -253,14 +253,14 @@ class TestKeyFrames:
         assert "too little stands still" in verdict(
             replace(steady, key=StepSummary(0, 3, None, None), worst_us=None), ORIGIN_US
         )
-        assert "none lies between two interpolated frames" in verdict(film_of(1).key_frame_steps, ORIGIN_US)
+        assert "none lies between two interpolated frames" in verdict(video_of(1).key_frame_steps, ORIGIN_US)
 
 
 class TestMovingParts:
     FOUND = MovingParts(20, 1, 0, Spread(0.364, (0.34, 0.39)), Spread(0.1, (-0.2, 0.3)), ORIGIN_US + 12_000, 0.4)
 
     def test_table_and_answer(self, tmp_path: Path) -> None:
-        page, _ = page_of(tmp_path, report_of([window(0)], replace(film_of(1), moving_parts=self.FOUND)))
+        page, _ = page_of(tmp_path, report_of([window(0)], replace(video_of(1), moving_parts=self.FOUND)))
         told = section(page, "key-frames")
         assert rows_of(told.all("table")[0]) == [
             ["Interpolated frames less sharp, in %", "36", "34", "39"],
@@ -300,13 +300,13 @@ class TestMovingParts:
         )
 
     def test_what_cannot_be_told(self) -> None:
-        assert moving_verdict(film_of(2).moving_parts, ORIGIN_US).startswith("This cannot be measured for this video")
+        assert moving_verdict(video_of(2).moving_parts, ORIGIN_US).startswith("This cannot be measured for this video")
         unsure = moving_verdict(replace(self.FOUND, num_unknown_noise=15), ORIGIN_US)
         assert unsure.endswith("key-frame noise could not be separated from sharpness.")
 
 
 def test_slice_is_enlarged_and_marks_key_frames() -> None:
-    shown = slice_picture(film_of(2))
+    shown = slice_picture(video_of(2))
     assert shown.shape == (17 * (360 // 17), 10 + 40 * (700 // 40), 3)
     marks = shown[:: 360 // 17, 0]
     assert np.flatnonzero((marks == (0, 114, 178)).all(axis=1)).tolist() == [0, 8, 16]

@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bo
     return True
 
 
-def test_a_job_comes_to_the_same_film(tmp_path):
+def test_a_job_comes_to_the_same_video(tmp_path):
     workshop = Workshop(tmp_path, most=2)
     config = JobConfig(insert=4)
     workshop.run("here", config, model=Painter())

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from evfi.events.stream import EventStream
 from evfi.pipeline.blending import blend_linearly
-from evfi.pipeline.film import assemble
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.pieces import Piece, PieceKey, piece_of
 from evfi.pipeline.treatments import frames_without_model
+from evfi.pipeline.video_thread import assemble
 from evfi.pipeline.window_store import KeptPiece
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Window

@@ -40,7 +40,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def test_a_job_comes_to_the_same_film_though_an_actor_is_lost(tmp_path):
+def test_a_job_comes_to_the_same_video_though_an_actor_is_lost(tmp_path):
     workshop, config, lost = Workshop(tmp_path, most=2), JobConfig(insert=4), tmp_path / "lost"
     lost.mkdir()
     workshop.run("here", config, model=Painter())

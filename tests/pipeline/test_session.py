@@ -51,7 +51,7 @@ def test_a_job_in_one_call(recording: Path, tmp_path: Path):
     assert (tmp_path / "out.mp4").is_file()
     assert summary.targets.report.is_file()
     again = evfi.interpolate(str(recording), str(tmp_path / "out.mp4"), insert=3, model=given.model, **settings)
-    assert (again.num_kept, again.film) == (WINDOWS, None)
+    assert (again.num_kept, again.video_facts) == (WINDOWS, None)
     status = evfi.job_status(tmp_path / "job")
     assert (status.condition, status.num_done, status.finished) == ("done", WINDOWS, tuple(range(WINDOWS)))
     assert (status.process[1], status.workers, status.message) == (os.getpid(), (), "")

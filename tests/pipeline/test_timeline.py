@@ -1,4 +1,4 @@
-"""When each frame of a film is shown, and of which moment it is."""
+"""When each frame of a video is shown, and of which moment it is."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_missing_key_frames_do_not_lower_the_rate():
         ({"start_us": 1_160_000}, RecordingError, "choose an earlier start"),
     ],
 )
-def test_settings_that_make_no_film(settings, error, message):
+def test_settings_that_make_no_video(settings, error, message):
     with pytest.raises(error, match=message):
         plan_timeline(EVEN, **settings)
 

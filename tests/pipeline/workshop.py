@@ -93,7 +93,7 @@ class Workshop:
 
 
 def contents(targets: Targets) -> dict[str, bytes]:
-    """All bytes of a film, by what they are."""
+    """All bytes of a video, by what they are."""
     found: dict[str, bytes] = {}
     named = {
         "video": targets.video,

@@ -13,7 +13,7 @@ import tyro
 from evfi.cli.options import parse
 from evfi.cli.terminal import print_lines
 from evfi.events.report import ReadReport
-from evfi.pipeline.convert import Conversion, Target, check_conversion, convert
+from evfi.recordings.convert import Conversion, Target, check_conversion, convert
 from evfi.recordings.files import reads_named
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.subject import open_subject

@@ -86,7 +86,7 @@ class InterpolateCommand:
         compare: write a second video next to the first: input, events and result side by side.
         timecodes: write a text file next to the video with the time of each frame.
         no_report: do not write an HTML report next to the video.
-        film: which frames to make, and how fast to play them.
+        frame_options: which frames to make, and how fast to play them.
         execution: how the work is done and kept.
         opening: what the input files leave out or state wrongly.
         encoding: how videos are encoded.
@@ -102,7 +102,7 @@ class InterpolateCommand:
     compare: bool = False
     timecodes: bool = False
     no_report: bool = False
-    film: Annotated[JobConfig, tyro.conf.arg(name="frame")] = field(default_factory=JobConfig)
+    frame_options: Annotated[JobConfig, tyro.conf.arg(name="frame")] = field(default_factory=JobConfig)
     opening: Annotated[RecordingOptions, tyro.conf.arg(name="input")] = field(default_factory=RecordingOptions)
     encoding: Annotated[VideoConfig, tyro.conf.arg(name="video")] = field(default_factory=VideoConfig)
     execution: Annotated[JobOptions, tyro.conf.arg(name="job")] = field(default_factory=JobOptions)
@@ -120,13 +120,13 @@ class InterpolateCommand:
         from evfi.pipeline.outputs import Targets
         from evfi.pipeline.session import JobRequest
 
-        seed = ["seed"] if self.film.seed != JobConfig.seed else []  # of the diffusion model's noise
+        seed = ["seed"] if self.frame_options.seed != JobConfig.seed else []  # of the diffusion model's noise
         overrides = sampling_overrides(self.sampling, self.preset, seed)
         limit = None if self.execution.max_memory is None else parse_memory(self.execution.max_memory)
         return JobRequest(
             recording=self.recording,
             targets=Targets(self.output, self.frames_dir, self.compare, self.timecodes, self.encoding),
-            config=self.film,
+            config=self.frame_options,
             opening=self.opening,
             model=ModelRequest(self.model, self.execution.dtype, limit, self.preset, overrides),
             workers=self.execution.workers,

@@ -13,7 +13,7 @@ from evfi.cli.options import parse
 from evfi.cli.progress import ProgressReport
 from evfi.cli.terminal import print_lines
 from evfi.events.simulate import SimulatorConfig
-from evfi.pipeline.simulate import simulate_recording
+from evfi.recordings.simulate import simulate_recording
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class Comparison:
     """All frames of a demo recording three times: ground truth, ours, blended.
 
     Attributes:
-        film: the recording and its true frames.
+        demo: the recording and its true frames.
         insert: frames between two key frames.
         ours: uint8 [N, H, W, 3], key frames included.
         blended: the same by linear blending.
     """
 
-    film: DemoRecording
+    demo: DemoRecording
     insert: int
     ours: NDArray[np.uint8]
     blended: NDArray[np.uint8]
@@ -60,37 +60,37 @@ class Comparison:
 
     def frame_scores(self, frames: NDArray[np.uint8], index: int) -> Scores:
         """Compare one frame with the ground truth."""
-        truth, frame = self.film.truth[index : index + 1], frames[index : index + 1]
+        truth, frame = self.demo.truth[index : index + 1], frames[index : index + 1]
         return Scores(float(psnr(frame, truth)[0]), float(psnr(frame, truth, self.moving(index))[0]))
 
     def moving(self, index: int) -> NDArray[np.bool_]:
         """Where something moved from the key frames around a frame, bool [H, W]."""
         start = index // self.stride * self.stride
-        end = min(start + self.stride, len(self.film.truth) - 1)
-        return moving_pixels(*(self.film.truth[at] for at in (index, start, end)))
+        end = min(start + self.stride, len(self.demo.truth) - 1)
+        return moving_pixels(*(self.demo.truth[at] for at in (index, start, end)))
 
 
 def compare(
-    film: DemoRecording, interpolator: WindowInterpolator, insert: int, seed: int, progress: Progress | None = None
+    demo: DemoRecording, interpolator: WindowInterpolator, insert: int, seed: int, progress: Progress | None = None
 ) -> Comparison:
     """Interpolate a demo recording, and blend it.
 
     Args:
-        film: The recording.
+        demo: The recording.
         interpolator: Makes the frames of a window.
         insert: Frames between two key frames, as in the truth.
         seed: Of sampling.
         progress: Called with (windows done, windows in all).
     """
-    specs = film.recording.plan_windows(insert=insert)
+    specs = demo.recording.plan_windows(insert=insert)
     ours, blended = [], []
     for done, spec in enumerate(specs):
-        window = film.recording.load_window(spec)
+        window = demo.recording.load_window(spec)
         keep = slice(None, None if done == len(specs) - 1 else -1)
         report = _step_report(progress, done, len(specs))
         ours.append(interpolator.interpolate_window(window, seed=seed, on_step=report)[keep])
         blended.append(blend_linearly(window.start_image, window.end_image, spec.times_us)[keep])
-    return Comparison(film, insert, np.concatenate(ours), np.concatenate(blended))
+    return Comparison(demo, insert, np.concatenate(ours), np.concatenate(blended))
 
 
 def _step_report(progress: Progress | None, done: int, total: int) -> OnStep | None:

@@ -28,9 +28,9 @@ def draw_sheet(comparison: Comparison, name: str) -> Picture:
         uint8 [H, W, 3].
     """
     index = _middle_inserted(comparison)
-    truth = comparison.film.truth[index]
+    truth = comparison.demo.truth[index]
     panels = [
-        comparison.film.truth[index // comparison.stride * comparison.stride],
+        comparison.demo.truth[index // comparison.stride * comparison.stride],
         _events_around(comparison, index),
         comparison.ours[index],
         comparison.blended[index],
@@ -64,7 +64,7 @@ def draw_video(comparison: Comparison, name: str) -> list[Picture]:
     pictures = []
     size = _panel_size(frame_size(comparison.ours[0]))
     for index, ours in enumerate(comparison.ours):
-        key = comparison.film.truth[index // comparison.stride * comparison.stride]
+        key = comparison.demo.truth[index // comparison.stride * comparison.stride]
         panels = [resize_frame(panel, size) for panel in (key, _events_around(comparison, index), ours)]
         pictures.append(label_row(panels, ("camera", "event camera", name)))
     return pictures
@@ -95,10 +95,10 @@ def _middle_inserted(comparison: Comparison) -> int:
 
 def _events_around(comparison: Comparison, index: int) -> Picture:
     """Events from half an interval before a frame to half an interval after it."""
-    times = comparison.film.times_us
+    times = comparison.demo.times_us
     half = int(times[1] - times[0]) // 2 + 1
     at = int(times[index])
-    return render_events(comparison.film.events.slice(at - half, at + half), saturation=2)
+    return render_events(comparison.demo.events.slice(at - half, at + half), saturation=2)
 
 
 def _liveliest_box(moving: NDArray[np.bool_], blended: Picture, truth: Picture) -> tuple[int, int, int, int]:

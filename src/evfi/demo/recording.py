@@ -65,7 +65,7 @@ class DemoRecording:
     events: EventStream
 
 
-def film_scene(config: DemoConfig) -> DemoRecording:
+def record_scene(config: DemoConfig) -> DemoRecording:
     """Render the scene and simulate its events; the same settings give the same recording.
 
     Args:

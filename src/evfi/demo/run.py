@@ -18,7 +18,7 @@ from typing import Final
 from evfi.demo.comparison import Progress, Scores, compare
 from evfi.demo.folder import PICTURE, RECORDING, VIDEO, prepare_folder, replace_results
 from evfi.demo.pictures import draw_sheet, draw_video
-from evfi.demo.recording import DemoConfig, DemoRecording, film_scene
+from evfi.demo.recording import DemoConfig, DemoRecording, record_scene
 from evfi.errors import OutputError
 from evfi.files import one_line, remove_leftovers, temporary_beside
 from evfi.pipeline.models import WindowInterpolator
@@ -77,13 +77,13 @@ def run_demo(
     config = config or DemoConfig()
     folder = Path(folder)
     earlier = prepare_folder(folder)
-    film = film_scene(config)
+    demo = record_scene(config)
     began = time.perf_counter()
-    comparison = compare(film, interpolator, config.insert, config.seed, progress)
+    comparison = compare(demo, interpolator, config.insert, config.seed, progress)
     seconds = time.perf_counter() - began
     frames = draw_video(comparison, name)
     with _folder_for_results(folder) as made:
-        _write_recording(made / RECORDING, film, config)
+        _write_recording(made / RECORDING, demo, config)
         write_png(made / PICTURE, draw_sheet(comparison, name))
         with VideoWriter(made / VIDEO, frame_size(frames[0]), _VIDEO_FPS) as writer:
             for frame in frames * _VIDEO_LOOPS:
@@ -112,6 +112,6 @@ def _folder_for_results(folder: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write into {folder}: {one_line(error)}") from error
 
 
-def _write_recording(folder: Path, film: DemoRecording, config: DemoConfig) -> None:
+def _write_recording(folder: Path, demo: DemoRecording, config: DemoConfig) -> None:
     stride = config.insert + 1
-    write_plain_recording(folder, film.truth[::stride], film.times_us[::stride], film.events)
+    write_plain_recording(folder, demo.truth[::stride], demo.times_us[::stride], demo.events)

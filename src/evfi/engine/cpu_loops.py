@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from evfi.compiled import compiled
 from evfi.engine.winograd_loops import Array, Vector, at_least, constant, fused, groups, lanes_of, load, store
-from evfi.events.compiled import compiled
 
 _LOG2_E: Final = 1.4426950408889634
 _LN2: Final = (0.693359375, -2.12194440e-4)

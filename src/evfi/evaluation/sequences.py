@@ -21,12 +21,12 @@ from evfi.events.simulate import SIMULATOR_VERSION, SimulatorConfig
 from evfi.files import make_room, one_line, read_mark, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.paths import check_name, is_file
-from evfi.pipeline.simulate import simulate_recording
 from evfi.recordings.datasets import plain
 from evfi.recordings.files import recording_fingerprint
 from evfi.recordings.opening import looks_like_recording, open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
+from evfi.recordings.simulate import simulate_recording
 
 _log = logging.getLogger(__name__)
 

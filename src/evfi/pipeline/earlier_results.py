@@ -15,7 +15,7 @@ from evfi.errors import EvfiError, OutputError
 from evfi.files import entry_of
 from evfi.fingerprints import fingerprint_of_files
 from evfi.guard import Written, check_possible
-from evfi.pipeline.comparison_film import comparison_size
+from evfi.pipeline.comparison_video import comparison_size
 from evfi.pipeline.job_folder import JobFolder
 from evfi.pipeline.outputs import TIMES_FILE, Targets, names_of_frames
 from evfi.pipeline.timeline import Timeline
@@ -90,7 +90,7 @@ class EarlierResults:
             return len(
                 _times_in(folder).splitlines()
             )  # a note of before numbers were noted, and nothing was changed since
-        if (entry is not None or self.problems) and holds_film(folder, self._timeline.times_us):
+        if (entry is not None or self.problems) and holds_video_frames(folder, self._timeline.times_us):
             return len(self._timeline.times_us)
         return None
 
@@ -127,7 +127,7 @@ def known_results(folder: JobFolder) -> dict[Path, Mapping[str, Any]]:
     return {entry_of(folder.place_of(name)): entry for name, entry in folder.results().items()}
 
 
-def holds_film(folder: Path, times_us: Times) -> bool:
+def holds_video_frames(folder: Path, times_us: Times) -> bool:
     """Whether a folder holds just the pictures of a video whose frames have these times.
 
     Args:

@@ -17,8 +17,6 @@ from evfi.files import entry_of, held_alone, temporary_beside
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.pipeline.damaged_pictures import DamagedPictures
 from evfi.pipeline.earlier_results import EarlierResults
-from evfi.pipeline.film import FilmSource, FilmThread
-from evfi.pipeline.film_statistics import FilmFacts
 from evfi.pipeline.job_config import JobConfig
 from evfi.pipeline.job_facts import WindowFacts
 from evfi.pipeline.job_folder import JobDescription, JobFolder
@@ -28,6 +26,8 @@ from evfi.pipeline.models import WindowInterpolator, WindowWorker
 from evfi.pipeline.outputs import Outputs, Targets
 from evfi.pipeline.playback import Playback
 from evfi.pipeline.timeline import PlannedWindow
+from evfi.pipeline.video_statistics import VideoFacts
+from evfi.pipeline.video_thread import VideoSource, VideoThread
 from evfi.pipeline.window_store import WindowStore
 from evfi.recordings.files import FileWatch
 from evfi.recordings.recording import FramesAround, FrameSource, Recording
@@ -38,7 +38,8 @@ from evfi.workers.scheduler import Scheduler
 
 _log = logging.getLogger(__name__)
 
-_BEGUN: Final = {"film": "", "content": ""}
+_SETTINGS: Final = "film"  # the key under which job folders have kept the fingerprint of a result's settings ever since
+_BEGUN: Final = {_SETTINGS: "", "content": ""}
 """What is noted of a result before it is there whole."""
 
 
@@ -52,9 +53,9 @@ class JobSetup:
         open_recording: opens the recording once more, for reading beside the work.
         watch: tells when the recording's files change.
         fresh: throw away what is in the folder.
-        shard: (number from 1, of how many): do only this part of the windows, and write no film.
-        merge: do no work, only write the film of windows that are done.
-        with_report: whether a film without its report beside it counts as not written.
+        shard: (number from 1, of how many): do only this part of the windows, and write no video.
+        merge: do no work, only write the video of windows that are done.
+        with_report: whether a video without its report beside it counts as not written.
         damaged: remembers pictures that cannot be read, so that the job can be resumed when they are put right.
         is_cancelled: asked now and then whether to stop, also from other threads.
     """
@@ -79,7 +80,7 @@ class JobSummary:
         num_windows: windows with frames made, of this shard if it is one.
         num_kept: those that earlier runs made.
         num_inserted: frames made for them.
-        num_frames: frames of the film, key frames included; 0 where none was written.
+        num_frames: frames of the video, key frames included; 0 where none was written.
         num_key_frames: key frames in the part of the recording that is shown, and those shown.
         num_dropped_events: events of these windows that were left out because they lie outside the frame or their interval.
         seconds: this run's time.
@@ -89,8 +90,8 @@ class JobSummary:
         busy_s: seconds of work in this run, per device.
         playback: inserted frames per window, speed and slowdown of the video.
         is_constant: whether the video has a constant frame rate.
-        film: what was gathered while the film was written; None where none was.
-        targets: where the film is.
+        video_facts: what was gathered while the video was written; None where none was.
+        targets: where the video is.
         folder: the job's folder.
         num_bytes: size of what is kept there.
     """
@@ -108,7 +109,7 @@ class JobSummary:
     busy_s: Mapping[str, float]
     playback: Playback
     is_constant: bool
-    film: FilmFacts | None
+    video_facts: VideoFacts | None
     targets: Targets
     folder: Path
     num_bytes: int
@@ -192,29 +193,29 @@ class _Run:
                 f"{loop.num_missing} windows of the job in {folder.path} are not done yet; run the missing shards first, or "
                 "leave out --merge to do them here"
             )
-        film = None if self.setup.shard is not None or self._is_up_to_date() else self._film()
+        thread = None if self.setup.shard is not None or self._is_up_to_date() else self._video_thread()
         scheduler: Scheduler | None = None
         try:
             scheduler = make_scheduler(loop.on_step) if loop.num_missing else None
-            if film is not None:
-                film.start()
-            result = loop.run(scheduler, film)
+            if thread is not None:
+                thread.start()
+            result = loop.run(scheduler, thread)
             for index, failure in result.failures.items():
                 folder.log("failed", window=index, message=failure.message, details=failure.details)
             if result.failures and self.setup.damaged is not None:
                 failed = [window.spec for window in self.job.timeline.windows if window.spec.index in result.failures]
                 self.setup.damaged.remember(self.job.recording, failed)
             result.raise_failures(f"in {folder.path}")
-            facts = film.finish() if film is not None else None
+            facts = thread.finish() if thread is not None else None
         except BaseException as error:
             folder.log("stopped", missing=loop.num_missing, error=f"{type(error).__name__}: {error}")
             raise
         finally:
             if scheduler is not None:
                 scheduler.close()
-            if film is not None:
-                film.stop()
-        if film is not None:
+            if thread is not None:
+                thread.stop()
+        if thread is not None:
             self._remember_results()
         folder.log("done", seconds=round(time.perf_counter() - began, 3))
         return self._summary(result, facts, time.perf_counter() - began)
@@ -225,7 +226,7 @@ class _Run:
     def _is_cancelled(self) -> bool:
         return self.setup.is_cancelled() or self.folder.is_cancel_requested()
 
-    def _film(self) -> FilmThread:
+    def _video_thread(self) -> VideoThread:
         timeline, targets, size = self.job.timeline, self.job.targets, self.job.recording.frames.size
         earlier = EarlierResults(self.folder, timeline, size)
         for problem in earlier.problems:
@@ -238,10 +239,10 @@ class _Run:
         most_frames = max(frames_there, timeline.num_frames)  # a killed run leaves some of either
         begun = {self.folder.name_of(place): {**_BEGUN, **self._count_of(place, most_frames)} for place in targets.all}
         self.folder.keep_results({**earlier.entries, **begun})
-        source = FilmSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
+        source = VideoSource(timeline, self.loop.tree_of, self.store.read, self.setup.open_recording)
         if self.setup.watch is not None:
             source = replace(source, check_inputs=self.setup.watch.check)
-        return FilmThread(source, outputs)
+        return VideoThread(source, outputs)
 
     def how_to_resume(self, what: str) -> str:
         """What to say after an interruption."""
@@ -253,7 +254,7 @@ class _Run:
 
     # results that need not be written again
 
-    def _film_settings(self) -> str:
+    def _video_settings(self) -> str:
         """Fingerprint of everything that the video depends on."""
         timeline = self.job.timeline
         shown = [(window.spec.index, window.shows_start, window.shows_end) for window in timeline.windows]
@@ -263,21 +264,21 @@ class _Run:
     def _is_up_to_date(self) -> bool:
         if self.loop.num_missing or (self.setup.with_report and not self.job.targets.report.exists()):
             return False
-        known, settings = self.folder.results(), self._film_settings()
+        known, settings = self.folder.results(), self._video_settings()
         for place in self.job.targets.all:
             entry = known.get(self.folder.name_of(place))
-            if entry is None or entry["film"] != settings or not place.exists():
+            if entry is None or entry[_SETTINGS] != settings or not place.exists():
                 return False
             if fingerprint_of_files([place]) != entry["content"]:
                 return False
         return True
 
     def _remember_results(self) -> None:
-        settings = self._film_settings()
+        settings = self._video_settings()
         self.folder.keep_results(
             {
                 self.folder.name_of(place): {
-                    "film": settings,
+                    _SETTINGS: settings,
                     "content": fingerprint_of_files([place]),
                     **self._count_of(place, self.job.timeline.num_frames),
                 }
@@ -289,7 +290,7 @@ class _Run:
         """The record of a folder of frames, by which a later run recognises its pictures."""
         return {"frames": number} if place == self.job.targets.frames_dir else {}
 
-    def _summary(self, result: WorkResult, film: FilmFacts | None, seconds: float) -> JobSummary:
+    def _summary(self, result: WorkResult, facts: VideoFacts | None, seconds: float) -> JobSummary:
         timeline = self.job.timeline
         windows = tuple(result.facts[index] for index in sorted(result.facts))
         is_whole = self.setup.shard is None
@@ -307,7 +308,7 @@ class _Run:
             busy_s=result.busy_s,
             playback=timeline.playback,
             is_constant=timeline.is_constant,
-            film=film,
+            video_facts=facts,
             targets=self.job.targets,
             folder=self.folder.path,
             num_bytes=self.store.num_bytes,

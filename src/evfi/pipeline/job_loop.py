@@ -1,7 +1,7 @@
 """The loop that turns planned windows into finished pieces: read, dispatch, collect, store.
 
 Windows are read in the order of time, a few ahead of the work. Pieces that others depend on go first once they can, so that
-windows are finished nearly in order and the film can follow. What an earlier run did is not done again.
+windows are finished nearly in order and the video can follow. What an earlier run did is not done again.
 """
 
 from __future__ import annotations

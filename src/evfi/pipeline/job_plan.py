@@ -1,7 +1,7 @@
 """Plan the interpolation of a whole recording, window by window, into a video.
 
 A job is planned first, with every check that needs no model, and then run in a folder of its own, which keeps the frames of
-each window as they are made. The film is put together from these while later windows are still being made.
+each window as they are made. The video is put together from these while later windows are still being made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Job:
 
     Attributes:
         recording: where frames and events come from.
-        timeline: the film's frames.
+        timeline: the video's frames.
         targets: where they go.
         config: what was asked for.
         most: frames that the model makes at a time.

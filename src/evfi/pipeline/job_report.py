@@ -12,11 +12,11 @@ from typing import Final
 
 from evfi import __version__
 from evfi.files import written_whole
-from evfi.pipeline.film_statistics import FilmFacts
 from evfi.pipeline.job_facts import WindowFacts
-from evfi.pipeline.job_report_film import key_frames_section, slice_section, thumbnails_section
 from evfi.pipeline.job_report_plots import rate_figure, seconds_figure
+from evfi.pipeline.job_report_video import key_frames_section, slice_section, thumbnails_section
 from evfi.pipeline.job_report_windows import finding_titles, findings_table, windows_table
+from evfi.pipeline.video_statistics import VideoFacts
 from evfi.report.document import Section, page
 from evfi.report.markup import Html, counted, element, joined, number
 from evfi.report.parts import facts_list, table
@@ -50,11 +50,11 @@ class JobReport:
 
     Attributes:
         title: the heading, e.g. the recording's name.
-        created: when the film was finished.
+        created: when the video was finished.
         settings: values by name, by group, e.g. {"Sampling": {"steps": 25}}.
         outputs: what was written: names and paths.
         windows: all windows, in the order of time.
-        film: what was gathered of the film; None if none was gathered.
+        video: what was gathered of the video; None if none was gathered.
         seconds: time that went by in this run.
         seconds_before: time that earlier runs spent on windows that were kept.
         playback: frame rate and slowdown, in one line.
@@ -67,7 +67,7 @@ class JobReport:
     settings: Mapping[str, Mapping[str, object]]
     outputs: Mapping[str, str]
     windows: Sequence[WindowFacts]
-    film: FilmFacts | None
+    video: VideoFacts | None
     seconds: float
     seconds_before: float
     playback: str
@@ -91,21 +91,21 @@ def write_job_report(path: Path, report: JobReport) -> None:
 
 
 def _render(report: JobReport) -> str:
-    film = report.film if report.film is not None and report.film.num_frames else None
+    video = report.video if report.video is not None and report.video.num_frames else None
     origin_us = _origin_us(report)
     sections = [
         Section("figures", "At a glance", _figures_section(report)),
         Section("warnings", "What is unusual", _warnings_section(report)),
     ]
-    if film is not None:
+    if video is not None:
         sections += [
-            Section("film", "The video in pictures", thumbnails_section(film, origin_us)),
-            Section("slice", "A slice through time", slice_section(film, origin_us)),
+            Section("video", "The video in pictures", thumbnails_section(video, origin_us)),
+            Section("slice", "A slice through time", slice_section(video, origin_us)),
         ]
     if report.windows:
         sections.append(Section("time", "Over the recording's time", _plots_section(report.windows)))
-    if film is not None:
-        sections.append(Section("key-frames", "Do key frames stand out?", key_frames_section(film, origin_us)))
+    if video is not None:
+        sections.append(Section("key-frames", "Do key frames stand out?", key_frames_section(video, origin_us)))
     if report.windows:
         sections.append(Section("windows", "Window by window", windows_table(report.windows)))
     sections += [
@@ -120,14 +120,14 @@ def _origin_us(report: JobReport) -> int:
     """The time from which the report counts."""
     if report.windows:
         return report.windows[0].start_us
-    return report.film.first_us if report.film is not None else 0
+    return report.video.first_us if report.video is not None else 0
 
 
 def _figures_section(report: JobReport) -> Html:
     windows = report.windows
     made = sum(window.num_inserted for window in windows)
     figures: list[tuple[str, str | None]] = [
-        ("frames in the video", number(report.film.num_frames, 0) if report.film is not None else None),
+        ("frames in the video", number(report.video.num_frames, 0) if report.video is not None else None),
         ("of them interpolated", number(made, 0)),
         ("windows", number(len(windows), 0)),
         ("of recording", duration((windows[-1].end_us - windows[0].start_us) / 1e6) if windows else None),

@@ -24,7 +24,7 @@ from evfi.files import (
     one_line,
     remove_leftovers,
 )
-from evfi.pipeline.comparison_film import comparison_size
+from evfi.pipeline.comparison_video import comparison_size
 from evfi.pipeline.timeline import Timeline
 from evfi.video.geometry import Frame, Size
 from evfi.video.picture_writer import PictureWriter

@@ -42,7 +42,7 @@ def report_of_job(job: Job, summary: JobSummary, path: Path, settings: Mapping[s
             settings=settings,
             outputs={name: str(place) for name, place in named.items() if place is not None},
             windows=summary.windows,
-            film=summary.film,
+            video=summary.video_facts,
             seconds=summary.seconds,
             seconds_before=max(0.0, summary.work_s - sum(summary.busy_s.values())),
             playback=f"{playback.fps:.4g} frames per second ({rate}), {playback.speed}",

@@ -158,7 +158,7 @@ class JobSession:
         setup = self._setup(job, request.model.made_of(facts, workers.devices[0]))
         summary = run_job(job, setup, lambda on_step: workers.scheduler(request.model, on_step), on_state)
         try:
-            if summary.film is not None and request.with_report:
+            if summary.video_facts is not None and request.with_report:
                 report_of_job(job, summary, request.recording, self._settings(setup.made_of))
             if request.remove_folder:
                 with JobFolder(summary.folder) as folder:
@@ -207,7 +207,7 @@ class JobSession:
         """For the report."""
         request = self.request
         return {
-            "Film": asdict(request.config),
+            "Job": asdict(request.config),
             "Video": asdict(request.targets.encoding),
             "Recording": asdict(request.opening),
             "Made of": {name: value for name, value in made_of.items() if name != "sampling"},

@@ -8,7 +8,7 @@ Three ways to say it:
                           follows from their distance; a key frame is shown where the grid meets it
     a list of times       these moments and no others, shown at a constant rate
 
-In every film, what is shown at a moment is what the recording's clock says for it.
+In every video, what is shown at a moment is what the recording's clock says for it.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class KeptPiece:
         key: which one.
         facts: how its frames came about.
         frames: uint8 [N, H, W, 3], those made, without the two that bound the piece; N is 0 where a window is held or blended
-            that has more frames than one piece: the film makes these one by one.
+            that has more frames than one piece: the video makes these one by one.
     """
 
     key: PieceKey

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 
 NUM_POSITIVE: Final = 0
 NUM_DUPLICATES: Final = 1

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 from evfi.events.stream import MAX_ABS_TIME_US
 
 MIN_US, MAX_US, FIRST_US, LAST_US, NUM_UNSORTED, IMPOSSIBLE = range(6)

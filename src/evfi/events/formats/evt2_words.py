@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 from evfi.events.formats.evt_words import BIT_FACTOR, BIT_OF_PRODUCT, loops_after
 from evfi.events.formats.word_state import (
     EVENTS,

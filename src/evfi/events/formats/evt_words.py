@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 from evfi.events.formats.word_state import (
     BASE_X,
     EVENTS,

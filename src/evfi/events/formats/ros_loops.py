@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 
 _TIME_HIGH, _TIME_LOW, _ADDRESS_X, _ADDRESS_Y, _BASE_Y, _VECTOR_8 = range(6)
 

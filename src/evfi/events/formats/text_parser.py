@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evfi.events.compiled import compiled
+from evfi.compiled import compiled
 
 OK: Final = 0
 MALFORMED: Final = 1

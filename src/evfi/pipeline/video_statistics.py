@@ -1,12 +1,12 @@
 """Statistics of a job's video for its report: a slice through time, thumbnails, and how much key frames stand out.
 
-All of it is gathered while the film is written, frame by frame, in memory that does not grow with its length.
+All of it is gathered while the video is written, frame by frame, in memory that does not grow with its length.
 
 A *step* is how a frame differs from the mean of the frame before and the frame after, where nothing moves: pixels that are
 the same in both, within `STILL_LEVELS`. Its mean with sign is a jump of brightness; its mean without sign is a difference
 of texture and noise. Pixels are looked at on a fixed grid. Key frames are recorded and the frames around them are made, so
-a film in which key frames have larger steps than made frames have flickers at the rate of its key frames. What moves has no
-steps; `film_pulse` compares that.
+a video whose key frames have larger steps than its interpolated frames flickers at the rate of its key frames. What moves
+has no steps; `video_pulse` compares that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from evfi.pipeline.film_pulse import MovingParts, MovingPartsGatherer
+from evfi.pipeline.video_pulse import MovingParts, MovingPartsGatherer
 from evfi.report.pictures import busiest_row as busiest_of_rows
 from evfi.video.geometry import LUMA, Frame
 
@@ -77,8 +77,8 @@ class KeyFrameSteps:
     """How much key frames stand out.
 
     Attributes:
-        key: steps of key frames between two made frames.
-        made: steps of made frames between two made frames.
+        key: steps of key frames between two interpolated frames.
+        made: steps of interpolated frames between two interpolated frames.
         worst_us: time of the key frame with the largest jump of brightness; None where no key frame was counted.
         worst: its jump; positive where the key frame is brighter than the frames around it.
     """
@@ -90,18 +90,18 @@ class KeyFrameSteps:
 
 
 @dataclass(frozen=True, eq=False)
-class FilmFacts:
+class VideoFacts:
     """What was gathered.
 
     Attributes:
-        num_frames: frames of the film.
+        num_frames: frames of the video.
         first_us: time of the first frame.
         last_us: time of the last frame.
         row: the row of pixels of which the slice is made, 0 is the top.
         xt_slice: this row of every `xt_step`-th frame, the first on top, uint8 [T', W', 3].
         xt_is_key: which of these frames are key frames, bool [T'].
         xt_step: 1 where every frame is in the slice.
-        thumbnails: spread evenly over the film, key frames and made frames by turns.
+        thumbnails: spread evenly over the video, key frames and interpolated frames by turns.
         key_frame_steps: how much key frames stand out where nothing moves.
         moving_parts: how much they stand out in what moves.
     """
@@ -118,7 +118,7 @@ class FilmFacts:
     moving_parts: MovingParts
 
 
-class FilmStatistics:
+class VideoStatistics:
     """Takes every frame of a video, in order, and gives its statistics at the end."""
 
     def __init__(self, size: tuple[int, int], num_frames: int, row: int) -> None:
@@ -153,10 +153,10 @@ class FilmStatistics:
         self._last_us = time_us
         self._num_frames += 1
 
-    def finish(self) -> FilmFacts:
+    def finish(self) -> VideoFacts:
         """What there is to say, after the last frame."""
         taken = slice(0, -(-self._num_frames // self._slice.step))
-        return FilmFacts(
+        return VideoFacts(
             num_frames=self._num_frames,
             first_us=self._first_us,
             last_us=self._last_us,

@@ -40,7 +40,7 @@ def comparison_frame(held: Frame, events: EventStream, result: Frame) -> Frame:
     Args:
         held: uint8 [H, W, 3], the last key frame at the time shown.
         events: Those to draw, on white; from any sensor that sees what the frames show.
-        result: uint8 [H, W, 3], the frame of the film.
+        result: uint8 [H, W, 3], the frame of the video.
 
     Returns:
         uint8 frame of `comparison_size`.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evfi.pipeline.film_pulse import MovingParts, MovingPartsGatherer
+from evfi.pipeline.video_pulse import MovingParts, MovingPartsGatherer
 from evfi.video.geometry import Frame
 
 SIZE = (176, 128)
@@ -38,7 +38,7 @@ def scene(index: int) -> NDArray[np.float32]:
     return picture
 
 
-def film(
+def video(
     blur: int = 0, key_noise: float = 0.0, all_noise: float = 0.0, key_level: float = 0.0, still: bool = False
 ) -> Iterator[tuple[Frame, bool]]:
     """Frames of the scene, and whether each is a key frame; `blur` and levels concern the moving patch only."""
@@ -73,25 +73,25 @@ def loss_of(parts: MovingParts) -> float:
 @pytest.mark.parametrize("all_noise", [0.0, NOISE_LEVELS])
 class TestSharpness:
     def test_blurred_interpolated_frames_are_found(self, key_noise: float, all_noise: float) -> None:
-        parts = parts_of(film(1, key_noise, all_noise))
+        parts = parts_of(video(1, key_noise, all_noise))
         assert parts.num_spans == 8 and parts.num_unknown_noise == parts.num_still == 0
         assert 0.3 < loss_of(parts) < 0.6
         assert parts.worst_loss < 0.65 and parts.worst_us is not None
 
     def test_perfect_frames_have_no_pulse(self, key_noise: float, all_noise: float) -> None:
-        parts = parts_of(film(0, key_noise, all_noise))
+        parts = parts_of(video(0, key_noise, all_noise))
         assert parts.num_spans == 8 and parts.sharpness_loss is not None
         assert abs(loss_of(parts)) < 0.02 and max(np.abs(parts.sharpness_loss.middle)) < 0.06
 
     def test_more_blur_loses_more(self, key_noise: float, all_noise: float) -> None:
-        losses = [loss_of(parts_of(film(blur, key_noise, all_noise))) for blur in range(4)]
+        losses = [loss_of(parts_of(video(blur, key_noise, all_noise))) for blur in range(4)]
         assert losses == sorted(losses) and losses[3] > losses[1] + 0.1
 
 
 def test_strong_noise_of_key_frames_is_not_taken_for_sharpness(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert abs(loss_of(parts_of(film(0, key_noise=8.0)))) < 0.05
-    monkeypatch.setattr("evfi.pipeline.film_pulse._FEWEST_FLAT_BLOCKS", 10**9)  # as if nothing stood still
-    fooled = parts_of(film(0, key_noise=8.0))
+    assert abs(loss_of(parts_of(video(0, key_noise=8.0)))) < 0.05
+    monkeypatch.setattr("evfi.pipeline.video_pulse._FEWEST_FLAT_BLOCKS", 10**9)  # as if nothing stood still
+    fooled = parts_of(video(0, key_noise=8.0))
     assert loss_of(fooled) > 0.1 and fooled.num_unknown_noise == fooled.num_spans
 
 
@@ -103,7 +103,7 @@ def test_says_where_noise_is_not_known() -> None:
 
 
 def test_brightness() -> None:
-    steady, brighter, darker = (parts_of(film(key_level=level)).brightness for level in (0.0, 6.0, -6.0))
+    steady, brighter, darker = (parts_of(video(key_level=level)).brightness for level in (0.0, 6.0, -6.0))
     assert steady is not None and brighter is not None and darker is not None
     assert abs(steady.median) < 0.1 and max(np.abs(steady.middle)) < 0.5
     assert 2 < brighter.median < 6 and -6 < darker.median < -2  # the place where the patch is not remains
@@ -111,19 +111,19 @@ def test_brightness() -> None:
 
 def test_the_worst_window_is_named() -> None:
     blur_at = {10, 11}
-    frames = list(film(0))
-    bad = list(film(3))
+    frames = list(video(0))
+    bad = list(video(3))
     parts = parts_of((bad[index] if index in blur_at else frame) for index, frame in enumerate(frames))
     assert parts.worst_us == 7_000_000 + 8 * STEP_US and parts.worst_loss > 0.15 and abs(loss_of(parts)) < 0.02
 
 
 def test_still_parts_that_pulse_do_not_count() -> None:
-    parts = parts_of(film(2, still=True))
+    parts = parts_of(video(2, still=True))
     assert (parts.num_spans, parts.num_still, parts.sharpness_loss, parts.brightness) == (0, 8, None, None)
 
 
 def test_key_frames_side_by_side_and_frames_before_the_first() -> None:
-    frames = [frame for frame, _ in film()]
+    frames = [frame for frame, _ in video()]
     assert parts_of((frame, True) for frame in frames).num_spans == 0
     assert parts_of((frame, index == 5) for index, frame in enumerate(frames)).num_spans == 0
 

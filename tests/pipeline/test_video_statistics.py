@@ -1,4 +1,4 @@
-"""What is gathered of a film, by hand-computed values."""
+"""What is gathered of a video, by hand-computed values."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from evfi.pipeline.film_statistics import (
+from evfi.pipeline.video_statistics import (
     MOST_SLICE_COLUMNS,
     MOST_SLICE_ROWS,
     NUM_THUMBNAILS,
     THUMBNAIL_WIDTH_PX,
-    FilmFacts,
-    FilmStatistics,
     Frame,
+    VideoFacts,
+    VideoStatistics,
     busiest_row,
 )
 
@@ -31,15 +31,15 @@ def flat(level: int, size: tuple[int, int] = (32, 20)) -> Frame:
     return np.full((size[1], size[0], 3), level, np.uint8)
 
 
-def facts_of(frames: Iterable[Frame], num_frames: int, size: tuple[int, int] = (32, 20), row: int = 5) -> FilmFacts:
-    statistics = FilmStatistics(size, num_frames, row)
+def facts_of(frames: Iterable[Frame], num_frames: int, size: tuple[int, int] = (32, 20), row: int = 5) -> VideoFacts:
+    statistics = VideoStatistics(size, num_frames, row)
     for index, frame in enumerate(frames):
         statistics.add(frame, 5_000_000 + index * STEP_US, is_key(index))
     return statistics.finish()
 
 
 class TestKeyFrameSteps:
-    def test_constant_film_has_none(self) -> None:
+    def test_constant_video_has_none(self) -> None:
         steps = facts_of([flat(90)] * 25, 25).key_frame_steps
         assert steps.key.num_frames == 2  # of four, the first and the last have one neighbour only
         assert steps.made.num_frames == 15  # of seven in a window, five lie between made frames
@@ -95,7 +95,7 @@ class TestKeyFrameSteps:
 
 
 class TestSlice:
-    def test_every_frame_of_a_short_film(self) -> None:
+    def test_every_frame_of_a_short_video(self) -> None:
         generator = np.random.default_rng(0)
         frames = generator.integers(0, 256, (30, 20, 32, 3), np.uint8)
         facts = facts_of(frames, 30)
@@ -135,7 +135,7 @@ class TestThumbnails:
             assert (thumbnail.picture == int(place) % 256).all()
 
     @pytest.mark.parametrize("num_frames", [1, 2, 3, 9, 12, 13, 17, 30])
-    def test_of_short_films(self, num_frames: int) -> None:
+    def test_of_short_videos(self, num_frames: int) -> None:
         thumbnails = facts_of((flat(index) for index in range(num_frames)), num_frames).thumbnails
         times = [thumbnail.time_us for thumbnail in thumbnails]
         assert len(times) == min(num_frames, NUM_THUMBNAILS) and times == sorted(set(times))
@@ -147,15 +147,15 @@ class TestThumbnails:
 
     def test_a_small_frame_is_copied(self) -> None:
         frame = flat(7)
-        statistics = FilmStatistics((32, 20), 1, 0)
+        statistics = VideoStatistics((32, 20), 1, 0)
         statistics.add(frame, 0, True)
         frame[:] = 0
         (thumbnail,) = statistics.finish().thumbnails
         assert (thumbnail.picture == 7).all()
 
 
-def test_a_film_of_nothing() -> None:
-    facts = FilmStatistics((32, 20), 5, 0).finish()
+def test_a_video_of_nothing() -> None:
+    facts = VideoStatistics((32, 20), 5, 0).finish()
     assert facts.num_frames == 0 and facts.thumbnails == () and len(facts.xt_slice) == 0
 
 
@@ -183,7 +183,7 @@ def test_busiest_row() -> None:
 
 def test_keeps_up_with_large_frames() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 720, 1280, 3), np.uint8)
-    statistics = FilmStatistics((1280, 720), 3000, 360)
+    statistics = VideoStatistics((1280, 720), 3000, 360)
     taken = []
     for index in range(30):
         began = time.perf_counter()

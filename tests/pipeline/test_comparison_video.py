@@ -7,7 +7,7 @@ import pytest
 
 from evfi.events.render import NEGATIVE_COLOUR, POSITIVE_COLOUR, WHITE, render_events
 from evfi.events.stream import EventStream
-from evfi.pipeline.comparison_film import comparison_frame, comparison_size
+from evfi.pipeline.comparison_video import comparison_frame, comparison_size
 
 
 def flat(value: int, size: tuple[int, int]) -> np.ndarray:

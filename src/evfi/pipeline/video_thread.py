@@ -10,12 +10,12 @@ from itertools import pairwise
 from typing import Final
 
 from evfi.errors import InputError
-from evfi.pipeline.comparison_film import comparison_frame
-from evfi.pipeline.film_statistics import FilmFacts, FilmStatistics, busiest_row
+from evfi.pipeline.comparison_video import comparison_frame
 from evfi.pipeline.outputs import Outputs
 from evfi.pipeline.pieces import Piece, PieceKey
 from evfi.pipeline.timeline import PlannedWindow, Timeline
 from evfi.pipeline.treatments import frame_without_model
+from evfi.pipeline.video_statistics import VideoFacts, VideoStatistics, busiest_row
 from evfi.pipeline.window_store import KeptPiece
 from evfi.recordings.recording import Recording
 from evfi.video.geometry import Frame
@@ -27,7 +27,7 @@ ReadPiece = Callable[[PieceKey], KeptPiece]
 
 
 @dataclass(frozen=True, eq=False)
-class FilmSource:
+class VideoSource:
     """The parts of a video.
 
     Attributes:
@@ -45,27 +45,27 @@ class FilmSource:
     check_inputs: Callable[[], None] = lambda: None
 
 
-class FilmStoppedError(Exception):
+class VideoStoppedError(Exception):
     """The video was stopped before it was finished."""
 
 
-class FilmThread(threading.Thread):
+class VideoThread(threading.Thread):
     """Writes the video as its windows become available, in order."""
 
-    def __init__(self, source: FilmSource, outputs: Outputs) -> None:
+    def __init__(self, source: VideoSource, outputs: Outputs) -> None:
         """Take what is needed; `start` begins.
 
         Args:
             source: where frames come from.
             outputs: where they go.
         """
-        super().__init__(name="evfi-film", daemon=True)
+        super().__init__(name="evfi-video", daemon=True)
         self._source, self._outputs = source, outputs
         self._changed = threading.Condition()
         self._available: set[int] = set()
         self._stopping = False
         self._error: BaseException | None = None
-        self._facts: FilmFacts | None = None
+        self._facts: VideoFacts | None = None
 
     def add(self, window: int) -> None:
         """All pieces of a window are there now."""
@@ -89,10 +89,10 @@ class FilmThread(threading.Thread):
         Raises:
             EvfiError: a result cannot be written.
         """
-        if self._error is not None and not isinstance(self._error, InputError | FilmStoppedError):
+        if self._error is not None and not isinstance(self._error, InputError | VideoStoppedError):
             raise self._error
 
-    def finish(self) -> FilmFacts:
+    def finish(self) -> VideoFacts:
         """Wait for the end of the video; all windows must have been added.
 
         Raises:
@@ -115,9 +115,9 @@ class FilmThread(threading.Thread):
         except BaseException as error:  # told by `check`
             self._error = error
 
-    def _write(self, recording: Recording) -> FilmFacts:
+    def _write(self, recording: Recording) -> VideoFacts:
         timeline = self._source.timeline
-        statistics = FilmStatistics(recording.frames.size, timeline.num_frames, _busiest_row(recording, timeline))
+        statistics = VideoStatistics(recording.frames.size, timeline.num_frames, _busiest_row(recording, timeline))
         shown, before_us = timeline.shown_us(), None
         for window in timeline.windows:
             held, frames = self._frames_of(window, recording)
@@ -141,7 +141,7 @@ class FilmThread(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or window.spec.index in self._available)
             if self._stopping:
-                raise FilmStoppedError
+                raise VideoStoppedError
         start, end = (recording.frames.read(frame) for frame in (window.spec.start_frame, window.spec.end_frame))
         if window.spec.num_inserted == 0:
             frames: Iterable[Frame] = (start, end)

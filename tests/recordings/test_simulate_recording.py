@@ -10,7 +10,7 @@ import pytest
 import evfi
 from evfi.errors import ConfigError, InputError, RecordingError
 from evfi.events.simulate import SimulatorConfig
-from evfi.pipeline.simulate import simulate_recording
+from evfi.recordings.simulate import simulate_recording
 from evfi.video.io import VideoFrames
 from evfi.video.writer import VideoWriter
 

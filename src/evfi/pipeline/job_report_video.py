@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from evfi.pipeline.film_pulse import MovingParts, Spread
-from evfi.pipeline.film_statistics import STILL_LEVELS, FilmFacts, KeyFrameSteps, StepSummary, Thumbnail
+from evfi.pipeline.video_pulse import MovingParts, Spread
+from evfi.pipeline.video_statistics import STILL_LEVELS, KeyFrameSteps, StepSummary, Thumbnail, VideoFacts
 from evfi.report.markup import Html, element, joined, number
 from evfi.report.parts import table
 from evfi.report.pictures import picture_element
@@ -32,9 +32,9 @@ _NO_KEY_COLOUR: Final = (226, 226, 224)
 _GAP_COLOUR: Final = (255, 255, 255)
 
 
-def thumbnails_section(film: FilmFacts, origin_us: int) -> Html:
+def thumbnails_section(video: VideoFacts, origin_us: int) -> Html:
     """Small pictures in the order of time."""
-    figures = [_thumbnail(thumbnail, origin_us) for thumbnail in film.thumbnails]
+    figures = [_thumbnail(thumbnail, origin_us) for thumbnail in video.thumbnails]
     words = "Sampled evenly; key frames alternate with interpolated frames. Times are from the video's first key frame."
     return joined([element("p", words, class_="note"), element("div", *figures, class_="pictures strip")])
 
@@ -46,14 +46,14 @@ def _thumbnail(thumbnail: Thumbnail, origin_us: int) -> Html:
     return element("figure", picture, element("figcaption", caption))
 
 
-def slice_section(film: FilmFacts, origin_us: int) -> Html:
+def slice_section(video: VideoFacts, origin_us: int) -> Html:
     """One row of pixels over time, and how to read it."""
-    every = "every frame" if film.xt_step == 1 else f"every {_ordinal(film.xt_step)} frame"
+    every = "every frame" if video.xt_step == 1 else f"every {_ordinal(video.xt_step)} frame"
     what = (
-        f"Row {film.row} of the picture, counted from 0 at the top, the one with the most motion around it; one line "
+        f"Row {video.row} of the picture, counted from 0 at the top, the one with the most motion around it; one line "
         f"for {every}. "
-        f"Time runs downwards: {_seconds(film.first_us, origin_us)} of the recording is at the top, "
-        f"{_seconds(film.last_us, origin_us)} at the bottom. Blue marks at the left edge: key frames."
+        f"Time runs downwards: {_seconds(video.first_us, origin_us)} of the recording is at the top, "
+        f"{_seconds(video.last_us, origin_us)} at the bottom. Blue marks at the left edge: key frames."
     )
     how = (
         "Steady motion draws a smooth slanted line, a still object an upright one. A kink or a break in a line is a jump; a "
@@ -61,27 +61,27 @@ def slice_section(film: FilmFacts, origin_us: int) -> Html:
         "a stripe across is a frame that is brighter or darker than its neighbours, or misplaced. Stripes at the blue marks "
         "mean that key frames flicker."
     )
-    picture = picture_element(slice_picture(film), "one row of pixels of the video over time", _LARGEST_SLICE_PX)
+    picture = picture_element(slice_picture(video), "one row of pixels of the video over time", _LARGEST_SLICE_PX)
     figure = element("figure", picture, element("figcaption", what))
     return joined([element("p", how), element("div", figure, class_="pictures enlarged slice")])
 
 
-def slice_picture(film: FilmFacts) -> Frame:
+def slice_picture(video: VideoFacts) -> Frame:
     """The slice, enlarged by whole numbers where it is small, with a mark at the left of each key frame's line."""
-    num_rows, num_columns = film.xt_slice.shape[:2]
+    num_rows, num_columns = video.xt_slice.shape[:2]
     tall, wide = max(1, _SLICE_SIZE_PX[1] // num_rows), max(1, _SLICE_SIZE_PX[0] // num_columns)
-    colours = np.array((_NO_KEY_COLOUR, _KEY_COLOUR), np.uint8)[film.xt_is_key.astype(np.intp)]  # [T', 3]
+    colours = np.array((_NO_KEY_COLOUR, _KEY_COLOUR), np.uint8)[video.xt_is_key.astype(np.intp)]  # [T', 3]
     edge = colours[:, None].repeat(_EDGE_PX[0], axis=1)
     gap = np.full((num_rows, _EDGE_PX[1], 3), _GAP_COLOUR, np.uint8)
-    whole = np.concatenate([edge, gap, film.xt_slice.repeat(wide, axis=1)], axis=1)
+    whole = np.concatenate([edge, gap, video.xt_slice.repeat(wide, axis=1)], axis=1)
     return whole.repeat(tall, axis=0)
 
 
-def key_frames_section(film: FilmFacts, origin_us: int) -> Html:
+def key_frames_section(video: VideoFacts, origin_us: int) -> Html:
     """How key frames differ from the frames around them, in what moves and in what does not."""
     return joined([
-        *_moving_part(film.moving_parts, origin_us),
-        *_still_part(film.key_frame_steps, origin_us),
+        *_moving_part(video.moving_parts, origin_us),
+        *_still_part(video.key_frame_steps, origin_us),
     ])  # fmt: skip
 
 
