@@ -285,6 +285,7 @@ class TestCollisions:
 FOREIGN = {
     "job.json": '{"jobs": ["mine"]}',
     "outputs.json": '{"results": []}',
+    "alignment.json": '{"advice": "mine"}',
     "log.jsonl": '{"level": "info", "message": "mine"}\n',
 }
 

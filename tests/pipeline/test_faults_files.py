@@ -95,7 +95,10 @@ def is_harmless(before: bytes, after: bytes) -> bool:
     return False
 
 
-@pytest.mark.parametrize("file", ["job.json", "outputs.json", "log.jsonl", "job.lock", "windows/first", "windows/last"])
+@pytest.mark.parametrize(
+    "file",
+    ["job.json", "outputs.json", "alignment.json", "log.jsonl", "job.lock", "windows/first", "windows/last"],
+)
 def test_damaged_files_of_the_job_are_made_again(done: FaultJob, tmp_path: Path, file):
     if file.startswith("windows"):
         file = f"windows/{done.pieces[0 if file.endswith('first') else -1]}"

@@ -71,7 +71,7 @@ class TestLinks:
             claim(tmp_path / "b", fresh=fresh)
         assert [file.read_text() for file in files] == ["x", "x"]
 
-    @pytest.mark.parametrize("name", ["job.json", "outputs.json", "evfi-job.json", "log.jsonl"])
+    @pytest.mark.parametrize("name", ["job.json", "outputs.json", "alignment.json", "evfi-job.json", "log.jsonl"])
     def test_pipes_are_moved_aside(self, tmp_path, name, in_time):
         claim(tmp_path / "job")
         (tmp_path / "job" / name).unlink(missing_ok=True)
@@ -81,6 +81,7 @@ class TestLinks:
             folder.log("begun")
             assert folder.results() == {}
             folder.keep_results({})
+            folder.keep_advice("a", [])
         assert (tmp_path / "job" / f"{name}.unusable").is_fifo()
         assert (tmp_path / "job" / name).is_file()
 

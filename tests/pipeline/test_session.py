@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,25 @@ def test_a_job_in_one_call(recording: Path, tmp_path: Path):
     status = evfi.job_status(tmp_path / "job")
     assert (status.condition, status.num_done, status.finished) == ("done", WINDOWS, tuple(range(WINDOWS)))
     assert (status.process[1], status.workers, status.message) == (os.getpid(), (), "")
+
+
+def test_the_alignment_is_estimated_once(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = request(recording, tmp_path)
+    advice = "frames and events seem shifted"
+    monkeypatch.setattr("evfi.pipeline.session.advise_alignment", lambda *_: [advice])
+    with JobSession(given) as session:
+        assert session.recording.warnings[-1] == advice
+        session.run()
+    monkeypatch.setattr("evfi.pipeline.session.estimate_alignment", lambda *_, **__: pytest.fail("estimated again"))
+    with JobSession(given) as session:
+        assert session.recording.warnings[-1] == advice
+        assert session.run().num_kept == WINDOWS
+    shutil.copytree(recording, tmp_path / "other")
+    shutil.copy(recording / "frames" / "000001.png", tmp_path / "other" / "frames" / "000000.png")
+    monkeypatch.setattr("evfi.pipeline.session.estimate_alignment", lambda *_, **__: None)
+    monkeypatch.setattr("evfi.pipeline.session.advise_alignment", lambda *_: ["another"])
+    with JobSession(replace(given, recording=tmp_path / "other")) as session:
+        assert session.recording.warnings[-1] == "another"
 
 
 @pytest.mark.parametrize("by", ["this thread", "a window's steps", "a file"])

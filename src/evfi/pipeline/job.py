@@ -57,6 +57,7 @@ class JobSetup:
         merge: do no work, only write the video of windows that are done.
         with_report: whether a video without its report beside it counts as not written.
         damaged: remembers pictures that cannot be read, so that the job can be resumed when they are put right.
+        advice: what was advised about the recording, for the next run; None where nobody looked.
         is_cancelled: asked now and then whether to stop, also from other threads.
     """
 
@@ -69,6 +70,7 @@ class JobSetup:
     merge: bool = False
     with_report: bool = False
     damaged: DamagedPictures | None = None
+    advice: tuple[str, ...] | None = None
     is_cancelled: Callable[[], bool] = lambda: False
 
 
@@ -165,7 +167,10 @@ class _Run:
     def __init__(self, job: Job, setup: JobSetup, folder: JobFolder, on_state: OnState | None) -> None:
         self.job, self.setup, self.folder = job, setup, folder
         description = JobDescription(setup.made_of, _listed(job.timeline.windows))
-        for problem in folder.claim(description, fresh=setup.fresh):
+        problems = folder.claim(description, fresh=setup.fresh)
+        if setup.advice is not None:
+            problems += folder.keep_advice(setup.made_of["recording"], setup.advice)
+        for problem in problems:
             _log.warning("%s", problem)
         self._fingerprint = description.fingerprint
         self.store = WindowStore(folder.windows, self._fingerprint)

@@ -4,6 +4,7 @@
     JOB/job.json            what the frames are made of (recording, model, settings, version) and the list of windows
     JOB/windows/…           finished pieces, see `window_store`
     JOB/outputs.json        the results written from them, with their checksums
+    JOB/alignment.json      the warnings about the recording's alignment, which take a second to find out
     JOB/damaged/…           pictures that could not be read, see `damaged_pictures`
     JOB/log.jsonl           what happened when, one JSON object per line
     JOB/cancel              another process asks the one that works on the job to stop
@@ -32,27 +33,31 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from evfi.errors import ConfigError, OutputError
-from evfi.files import is_partial, one_line, read_mark, set_aside, written_whole
+from evfi.files import is_partial, one_line, read_mark, set_aside
 from evfi.fingerprints import fingerprint_of
 from evfi.paths import check_name
 from evfi.pipeline.damaged_pictures import DAMAGED_FOLDER, remove_damaged_pictures
+from evfi.pipeline.job_files import (
+    ADVICE_FILE,
+    JOB_FILE,
+    LOG_FILE,
+    MAX_MARK_BYTES,
+    RESULTS_FILE,
+    is_own,
+    num_log_lines,
+    read_note,
+    set_aside_if_foreign,
+    write_json,
+    write_note,
+)
 from evfi.pipeline.window_store import holds_pieces, remove_pieces
-from evfi.plain_json import loads, read_json
 
-_FORMAT: Final = "evfi-job"
-_FORMAT_VERSION: Final = 1
-_MAX_BYTES: Final = 2**28
 _NAMED_DIFFERENCES: Final = 4
 
 WINDOWS_FOLDER: Final = "windows"
-LOG_FILE: Final = "log.jsonl"
 CANCEL_FILE: Final = "cancel"
 _MARK_FILE: Final = "evfi-job.json"
 _MARK: Final[dict[str, Any]] = {"format": "evfi-job-folder", "version": 1}
-_MAX_MARK_BYTES: Final = 4096
-_JSON_BEGINS: Final = f'{{\n "format": "{_FORMAT}'.encode()
-_LOG_BEGINS: Final = b'{"at": "'
-_LOG_KEYS: Final = {"at", "host", "pid", "what"}
 _NO_LINK: Final = getattr(os, "O_NOFOLLOW", 0)
 _LOCK: Final = re.compile(r"job\.lock|shard-(?P<number>\d+)-of-(?P<count>\d+)\.lock")
 _CANCEL_POLL_S: Final = 0.2
@@ -146,33 +151,24 @@ class JobFolder:
             OutputError: the disk refuses.
         """
         if fresh:
-            self._remove("job.json", LOG_FILE)
-        file = self.path / "job.json"
-        known, problems = _read(file, "made_of")
+            self._remove(JOB_FILE, ADVICE_FILE, LOG_FILE)
+        file = self.path / JOB_FILE
+        known, problems = read_note(file)
         if known is not None:
             if known["fingerprint"] != description.fingerprint:
                 raise ConfigError(self._difference(known, description))
             return problems
-        self._write(
-            file,
-            {
-                "format": _FORMAT,
-                "version": _FORMAT_VERSION,
-                "made_of": description.made_of,
-                "windows": description.windows,
-                "fingerprint": description.fingerprint,
-            },
-        )
+        write_note(file, {"made_of": description.made_of, "windows": description.windows})
         return problems
 
     def results(self) -> dict[str, Any]:
         """What was written from this job: per path its checksum and size; empty where nothing is known."""
-        known, _ = _read(self.path / "outputs.json", "results")
+        known, _ = read_note(self.path / RESULTS_FILE)
         return dict(known["results"]) if known is not None else {}
 
     def results_problems(self) -> list[str]:
         """Why what was written is not known, if its note is damaged."""
-        return _read(self.path / "outputs.json", "results")[1]
+        return read_note(self.path / RESULTS_FILE)[1]
 
     def name_of(self, place: Path) -> str:
         """What a result is called in the note of results: its way from this folder, so that both may be moved."""
@@ -191,8 +187,26 @@ class JobFolder:
         Raises:
             OutputError: the disk refuses.
         """
-        content = {"format": _FORMAT, "version": _FORMAT_VERSION, "results": results}
-        self._write(self.path / "outputs.json", {**content, "fingerprint": fingerprint_of(results)})
+        write_note(self.path / RESULTS_FILE, {"results": results})
+
+    def advice(self, of: str) -> tuple[str, ...] | None:
+        """What was advised about the recording of this fingerprint; None where that is not known."""
+        known, _ = read_note(self.path / ADVICE_FILE)
+        return tuple(known["advice"]) if known is not None and known["of"] == of else None
+
+    def keep_advice(self, of: str, advice: Sequence[str]) -> list[str]:
+        """Remember what was advised about a recording, which takes a second to find out.
+
+        Returns:
+            What was found damaged, one line each.
+
+        Raises:
+            OutputError: the disk refuses.
+        """
+        known, problems = read_note(self.path / ADVICE_FILE)
+        if known is None or known["of"] != of:
+            write_note(self.path / ADVICE_FILE, {"of": of, "advice": list(advice)})
+        return problems
 
     def log(self, what: str, **facts: Any) -> None:
         """Add a line to the log; a disk that refuses is not an error here, for the work itself will meet it."""
@@ -202,7 +216,7 @@ class JobFolder:
         )
         file = self.path / LOG_FILE
         with suppress(OSError, OutputError):
-            _set_aside_if_foreign(file)
+            set_aside_if_foreign(file)
             descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o666)
             with open(descriptor, "a", encoding="utf-8") as stream:  # noqa: PTH123 - a descriptor
                 stream.write(line + "\n")
@@ -213,7 +227,7 @@ class JobFolder:
         Raises:
             OutputError: the operating system refuses.
         """
-        self._remove("job.json", "outputs.json", LOG_FILE, _MARK_FILE)
+        self._remove(JOB_FILE, RESULTS_FILE, ADVICE_FILE, LOG_FILE, _MARK_FILE)
         self._forget_cancel()
         with suppress(OSError):
             for lock in self._locks():
@@ -243,8 +257,8 @@ class JobFolder:
 
     def _write_mark(self) -> None:
         try:
-            if read_mark(self.path / _MARK_FILE, _MAX_MARK_BYTES) != _MARK:
-                self._write(self.path / _MARK_FILE, _MARK)
+            if read_mark(self.path / _MARK_FILE, MAX_MARK_BYTES) != _MARK:
+                write_json(self.path / _MARK_FILE, _MARK)
         except BaseException:
             self.__exit__()
             raise
@@ -285,20 +299,12 @@ class JobFolder:
         """Remove files of the job, and all pieces."""
         try:
             for file in (self.path / name for name in names):
-                if os.path.lexists(file) and _is_own(file):
+                if os.path.lexists(file) and is_own(file):
                     file.unlink()
             remove_pieces(self.windows)
             remove_damaged_pictures(self.path)
         except OSError as error:
             raise OutputError(f"cannot empty the job folder {self.path}: {one_line(error)}") from error
-
-    def _write(self, file: Path, content: Mapping[str, Any]) -> None:
-        _set_aside_if_foreign(file)
-        with written_whole(file) as partial, partial.open("w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
 
     def _difference(self, known: dict[str, Any], description: JobDescription) -> str:
         before, now = _plain(known["made_of"]), _plain(description.made_of)
@@ -359,91 +365,13 @@ def check_job_folder(path: Path) -> bool:
 
 def _is_job(path: Path) -> bool:
     """Whether the mark, or the checksum of something else in a folder, says that it is a job's."""
-    if read_mark(path / _MARK_FILE, _MAX_MARK_BYTES) == _MARK:
+    if read_mark(path / _MARK_FILE, MAX_MARK_BYTES) == _MARK:
         return True
-    for name, what in (("job.json", "made_of"), ("outputs.json", "results")):
+    for name in (JOB_FILE, RESULTS_FILE):
         with suppress(OutputError):
-            if _read(path / name, what)[0] is not None:
+            if read_note(path / name)[0] is not None:
                 return True
-    return bool(_log_lines(path / LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
-
-
-def _log_lines(file: Path) -> int:
-    """How many of a log's first lines are a job's, one at most; a link or anything else has none."""
-    first = _beginning(file).split(b"\n")[0]
-    try:
-        told = loads(first)
-    except ValueError:
-        return 0
-    return int(isinstance(told, dict) and told.keys() >= _LOG_KEYS)
-
-
-def _beginning(file: Path) -> bytes:
-    """The first bytes of a regular file; none if it does not exist."""
-    try:
-        if file.is_symlink() or not file.is_file():
-            return b""
-        with file.open("rb") as stream:
-            return stream.read(_MAX_MARK_BYTES)
-    except OSError:
-        return b""
-
-
-def _is_own(file: Path) -> bool:
-    """Whether a file under one of the job's names is the job's, whole, cut or empty."""
-    if file.is_symlink() or not file.is_file():
-        return False
-    begins = _beginning(file)
-    if file.name == LOG_FILE:
-        return begins.startswith(_LOG_BEGINS) or _LOG_BEGINS.startswith(begins)
-    return begins.startswith(_JSON_BEGINS) or _JSON_BEGINS.startswith(begins)
-
-
-def _set_aside_if_foreign(file: Path) -> None:
-    """Make room for a file of the job where there is one that is not known as the job's."""
-    if not os.path.lexists(file) or _is_own(file):
-        return
-    set_aside(file)
-
-
-def _read(file: Path, what: str) -> tuple[dict[str, Any] | None, list[str]]:
-    """A JSON file whose fingerprint matches, or None; and a line if it is damaged."""
-    try:
-        if not file.exists():
-            return None, []
-        content = read_json(file, _MAX_BYTES)
-        if content["format"] != _FORMAT or content["version"] != _FORMAT_VERSION:
-            raise ValueError("it was written by another version")
-        expected = fingerprint_of([content["made_of"], content["windows"]] if what == "made_of" else content["results"])
-        if content["fingerprint"] != expected:
-            raise ValueError("its checksum does not match")
-        if not (_is_description(content) if what == "made_of" else _are_results(content["results"])):
-            raise ValueError("it does not describe a job")
-    except OSError as error:
-        raise OutputError(f"cannot read {file}: {one_line(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        return None, [f"{file}: damaged ({one_line(error)}); it is written again"]
-    return content, []
-
-
-def _is_description(content: Mapping[str, Any]) -> bool:
-    """Whether what a job is made of, and its windows, have the form in which they are written."""
-    windows = content["windows"]
-    return isinstance(content["made_of"], dict) and bool(windows) and all(map(_is_window, windows))
-
-
-def _is_window(window: Any) -> bool:
-    index, first, last, times = window
-    return len(times) >= 2 and all(type(number) is int for number in (index, first, last, *times))
-
-
-def _are_results(results: Any) -> bool:
-    """Whether results have the form in which they are noted; a path cannot hold the letter NUL."""
-    return (
-        isinstance(results, dict)
-        and all("\0" not in name for name in results)
-        and all(isinstance(entry, dict) for entry in results.values())
-    )
+    return bool(num_log_lines(path / LOG_FILE)) or holds_pieces(path / WINDOWS_FOLDER)
 
 
 def _described(windows: Sequence[Any]) -> str:

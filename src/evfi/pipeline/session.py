@@ -120,8 +120,9 @@ class JobSession:
             self.job = plan_job(
                 self.recording, request.targets, request.config, surroundings=self._surroundings((model,))
             )
-            if request.shard is None and not request.merge:
-                self.recording.warnings += _advice_on_alignment(self.recording, request.opening)
+            self._inputs = self._read_inputs()
+            self._advice = self._advise() if request.shard is None and not request.merge else None
+            self.recording.warnings += self._advice or ()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -173,30 +174,52 @@ class JobSession:
         return JobSurroundings(self.request.job_folder, self.request.with_report, read)
 
     def _setup(self, job: Job, of_model: Mapping[str, Any]) -> JobSetup:
+        request = self.request
+        made_of = {
+            "recording": self._inputs.fingerprint,
+            **of_model,
+            "seed": job.config.seed,
+            "frames made at a time": job.most,
+        }
+        return JobSetup(
+            request.job_folder,
+            made_of,
+            self._open_again,
+            self._inputs.watch,
+            fresh=request.fresh,
+            shard=request.shard,
+            merge=request.merge,
+            with_report=request.with_report,
+            damaged=self._inputs.damaged,
+            advice=self._advice,
+            is_cancelled=self._cancelled.is_set,
+        )
+
+    def _read_inputs(self) -> _Inputs:
         request, recording, folder = self.request, self.recording, self.request.job_folder
         ignored = (*request.targets.all, request.targets.report, folder)
         places = recording.places
         watch = FileWatch(places, ignored, recording.frames.paths)  # before files are read for their fingerprint
         damaged = DamagedPictures(folder, places)
         stand_ins = {} if request.fresh else damaged.stand_ins()
-        made_of = {
-            "recording": recording_fingerprint(recording, request.opening, ignored, stand_ins),
-            **of_model,
-            "seed": job.config.seed,
-            "frames made at a time": job.most,
-        }
-        return JobSetup(
-            folder,
-            made_of,
-            self._open_again,
-            watch,
-            fresh=request.fresh,
-            shard=request.shard,
-            merge=request.merge,
-            with_report=request.with_report,
-            damaged=damaged,
-            is_cancelled=self._cancelled.is_set,
-        )
+        fingerprint = recording_fingerprint(recording, request.opening, ignored, stand_ins)
+        return _Inputs(watch, damaged, fingerprint)
+
+    def _advise(self) -> tuple[str, ...]:
+        """Whether frames and events seem shifted in time, unless the user has seen to that.
+
+        It takes about a second, so a job remembers it.
+        """
+        opening = self.request.opening
+        if opening.estimate_offset or opening.time_offset_us:
+            return ()
+        kept = JobFolder(self.request.job_folder).advice(self._inputs.fingerprint)
+        if kept is not None:
+            return kept
+        try:
+            return tuple(advise_alignment(estimate_alignment(self.recording, shift=False), 0))
+        except EvfiError:
+            return ()  # what cannot be read is an error of the windows that need it
 
     def _open_again(self) -> Recording:
         plain = replace(self.request.opening, estimate_offset=False, estimate_shift=False)
@@ -213,6 +236,15 @@ class JobSession:
             "Made of": {name: value for name, value in made_of.items() if name != "sampling"},
             "Sampling": made_of["sampling"],
         }
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What is known of a recording's files: whether they change, which are damaged, and what they hold."""
+
+    watch: FileWatch
+    damaged: DamagedPictures
+    fingerprint: str
 
 
 def interpolate(
@@ -258,13 +290,3 @@ def interpolate(
         for warning in session.recording.warnings:
             _log.warning("%s", warning)
         return session.run(on_state)
-
-
-def _advice_on_alignment(recording: Recording, options: RecordingOptions) -> tuple[str, ...]:
-    """Whether frames and events seem shifted in time, unless the user has seen to that: about a second of work."""
-    if options.estimate_offset or options.time_offset_us:
-        return ()
-    try:
-        return tuple(advise_alignment(estimate_alignment(recording, shift=False), 0))
-    except EvfiError:
-        return ()  # what cannot be read is an error of the windows that need it

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from evfi.errors import InputError, OutputError
 from evfi.files import one_line
 from evfi.paths import is_file, open_to_read
-from evfi.pipeline.job_folder import CANCEL_FILE, LOG_FILE, JobFolder, check_job_folder, is_empty_file
+from evfi.pipeline.job_files import LOG_FILE
+from evfi.pipeline.job_folder import CANCEL_FILE, JobFolder, check_job_folder, is_empty_file
 from evfi.plain_json import loads
 from evfi.recordings.planning import MAX_FRAMES
 
