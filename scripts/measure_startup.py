@@ -48,7 +48,8 @@ def _seconds(command: list[object]) -> tuple[float, float]:
     """User CPU seconds and elapsed seconds of a command."""
     before, began = os.times().children_user, time.monotonic()
     words = [sys.executable, "-m", "evfi", *map(str, command)]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return os.times().children_user - before, time.monotonic() - began
 
 
