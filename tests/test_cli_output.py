@@ -250,7 +250,7 @@ class TestInterrupts:
 
         assert self.interrupted(monkeypatch, work) == 130
         assert tidied == [True]
-        assert capsys.readouterr().err == "evfi: error: interrupted; nothing was written\n"
+        assert capsys.readouterr().err == "evfi: error: interrupted; run the same command to start again\n"
 
     def test_work_that_went_on_can_be_interrupted_later(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = [100.0]

@@ -37,6 +37,8 @@ def read_text(path: Path, max_bytes: int, what: str, error: type[EvfiError] = Co
     try:
         with open_to_read(path) as file:
             content = file.read(max_bytes + 1)
+    except FileNotFoundError as reason:
+        raise error(f"expected the {what} {path}; there is no such file") from reason
     except (OSError, ValueError) as reason:
         raise error(f"cannot read the {what} {path}: {one_line(reason)}; name a text file") from reason
     if len(content) > max_bytes:

@@ -112,7 +112,7 @@ def test_refusals_name_file_and_cure(saved: Path) -> None:
     (saved / BUNDLE_FILE).write_text("{")
     refused("evfi.json: expected a model file in JSON")
     (saved / BUNDLE_FILE).unlink()
-    refused("cannot read the model file")
+    refused("expected the model file")
 
 
 def test_an_event_embedding_must_shrink_as_the_autoencoder_does(saved: Path) -> None:

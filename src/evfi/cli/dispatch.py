@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
             as_typed(one_line(error), arguments) if is_usage else one_line(error), USAGE if is_usage else FAILED
         )
     except KeyboardInterrupt as interrupt:
-        return _fail(_told_by(interrupt) or "interrupted; nothing was written", INTERRUPTED)
+        return _fail(_told_by(interrupt) or "interrupted; run the same command to start again", INTERRUPTED)
     except BrokenPipeError:  # who read our output has left
         sys.stderr.close()
         return FAILED

@@ -46,6 +46,8 @@ def _hint(name: str, known: Collection[str]) -> str:
         there = [option for option in instead if option in known]
         if there or not instead:
             return f"{name}: {text.format(' or '.join(there))}"
+    if name in known:  # the options of all subcommands are known here
+        return f"{name} is an option of another subcommand"
     close = get_close_matches(name, known, n=1, cutoff=_ALIKE)
     return f"perhaps {close[0]}" if close else ""
 

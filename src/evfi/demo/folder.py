@@ -42,7 +42,7 @@ Files = Mapping[str, tuple[str, ...]]
 
 
 def prepare_folder(folder: Path) -> Files:
-    """Make the demo's folder, and make sure before the work that results can be written into it.
+    """Make sure before the work that results can be written into the demo's folder; it is made with the results.
 
     Args:
         folder: missing, or a folder in which nothing but an earlier demo has the demo's names.
@@ -51,14 +51,13 @@ def prepare_folder(folder: Path) -> Files:
         The files of an earlier demo.
 
     Raises:
-        OutputError: it cannot be made or written, or something else is in a result's place.
+        OutputError: it cannot be written, or something else is in a result's place.
     """
     if not folder.is_dir():
+        if os.path.lexists(folder):
+            raise OutputError(f"cannot make the folder {folder}: a file with that name exists; choose another")
         check_writable(folder)
-        try:
-            folder.mkdir()
-        except OSError as error:
-            raise OutputError(f"cannot make the folder {folder}: {one_line(error)}; choose another") from error
+        return {}
     for name in (VIDEO, PICTURE, NOTE):
         check_writable(folder / name)
     if not any(os.path.lexists(folder / name) for name in (VIDEO, PICTURE, NOTE, RECORDING)):

@@ -103,8 +103,9 @@ def run_demo(
 @contextmanager
 def _folder_for_results(folder: Path) -> Iterator[Path]:
     """A private folder on the same disk; what an earlier run left of one is removed."""
-    remove_leftovers(folder, RECORDING.__eq__)
     try:
+        folder.mkdir(exist_ok=True)
+        remove_leftovers(folder, RECORDING.__eq__)
         with temporary_beside(folder / RECORDING) as made:
             made.mkdir()
             yield made

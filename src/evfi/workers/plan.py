@@ -57,7 +57,7 @@ def parse_workers(workers: str) -> str | int:
     Raises:
         ConfigError: it is none of these.
     """
-    if workers in ("here", "local", "ray") or workers.startswith("ray://"):
+    if workers in ("here", "local", "ray") or (workers.startswith("ray://") and workers != "ray://"):
         return workers
     is_number = workers.isascii() and workers.removeprefix("-").isdecimal()
     number = int(workers) if is_number and len(workers) < len(str(10 * _MOST_WORKERS)) else 0
