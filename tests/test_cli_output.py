@@ -217,6 +217,22 @@ class TestStreamsThatCannotBeWritten:
         assert capsys.readouterr().out == "a result\n"
 
 
+@pytest.mark.parametrize("columns", ["1", "4", "20"])
+def test_help_in_a_few_columns(columns: str) -> None:
+    """In a process of its own, whose memory would grow without end."""
+    command = [sys.executable, "-m", "evfi", "inspect", "--help"]
+    environment = {**os.environ, "COLUMNS": columns}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=60)
+    assert "--sensor-size" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_streams(closed: str) -> None:
+    command = f'"{sys.executable}" -m evfi inspect --help {closed}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_colon_in_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("12:30").mkdir()

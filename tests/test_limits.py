@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import zstandard
+from PIL import Image
 
 from evfi import cli, limits
 from evfi.cli.numbers import MAX_WHOLE
@@ -29,12 +30,17 @@ from evfi.events.formats.npz import read_arrays
 from evfi.events.formats.npz_members import damaged
 from evfi.events.source import ChunkedEvents, EventChunk
 from evfi.events.stream import EventStream, check_sensor_size
+from evfi.interpolator import Interpolator
 from evfi.pipeline.job_config import JobConfig
-from evfi.pipeline.job_plan import read_times
+from evfi.pipeline.job_plan import plan_job, read_times
+from evfi.pipeline.outputs import Targets
 from evfi.recordings.datasets.ecd import open_recording as open_ecd
+from evfi.recordings.datasets.plain_writer import write_plain_recording
+from evfi.recordings.opening import open_recording
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.planning import plan_windows
 from evfi.recordings.timestamps import read_timestamps
+from evfi.training.textures import load_textures
 from evfi.video.io import VideoFrames, read_image
 from file_writers import hostile
 
@@ -401,3 +407,30 @@ class TestNumbers:
     def test_filter_time(self, value: int) -> None:
         with pytest.raises(ConfigError, match=f"1 to 3600000000 µs, got {value}"):
             check_filter_time(value)
+
+
+def test_more_textures_than_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, mode, number in (("textures", "RGB", 3), ("cutouts", "RGBA", 1)):
+        (tmp_path / kind).mkdir()
+        for index in range(number):
+            Image.new(mode, (8, 8), "white").save(tmp_path / kind / f"photo{index}.png")
+    squares = 3 * 3 * 4 * 512**2 * 3 // 3 + 4 * 256**2 * 4 // 3
+    monkeypatch.setattr("evfi.training.textures.MAX_BYTES_IN_MEMORY", squares)
+    assert len(load_textures(tmp_path).photos[0]) == 9
+    monkeypatch.setattr("evfi.training.textures.MAX_BYTES_IN_MEMORY", squares - 1)
+    monkeypatch.setattr("evfi.training.textures._decode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match=r"the 4 pictures of .* take 0.0 GiB as textures; expected at most"):
+        load_textures(tmp_path)
+
+
+def test_a_sensor_too_large_for_stacks(tmp_path: Path) -> None:
+    events = EventStream.from_arrays(*(np.zeros(300, np.int64),) * 2, np.arange(300), np.ones(300), (8192, 8192))
+    frames = np.zeros((3, 24, 32, 3), np.uint8)
+    write_plain_recording(tmp_path / "r", frames, np.array([0, 150, 299]), events)
+    with open_recording(tmp_path / "r") as recording:
+        expected = "expected an event sensor of at most 16 megapixels for interpolation, found 8192×8192"
+        with pytest.raises(InputError, match=expected):
+            plan_job(recording, Targets(tmp_path / "a.mp4"))
+        interpolator = Interpolator.from_pretrained("evfi-tiny", diffusion=False)
+        with pytest.raises(InputError, match=expected):
+            next(interpolator.interpolate(recording, insert=1))

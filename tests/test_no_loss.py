@@ -13,6 +13,8 @@ import pytest
 from evfi.demo.recording import DemoConfig
 from evfi.demo.run import run_demo
 from evfi.errors import EvfiError
+from evfi.events.file_options import EventFileOptions
+from evfi.events.formats import open_event_file
 from evfi.fingerprints import fingerprint_of
 from evfi.interpolator import Interpolator
 from evfi.pipeline.job import _OneAtATime, interpolate_recording
@@ -177,6 +179,24 @@ class TestInputs:
         output = {"the times": times, "the homography": tmp_path / "h.txt", "a linked file": tmp_path / "e.npz"}[place]
         named = ("--events", events, "--timestamps", times, "--sensor-to-frame", tmp_path / "h.txt")
         assert "is read from it" in refused(capsys, tmp_path, model, "convert", recording / "frames", output, *named)
+
+    @pytest.mark.parametrize("harm", ["one time too many", "no times", "wrong option"])
+    def test_convert_drops_no_frames_in_silence(self, recording, tmp_path, model, capsys, harm):
+        """Frames that cannot be read are an error where they would be written, and a warning where they would not."""
+        times, more = recording / "timestamps.txt", ()
+        if harm == "one time too many":
+            times.write_text(times.read_text() + "9999999\n")
+        elif harm == "no times":
+            times.unlink()
+        else:
+            more = ("--timestamps", tmp_path / "none.txt")
+        declared = json.loads((recording / "recording.json").read_text())["sensor_size"]
+        message = failure(capsys, "convert", recording, tmp_path / "a.aedat4", *more)
+        assert "to write only the events, name a .h5, .npz, .txt or .csv file" in message
+        assert not (tmp_path / "a.aedat4").exists()
+        assert run("convert", recording, tmp_path / "a.npz", *more) == 0
+        assert "warning: the frames cannot be read" in capsys.readouterr().err
+        assert list(open_event_file(tmp_path / "a.npz", EventFileOptions()).sensor_size) == declared
 
     def test_convert_a_recording_with_a_linked_file(self, recording, tmp_path, model, capsys):
         shutil.move(recording / "events.npz", tmp_path / "e.npz")

@@ -28,7 +28,7 @@ from evfi.engine.memory import GIB, free_budget
 from evfi.engine.threads import few_threads
 from evfi.errors import ConfigError, RecordingError, ResourceError, is_about_memory
 from evfi.events.stacks import event_stacks
-from evfi.limits import MAX_PIXELS
+from evfi.limits import MAX_PIXELS, check_sensor
 from evfi.models.bundle import ModelBundle
 from evfi.models.registry import load_model
 from evfi.recordings.planning import WindowSpec
@@ -205,6 +205,7 @@ class Interpolator:
         return self._prepared(window) if self.config.diffusion else None
 
     def _prepared(self, window: Window) -> PreparedWindow:
+        check_sensor(f"window {window.spec.index}", window.events.sensor_size)
         size = frame_size(window.start_image)
         if (num := size[0] * size[1] * self.config.upscale**2) > MAX_PIXELS:
             raise ConfigError(
@@ -237,6 +238,7 @@ class Interpolator:
         Raises:
             RecordingError: there are no events between the key frames.
             ConfigError: the key frames differ in size, or a setting does not suit the model.
+            InputError: the event sensor is too large.
             ResourceError: there is not enough memory.
         """
         keys = (window.start_image, window.end_image)
@@ -247,6 +249,7 @@ class Interpolator:
                 f"window {window.spec.index} ({window.spec.times_us[0]} to {window.spec.times_us[-1]} µs) has no events; "
                 "interpolate a part of the recording that has events, or check the clocks of frames and events"
             )
+        check_sensor(f"window {window.spec.index}", window.events.sensor_size)
         self._check_refiner()
         size, number = frame_size(keys[0]), len(window.spec.times_us)
         need = (

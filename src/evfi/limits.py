@@ -24,6 +24,8 @@ FREE_BYTES: Final = 2**26
 MAX_BYTES_IN_MEMORY: Final = 2**32
 MAX_PIXELS: Final = 2**26
 """Of a picture, a frame of a video, or an event sensor; twice what a camera of 8K has."""
+MAX_STACKED_PIXELS: Final = 2**24
+"""Of an event sensor whose events become stacks, which have its size and take 3 GiB at this limit; twice the largest sold."""
 
 
 def allowed_bytes(num_packed: int, *, in_memory: bool = True) -> int:
@@ -101,6 +103,20 @@ def check_pixels(where: str, width: int, height: int, what: str = "a picture") -
         raise InputError(
             f"{where}: expected {what} of at most {MAX_PIXELS // 2**20} megapixels, found {width}×{height}; it is damaged, or "
             "too large to be read"
+        )
+
+
+def check_sensor(where: str, size: tuple[int, int]) -> None:
+    """Refuse an event sensor that is too large for stacks of its events.
+
+    Raises:
+        InputError: it has more pixels than `MAX_STACKED_PIXELS`.
+    """
+    width, height = size
+    if width * height > MAX_STACKED_PIXELS:
+        raise InputError(
+            f"{where}: expected an event sensor of at most {MAX_STACKED_PIXELS // 2**20} megapixels for interpolation, found "
+            f"{width}×{height}; correct the sensor size where it is declared, or with --sensor-size"
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -18,7 +19,9 @@ from samples_on_disk import moving_square, write_recording
 
 from evfi.errors import ConfigError, InputError, OutputError, RecordingError
 from evfi.evaluation import generation, outputs, scoring
+from evfi.evaluation import run as run_module
 from evfi.evaluation.metrics import psnr
+from evfi.evaluation.plan import OpenRecordings
 from evfi.evaluation.results import EvaluationResults
 from evfi.evaluation.results_file import read_results
 from evfi.evaluation.run import EvaluationConfig, EvaluationInputs, evaluate
@@ -112,6 +115,53 @@ def test_a_run_that_broke_off_goes_on(recording: Path, tmp_path: Path, monkeypat
     resumed = evaluate(inputs, tmp_path / "out", CONFIG)
     assert len(calls) == 3 + 4
     assert resumed.scores == whole.scores
+
+
+@pytest.mark.parametrize(("maker", "kept"), [("FrameMaker", "frames"), ("Scorer", "scores")])
+def test_data_that_changes_during_the_run(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maker: str, kept: str
+):
+    """Nothing that was made from a changed picture is kept."""
+    inputs, picture = EvaluationInputs((recording,), (LINEAR,)), recording / "frames" / "000005.png"
+    whole, original = evaluate(inputs, tmp_path / "whole", CONFIG), picture.read_bytes()
+    kind = getattr(generation if maker == "FrameMaker" else scoring, maker)
+    load, calls = OpenRecordings.__getitem__, list[str]()
+
+    def changing(self: OpenRecordings, name: str) -> Any:
+        found = load(self, name)
+        calls.append(name)
+        if len(calls) == 3:
+            shutil.copy(recording / "frames" / "000001.png", picture)
+        return found
+
+    def perform(self: Any, item: Any, *more: Any, original: Any = kind.perform) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenRecordings, "__getitem__", changing)
+            original(self, item, *more)
+
+    monkeypatch.setattr(kind, "perform", perform)
+    with pytest.raises(
+        InputError, match=r"000005\.png changed while it was being read; nothing made from it since was kept"
+    ):
+        evaluate(inputs, tmp_path / "out", CONFIG)
+    monkeypatch.undo()
+    assert (tmp_path / "out" / kept).is_dir()
+    picture.write_bytes(original)
+    assert evaluate(inputs, tmp_path / "out", CONFIG).scores == whole.scores
+
+
+def test_data_that_changed_before_it_is_opened_again(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def change_and_make(*given: Any) -> None:
+        shutil.copy(recording / "frames" / "000001.png", recording / "frames" / "000005.png")
+        make_missing(*given)
+
+    make_missing = run_module.make_missing
+    monkeypatch.setattr(run_module, "make_missing", change_and_make)
+    with pytest.raises(
+        InputError, match=r"square changed while it was being read.*to evaluate the recording as it is now"
+    ):
+        evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", CONFIG)
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_several_workers_one_of_which_is_killed_give_the_same(

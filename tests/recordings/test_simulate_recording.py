@@ -59,8 +59,16 @@ def test_same_seed_same_events_and_frames_can_be_scaled(video: Path, tmp_path: P
 def test_what_cannot_be_simulated_is_named(video: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such video"):
         simulate_recording(tmp_path / "absent.mp4", tmp_path / "out")
-    with pytest.raises(RecordingError, match="keep_every"):
+    with pytest.raises(RecordingError, match="expected at least 12 frames for two key frames 11 apart, found 11"):
         simulate_recording(video, tmp_path / "out", keep_every=11)
-    with pytest.raises(ConfigError, match="keep_every"):
+    with pytest.raises(ConfigError, match="keep_every must be at least 1"):
         simulate_recording(video, tmp_path / "out", keep_every=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_height_beyond_all_frames(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="height 100000 makes frames of 133334×100000; expected at most 64 megapixels"
+    ):
+        simulate_recording(video, tmp_path / "out", height=100_000)
     assert not (tmp_path / "out").exists()

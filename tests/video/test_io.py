@@ -147,3 +147,21 @@ def test_pictures_that_claim_too_much(tmp_path: Path) -> None:
 def png_of(frame: np.ndarray, folder: Path) -> bytes:
     write_png(folder / "whole.png", frame)
     return (folder / "whole.png").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["ffconcat version 1.0\nfile {}\n", "#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
+def test_a_list_of_other_files_is_no_video(tmp_path: Path, content: str):
+    """What it names was not asked for, and may be a pipe, from which reading never ends."""
+    write_video(tmp_path / "real.mp4", moving_frames(3))
+    (tmp_path / "list.mp4").write_text(content.format("real.mp4"))
+    with pytest.raises(InputError, match=r"cannot read .*list\.mp4 as a video"):
+        VideoFrames(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize("transparent", [3, b"\x00\x80\xff"])
+def test_palettes_with_transparency(tmp_path: Path, transparent: int | bytes, recwarn: pytest.WarningsRecorder):
+    picture = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) % 4, "P")
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    picture.save(tmp_path / "a.png", transparency=transparent)
+    assert read_image(tmp_path / "a.png")[0].tolist() == [[10, 20, 30], [40, 50, 60], [70, 80, 90], [100, 110, 120]]
+    assert not recwarn

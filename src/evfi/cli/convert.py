@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
     check_conversion(command.output, command.to, reads_named(command.recording, command.reading))
     with open_subject(command.recording, command.reading) as subject:
         told = subject.recording.warnings if subject.recording is not None else subject.events.report.warnings()
-        for warning in told:
+        for warning in (*subject.notes, *told):
             _log.warning("%s", warning)
         conversion = convert(subject, command.output, command.to, start=command.start, end=command.end)
         report = subject.events.report  # some counts grow while events are read

@@ -10,7 +10,7 @@ from typing import Final
 
 from evfi import __version__
 from evfi.cli.numbers import as_typed
-from evfi.cli.terminal import flush_stdout, prepare_stdout, print_lines, show_log
+from evfi.cli.terminal import flush_stdout, prepare_streams, print_lines, show_log
 from evfi.errors import ConfigError, EvfiError, is_about_memory
 from evfi.files import one_line
 from evfi.limits import check_variable
@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit status.
     """
-    prepare_stdout()
+    prepare_streams()
     show_log()
     if not _has_folder():
         return _fail("the current folder no longer exists; change to another folder (cd) and run again", FAILED)

@@ -10,12 +10,15 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from evfi.errors import OutputError, escaped
+
+_FEWEST_COLUMNS: Final = 40
 
 
 def print_lines(*lines: str, to_stderr: bool = False) -> None:
@@ -80,8 +83,16 @@ def print_json(value: Any, *, indent: int | None = None) -> None:
     print_lines(*text.split("\n"))
 
 
-def prepare_stdout() -> None:
-    """Let a terminal that lacks a character show a question mark, instead of failing when the work is done."""
+def prepare_streams() -> None:
+    """Make sure that output cannot fail when the work is done.
+
+    A terminal that lacks a character shows a question mark; closed streams swallow what is written; help is laid out for
+    terminals of 40 columns and more, since in a few columns the parser's layout does not end.
+    """
+    if shutil.get_terminal_size().columns < _FEWEST_COLUMNS:
+        os.environ["COLUMNS"] = str(_FEWEST_COLUMNS)
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 

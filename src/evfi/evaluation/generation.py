@@ -102,6 +102,7 @@ class FrameMaker:
         began = time.perf_counter()
         frames = self._system.make(WindowTask(item.sequence, item.skip, window, self._plan.seed))
         seconds = time.perf_counter() - began
+        self._recordings.check(item)
         self._store.write(
             item,
             self._plan.sequence(item.sequence).info,
@@ -156,6 +157,7 @@ class TruthMaker:
         frames = scored_truth(self._plan, self._recordings, item)
         numbers = range(item.start_frame, item.end_frame + 1)
         passed = self._truth.pass_through(frames, item.sequence, numbers, self._plan.seed)
+        self._recordings.check(item)
         self._store.write(item, self._plan.sequence(item.sequence).info, passed, numbers)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from evfi.evaluation.protocol import Protocol
 from evfi.evaluation.results import WindowRecord
 from evfi.evaluation.selection import select_windows, spread
 from evfi.evaluation.sequences import EvaluatedSequence
+from evfi.recordings.files import FileWatch
 from evfi.recordings.planning import WindowSpec
 from evfi.recordings.recording import Recording
 
@@ -124,14 +125,25 @@ class OpenRecordings:
 
     def __init__(self, plan: EvaluationPlan) -> None:
         self._plan = plan
-        self._open: tuple[str, Recording] | None = None
+        self._open: tuple[str, Recording, FileWatch] | None = None
 
     def __getitem__(self, name: str) -> Recording:
         """The recording of a sequence."""
         if self._open is None or self._open[0] != name:
             self.close()
-            self._open = name, self._plan.sequence(name).open()
+            sequence = self._plan.sequence(name)
+            recording = sequence.open()
+            self._open = name, recording, sequence.watch(recording)
         return self._open[1]
+
+    def check(self, record: WindowRecord) -> None:
+        """Make sure that what a window was read from has not changed, before what was made from it is kept.
+
+        Raises:
+            InputError: it has changed.
+        """
+        if self._open is not None and self._open[0] == record.sequence:
+            self._open[2].check(range(record.start_frame, record.end_frame + 1))
 
     def close(self) -> None:
         """Close what is open."""

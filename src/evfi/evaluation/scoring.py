@@ -175,6 +175,7 @@ class Scorer:
             window = cropped(ScoredWindow(frames, reference, times, regions, events), self._plan.protocol.crop)
             for name in (name for kind, name in item.missing if kind == truth):
                 file.add(truth, metric_named(name), self._functions[name](window))
+        self._recordings.check(item.record)
         file.write()
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from evfi.files import make_room, one_line, read_mark, written_whole
 from evfi.fingerprints import fingerprint_of, fingerprint_of_files
 from evfi.paths import check_name, is_file
 from evfi.recordings.datasets import plain
-from evfi.recordings.files import recording_fingerprint
+from evfi.recordings.files import FileWatch, recording_fingerprint
 from evfi.recordings.opening import looks_like_recording, open_recording, recordings_within
 from evfi.recordings.options import RecordingOptions
 from evfi.recordings.recording import Recording
@@ -71,11 +71,13 @@ class EvaluatedSequence:
         info: who it is.
         location: the recording to open.
         opening: input options.
+        files: digest of the recording's files, see `FileWatch.digest`, before they were read.
     """
 
     info: SequenceInfo
     location: Path
-    opening: RecordingOptions = field(default_factory=RecordingOptions)
+    opening: RecordingOptions
+    files: str
 
     def open(self) -> Recording:
         """Open the recording that holds the true frames and the events.
@@ -84,6 +86,17 @@ class EvaluatedSequence:
             EvfiError: as `open_recording`.
         """
         return open_recording(self.location, self.opening)
+
+    def watch(self, recording: Recording) -> FileWatch:
+        """Watch the files of the opened recording, which must be as they were when the evaluation was planned.
+
+        Raises:
+            InputError: they are not.
+        """
+        watch = _watch(recording)
+        if watch.digest != self.files:
+            raise InputError(f"{self.location} {watch.advice()}")
+        return watch
 
 
 def find_sequences(paths: Sequence[Path], opening: RecordingOptions | None = None) -> dict[str, Path]:
@@ -178,6 +191,7 @@ def prepare_sequence(
         simulation = _simulated(path, location, video or VideoOptions(), simulator or SimulatorConfig(), seed, progress)
         opening = RecordingOptions()
     with open_recording(location, opening) as recording:
+        files = _watch(recording).digest
         times = recording.frames.times_us
         info = SequenceInfo(
             name=name,
@@ -192,7 +206,12 @@ def prepare_sequence(
             simulated=simulation,
             warnings=recording.warnings,
         )
-    return EvaluatedSequence(info, location, opening)
+    return EvaluatedSequence(info, location, opening, files)
+
+
+def _watch(recording: Recording) -> FileWatch:
+    otherwise = "or without it, to evaluate the recording as it is now"
+    return FileWatch(recording.places, pictures=recording.frames.paths, otherwise=otherwise)
 
 
 def _fingerprint(recording: Recording, path: Path, opening: RecordingOptions, simulation: dict[str, Any] | None) -> str:

@@ -17,6 +17,7 @@ from evfi.errors import ConfigError, OutputError, RecordingError
 from evfi.events.stream import MAX_ABS_TIME_US
 from evfi.files import entry_of, one_line
 from evfi.guard import Read, Written, check_places
+from evfi.limits import check_sensor
 from evfi.paths import read_bytes
 from evfi.pipeline.earlier_results import known_results
 from evfi.pipeline.job_config import JobConfig
@@ -97,6 +98,7 @@ def plan_job(
     """
     config = config or JobConfig()
     check_job_places(targets, surroundings or JobSurroundings(), [*recording_reads(recording), *_reads_of(config)])
+    check_sensor(str(recording.path), recording.events.sensor_size)
     times_us = recording.frames.times_us
     start_us, end_us = (None if at is None else int(times_us[0]) + round(at * 1e6) for at in (config.start, config.end))
     timeline = plan_timeline(

@@ -102,6 +102,8 @@ def convert(
     recording = subject.recording
     if name == "folder" and recording is None:
         raise RecordingError(f"{subject.problem}; a folder needs frames: name a file to write only the events")
+    if name == "aedat4" and subject.notes and recording is None:
+        raise RecordingError(f"{subject.problem}; to write only the events, name a .h5, .npz, .txt or .csv file")
     if recording is not None and name in ("aedat4", "folder"):
         return _with_frames(recording, cut, output, name)
     written = write_events(output, subject.events, name, pieces=cut.pieces(subject.events))

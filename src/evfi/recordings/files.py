@@ -109,13 +109,20 @@ def recording_fingerprint(
 class FileWatch:
     """Tells whether files changed since the watch began, by their size, time of change and place on the disk."""
 
-    def __init__(self, places: Iterable[Path], ignored: Collection[Path] = (), pictures: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        places: Iterable[Path],
+        ignored: Collection[Path] = (),
+        pictures: Sequence[Path] = (),
+        otherwise: str = "or start over with --fresh",
+    ) -> None:
         """Remember how files are.
 
         Args:
             places: files, and folders with all that is in them.
             ignored: files and folders within them that may change.
             pictures: those of them that hold one frame each, in the order of frames, if there are such.
+            otherwise: what to do if the original file is not put back.
 
         Raises:
             InputError: a file cannot be read.
@@ -123,6 +130,12 @@ class FileWatch:
         self._known = {file: _state(file) for place in places for file in files_of(place, ignored)}
         self._pictures = pictures if all(picture in self._known for picture in pictures) else ()
         self._others = [*self._known.keys() - set(self._pictures)]
+        self._otherwise = otherwise
+
+    @property
+    def digest(self) -> str:
+        """Of the sizes and times of change of all files; equal in every process, also on other machines that see the files."""
+        return fingerprint_of([[str(file), *state[:2]] for file, state in sorted(self._known.items())])
 
     def check(self, frames: Collection[int] | None = None) -> None:
         """Look again.
@@ -139,10 +152,14 @@ class FileWatch:
             files = [*self._others, *(self._pictures[frame] for frame in frames)]
         for file in files:
             if _state(file) != self._known[file]:
-                raise InputError(
-                    f"{file} changed while it was being read; nothing made from it since was kept. Put the original file back "
-                    "and run the same command again, or start over with --fresh"
-                )
+                raise InputError(f"{file} {self.advice()}")
+
+    def advice(self) -> str:
+        """What to say of a file that changed."""
+        return (
+            "changed while it was being read; nothing made from it since was kept. Put the original file back and run the same "
+            f"command again, {self._otherwise}"
+        )
 
 
 def _state(file: Path) -> tuple[int, int, int]:

@@ -139,7 +139,7 @@ def _checked_times(times_us: ArrayLike, key_times: Times) -> Times:
     raw = np.asarray(times_us)
     if raw.dtype.kind == "O":
         raise ConfigError("output times must lie within ±2^61 µs; check their unit")
-    times = raw.astype(np.int64)
+    times = np.nan_to_num(raw).astype(np.int64) if raw.dtype.kind == "f" else raw.astype(np.int64)
     if raw.ndim != 1 or len(raw) == 0 or raw.dtype.kind not in "iuf" or (times != raw).any():
         raise ConfigError("output times must be a non-empty list of whole microseconds")
     if len(times) > MAX_FRAMES:

@@ -20,6 +20,7 @@ from evfi.events.simulate import SimulatorConfig
 from evfi.events.simulate_video import simulate_video
 from evfi.events.stream import EventStream
 from evfi.guard import Read, Written, check_places
+from evfi.limits import MAX_PIXELS
 from evfi.recordings.datasets.plain import write_plain_recording
 from evfi.video.geometry import resize_frame
 from evfi.video.io import VideoFrames
@@ -85,9 +86,13 @@ def simulate_recording(
         last = (number - 1) // keep_every * keep_every
         if last == 0:
             raise RecordingError(
-                f"{video_path}: {number} frames are too few for two key frames {keep_every} apart; lower keep_every"
+                f"{video_path}: expected at least {keep_every + 1} frames for two key frames {keep_every} apart, found {number}"
             )
         size = _scaled(video.size, height)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise ConfigError(
+                f"height {height} makes frames of {size[0]}×{size[1]}; expected at most {MAX_PIXELS // 2**20} megapixels"
+            )
         counter = _Counter(last + 1, progress)
         keys = range(0, last + 1, keep_every)
         all_times = video.times_us[: last + 1]

@@ -8,11 +8,13 @@ from types import TracebackType
 from typing import Final
 
 from evfi.errors import EvfiError, InputError, RecordingError
+from evfi.events.file_options import EventFileOptions
 from evfi.events.filters import FilteredEvents
 from evfi.events.formats import claims_to, open_event_file
 from evfi.events.source import EventSource
 from evfi.guard import Read
 from evfi.paths import is_file
+from evfi.recordings.datasets import plain
 from evfi.recordings.files import reads_named, recording_reads
 from evfi.recordings.opening import RECORDING_FORMATS, open_recording
 from evfi.recordings.options import RecordingOptions
@@ -114,13 +116,21 @@ def _events_alone(path: Path, options: RecordingOptions, problem: EvfiError) -> 
         if len(candidates) != 1:
             raise problem
         try:
-            return _filtered(open_event_file(candidates[0], options.for_events()), options)
+            return _filtered(open_event_file(candidates[0], _event_options(path, options)), options)
         except (InputError, RecordingError) as error:
             if candidates[0] == path or str(error) in str(problem):
                 raise
             raise InputError(f"{problem}; the events alone cannot be read either: {error}") from error
     except OSError as error:
         raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from error
+
+
+def _event_options(path: Path, options: RecordingOptions) -> EventFileOptions:
+    """What is known of the events of a path that is no recording; a plain folder may say it."""
+    try:
+        return plain.declared_event_options(path, options)
+    except InputError:
+        return options.for_events()
 
 
 def _event_files(path: Path, options: RecordingOptions) -> list[Path]:

@@ -14,9 +14,11 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from evfi.errors import InputError
 from evfi.files import one_line
+from evfi.limits import MAX_BYTES_IN_MEMORY
 from evfi.paths import is_file, is_folder
 
 TEXTURE_FOLDERS = ("cutouts", "textures")
@@ -89,6 +92,7 @@ def load_textures(path: Path | str, config: TextureConfig | None = None) -> Text
     photos: list[Tensor] = []
     art: list[Tensor] = []
     cutouts: list[Tensor] = []
+    _check_memory(path, _names(path), config)
     with ThreadPoolExecutor() as pool:
         for name, squares in pool.map(partial(_squares, config=config), _pictures(path)):
             kind = cutouts if name.startswith("cutouts/") else photos if _is_photo(name) else art
@@ -96,6 +100,23 @@ def load_textures(path: Path | str, config: TextureConfig | None = None) -> Text
     if not (photos or art) or not cutouts:
         raise InputError(f"expected pictures in both textures/ and cutouts/ of {path}, found none in one of them")
     return build_library(photos or art, art or photos, cutouts, config.num_levels)
+
+
+def _check_memory(path: Path, names: Sequence[str], config: TextureConfig) -> None:
+    """Refuse more pictures than may be in memory at once; all of them become squares of one size, with a pyramid."""
+    of_texture, of_cutout = (
+        4 * side**2 * channels // 3 for side, channels in ((config.texture_size, 3), (config.cutout_size, 4))
+    )
+    needed = sum(
+        of_cutout if name.startswith("cutouts/") else of_texture * (config.photo_crops if _is_photo(name) else 1)
+        for name in names
+    )
+    if needed > MAX_BYTES_IN_MEMORY:
+        raise InputError(
+            f"the {len(names)} pictures of {path} take {needed / 2**30:.1f} GiB as textures; expected at most "
+            f"{MAX_BYTES_IN_MEMORY // 2**30} GiB; take fewer pictures, or names that do not begin with 'photo', of which one "
+            f"square is taken instead of {config.photo_crops}"
+        )
 
 
 def _is_photo(name: str) -> bool:
@@ -129,24 +150,36 @@ def pack_textures(folder: Path | str, target: Path | str) -> None:
 
 
 def _pictures(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names (`textures/...`, `cutouts/...`) and contents of all picture files, in the order of their names."""
-    if is_file(path):
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                for name in sorted(file.keys()):
-                    yield name, file.get_tensor(name).numpy().tobytes()
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise InputError(
-                f"cannot read the packed textures {path}: {one_line(error)}; give a folder that holds textures/ and cutouts/, "
-                "or a .safetensors file"
-            ) from error
+    """Names and contents of all picture files, in the order of `_names`."""
+    names = _names(path)
+    if not is_file(path):
+        yield from ((name, (path / name).read_bytes()) for name in names)
         return
+    with _packed(path) as file:
+        yield from ((name, file.get_tensor(name).numpy().tobytes()) for name in names)
+
+
+def _names(path: Path) -> list[str]:
+    """Names (`textures/...`, `cutouts/...`) of all picture files, sorted."""
+    if is_file(path):
+        with _packed(path) as file:
+            return sorted(file.keys())
     if not is_folder(path):
         raise InputError(f"no texture folder or packed file at {path}; give one that holds textures/ and cutouts/")
-    for kind in TEXTURE_FOLDERS:
-        for file_path in sorted((path / kind).glob("*")):
-            if file_path.suffix.lower() in _SUFFIXES and is_file(file_path):
-                yield f"{kind}/{file_path.name}", file_path.read_bytes()
+    files = [file for kind in TEXTURE_FOLDERS for file in sorted((path / kind).glob("*"))]
+    return [f"{file.parent.name}/{file.name}" for file in files if file.suffix.lower() in _SUFFIXES and is_file(file)]
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"cannot read the packed textures {path}: {one_line(error)}; give a folder that holds textures/ and cutouts/, "
+            "or a .safetensors file"
+        ) from error
 
 
 def _decode(name: str, data: bytes) -> Image.Image:

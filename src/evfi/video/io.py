@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -29,11 +29,21 @@ PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
 _READABLE: Final = f"frames of at most {MAX_PIXELS // 2**20} megapixels"
 _DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
+_LISTS_OF_FILES: Final = {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
+"""Formats that name other files or streams, which nobody asked to read."""
 _MAX_PIXELS_THREADED: Final = 2**24
 """Of larger frames one is decoded at a time: each thread holds at least one frame."""
 
 _EXACT_BILINEAR = 0x2 | 0x2000 | 0x40000
 """FFmpeg's swscale flags: bilinear, full chroma interpolation, accurate rounding. Without them reading darkens by 1."""
+
+
+@cache
+def _formats() -> str:
+    """The formats that a video may have, as FFmpeg takes them."""
+    import av
+
+    return ",".join(sorted(av.formats_available - _LISTS_OF_FILES))
 
 
 def is_grey_frame(frame: Frame) -> bool:
@@ -60,6 +70,8 @@ def read_image(path: str | Path) -> Frame:
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
                 upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            if "transparency" in upright.info:  # Pillow warns on the way from a palette straight to RGB
+                upright = upright.convert("RGBA")
             return np.array(upright.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"no such picture: {path}") from None
@@ -122,7 +134,9 @@ class VideoFrames:
         self._damage: tuple[type[BaseException], ...] = (av.error.FFmpegError, ValueError)
         try:
             # absolute: FFmpeg takes what is before a colon in a relative path for a protocol
-            self._container: Any = av.open(str(self.path.absolute()), options=_DECODER_OPTIONS)
+            self._container: Any = av.open(
+                str(self.path.absolute()), options={**_DECODER_OPTIONS, "format_whitelist": _formats()}
+            )
         except self._damage as error:
             raise InputError(f"cannot read {self.path} as a video: {one_line(error)}") from error
         try:

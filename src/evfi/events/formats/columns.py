@@ -73,7 +73,8 @@ def _scaled(values: NDArray[Any], unit: TimeUnit) -> NDArray[np.int64]:
     if unit == "ns":
         if values.dtype.kind == "f":
             return np.rint(values / 1000).astype(np.int64)
-        return (values.astype(np.int64) + 500) // 1000
+        rounded: NDArray[np.int64] = (values // 1000).astype(np.int64) + (values % 1000 >= 500)  # no sum that overflows
+        return rounded
     factor = _US_PER_UNIT[unit]
     if values.dtype.kind == "f":
         return np.rint(values.astype(np.float64) * factor).astype(np.int64)

@@ -13,7 +13,7 @@ no `sensor_to_frame` is declared. Frames, events and timestamps may also be name
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,13 +172,24 @@ def _warn_of_gaps(pictures: list[Path]) -> list[str]:
     return [f"picture numbers are missing, the first after {after}: if frames were lost, check the frame times, too"]
 
 
+def declared_event_options(folder: Path, options: RecordingOptions) -> EventFileOptions:
+    """What the user, or else a folder's recording.json, says of its event file.
+
+    Raises:
+        InputError: recording.json is damaged.
+    """
+    return _event_options(_read_declaration(folder / "recording.json"), options)
+
+
+def _event_options(declared: Declaration, user: RecordingOptions) -> EventFileOptions:
+    unit = user.events_unit or declared.events_time_unit
+    return replace(user.for_events(declared.sensor_size), time_unit=unit)
+
+
 def _open_events(path: Path, declared: Declaration, user: RecordingOptions, frame_size: tuple[int, int]) -> EventSource:
-    options = EventFileOptions(
-        sensor_size=user.sensor_size or declared.sensor_size or frame_size,
-        size_is_assumed=user.sensor_size is None and declared.sensor_size is None,
-        time_unit=user.events_unit or declared.events_time_unit,
-        tolerant=user.tolerant,
-    )
+    options = _event_options(declared, user)
+    if options.sensor_size is None:
+        options = replace(options, sensor_size=frame_size, size_is_assumed=True)
     source = open_event_file(path, options)
     if declared.sensor_size is not None and source.sensor_size != declared.sensor_size:
         raise InputError(
