@@ -293,6 +293,24 @@ class TestInterpolateFails:
         line = self.failed(capsys, tmp_path, recording, "--start", 0.05)
         assert "no events between" in line
 
+    def test_all_events_outside_the_sensor(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r")
+        np.savez(
+            recording / "events.npz",
+            x=np.full(9, WIDTH),
+            y=np.zeros(9, int),
+            t=np.arange(9) * STEP_US // 5,
+            p=np.ones(9),
+        )
+        line = self.failed(capsys, tmp_path, recording)
+        assert "all 9 events where frames are to be inserted lie outside the sensor" in line
+
+    def test_named_files_that_do_not_fit_are_an_error(self, tmp_path, capsys):
+        recording = write_recording(tmp_path / "r")
+        (tmp_path / "times.txt").write_text("1\n2\n")
+        message = failure(capsys, "inspect", recording, "--timestamps", tmp_path / "times.txt")
+        assert "expected one time per frame" in message
+
     def test_no_overlap(self, tmp_path, capsys):
         recording = write_recording(tmp_path / "r", event_span_us=(10**9, 10**9 + 100))
         assert "do not overlap in time" in self.failed(capsys, tmp_path, recording)

@@ -160,7 +160,7 @@ class TestPicturesAndVideos:
 
         path = tmp_path / "000002.png"
         Image.new("RGB", (8, 8)).save(path, format="EPS")
-        with pytest.raises(InputError, match="cannot identify image file"):
+        with pytest.raises(InputError, match="is not a readable picture"):
             read_image(path)
 
     def test_large_frames_in_a_small_video(self, tmp_path: Path) -> None:

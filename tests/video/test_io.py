@@ -49,7 +49,7 @@ def test_bad_pictures_are_named(tmp_path: Path):
     with pytest.raises(InputError, match="no such picture"):
         read_image(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(InputError, match=r"cannot read the picture .*text\.png"):
+    with pytest.raises(InputError, match=r"text\.png is not a readable picture: expected PNG, JPEG, .* or PPM"):
         read_image(tmp_path / "text.png")
     write_png(tmp_path / "whole.png", np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
@@ -140,7 +140,7 @@ def test_pictures_that_claim_too_much(tmp_path: Path) -> None:
     content[16:24] = struct.pack(">II", 30_000, 30_000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     (tmp_path / "claims.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"at most 64 megapixels, found 30000×30000|exceeds limit"):
+    with pytest.raises(InputError, match=r"at most 64 megapixels, found (30000×30000|more)"):
         read_image(tmp_path / "claims.png")
 
 

@@ -191,8 +191,20 @@ def _require_events(recording: Recording, windows: tuple[PlannedWindow, ...]) ->
     spans = [
         (int(window.spec.times_us[0]), int(window.spec.times_us[-1])) for window in windows if window.spec.num_inserted
     ]
-    if not spans or any(len(recording.read_events(*span)) for span in spans):
+    num_dropped = 0
+    for span in spans:
+        events = recording.read_events(*span)
+        if len(events):
+            return
+        num_dropped += events.num_dropped
+    if not spans:
         return
+    if num_dropped:
+        width, height = recording.events.sensor_size
+        raise RecordingError(
+            f"{recording.path}: all {num_dropped} events where frames are to be inserted lie outside the sensor "
+            f"({width}×{height}); correct its size where it is declared, or with --sensor-size"
+        )
     known = recording.events.time_range_us
     raise RecordingError(
         f"{recording.path}: no events between {spans[0][0]} and {spans[-1][1]} µs, where frames are to be inserted; its "

@@ -75,6 +75,8 @@ def open_subject(path: Path, options: RecordingOptions) -> Subject:
     try:
         recording, notes = _recording(path, options)
     except (InputError, RecordingError) as problem:
+        if options.timestamps is not None or options.sensor_to_frame is not None:  # frames were asked for
+            raise
         events = _events_alone(path, options, problem)
         notes = (f"the frames cannot be read: {problem}",) if _has_frames(path, problem) else ()
         return Subject(path, None, events, str(problem), notes, options)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -188,8 +188,10 @@ def _decode(name: str, data: bytes) -> Image.Image:
         if picture.width * picture.height > _MAX_PIXELS:
             raise InputError(f"{name} has {picture.size} px, more than {_MAX_PIXELS}; scale it down")
         return picture.convert("RGBA" if name.startswith("cutouts/") else "RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot decode the picture {name}: {error}; remove or replace it") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not a readable picture; remove or replace it") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot decode the picture {name}: {one_line(error)}; remove or replace it") from error
 
 
 def _texture_squares(picture: Image.Image, size: int, count: int) -> list[Tensor]:

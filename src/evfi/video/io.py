@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from evfi.errors import InputError
 from evfi.files import one_line, written_whole
@@ -27,6 +27,7 @@ from evfi.video.geometry import Frame, Size, frame_size
 PICTURE_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """What pictures are decoded as, whatever their names say; Pillow would start other programs for some others."""
 
+_PICTURES: Final = f"{', '.join(PICTURE_FORMATS[:-1])} or {PICTURE_FORMATS[-1]}"
 _READABLE: Final = f"frames of at most {MAX_PIXELS // 2**20} megapixels"
 _DECODER_OPTIONS: Final = {"max_pixels": str(MAX_PIXELS)}
 _LISTS_OF_FILES: Final = {"concat", "dash", "hls", "image2", "imf", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
@@ -75,12 +76,19 @@ def read_image(path: str | Path) -> Frame:
             return np.array(upright.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"no such picture: {path}") from None
+    except PermissionError as error:
+        raise InputError(f"cannot read the picture {path}: {one_line(error)}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path} is not a readable picture: expected {_PICTURES}; it may be damaged") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path}: expected a picture of at most {MAX_PIXELS // 2**20} megapixels, found more"
+        ) from error
     except (
         OSError,
         ValueError,
         SyntaxError,
         MemoryError,
-        Image.DecompressionBombError,
     ) as error:  # damage asks for memory
         raise InputError(f"cannot read the picture {path}: {one_line(error)}; it may be truncated") from error
 
