@@ -8,6 +8,7 @@ from dataclasses import fields
 
 import pytest
 
+from evfi import cli
 from evfi.cli import options, progress
 from evfi.cli.help_texts import described_attributes
 from evfi.cli.interpolate import InterpolateCommand, SamplingOptions
@@ -126,3 +127,18 @@ class TestProgress:
 
     def test_durations(self):
         assert progress._duration(3725.4) == "1:02:05"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["interpolate", "x", "-o", "a.mp4", "--max-insert", "0"], "--max-insert must be at least 1, got 0"),
+        (["simulate", "x", "-o", "a", "--keep-every=0"], "--keep-every must be at least 1, got 0"),
+        (["simulate", "x", "-o", "a", "--max_frames", "1"], "--max_frames must be at least 2, got 1"),
+    ],
+)
+def test_settings_are_named_as_they_were_typed(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == f"evfi: error: {message}\n"

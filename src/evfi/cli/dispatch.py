@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from evfi import __version__
-from evfi.cli.numbers import as_typed
+from evfi.cli.numbers import as_typed, with_options
 from evfi.cli.terminal import flush_stdout, prepare_streams, print_lines, show_log
 from evfi.errors import ConfigError, EvfiError, is_about_memory
 from evfi.files import one_line
@@ -52,9 +52,10 @@ def run(arguments: list[str]) -> int:
             flush_stdout()
     except EvfiError as error:
         is_usage = isinstance(error, ConfigError)
-        return _fail(
-            as_typed(one_line(error), arguments) if is_usage else one_line(error), USAGE if is_usage else FAILED
-        )
+        message = one_line(error)
+        if not is_usage:
+            return _fail(message, FAILED)
+        return _fail(with_options(as_typed(message, arguments), _typed_settings(arguments)), USAGE)
     except KeyboardInterrupt as interrupt:
         return _fail(_told_by(interrupt) or "interrupted; run the same command to start again", INTERRUPTED)
     except BrokenPipeError:  # who read our output has left
@@ -71,6 +72,13 @@ def run(arguments: list[str]) -> int:
         smaller = "a lower --batch-size" if arguments[:1] == ["train"] else "smaller frames"
         return _fail(f"not enough memory; use {smaller}, or close other programs", FAILED)
     return 0
+
+
+def _typed_settings(arguments: list[str]) -> dict[str, str]:
+    """The settings of several words that the user gave: the option that was typed by the name of its field."""
+    options = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    fields = {option.removeprefix("--").replace("-", "_"): option for option in options}
+    return {field: option for field, option in fields.items() if "_" in field}
 
 
 def _has_folder() -> bool:

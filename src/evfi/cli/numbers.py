@@ -1,11 +1,11 @@
-"""Check numbers on the command line against overflow, and quote them in messages as typed."""
+"""Check numbers on the command line against overflow, and quote numbers and options in messages as typed."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
 from evfi.errors import ConfigError
@@ -53,6 +53,18 @@ def as_typed(message: str, arguments: Sequence[str]) -> str:
         shown = {str(_value(typed)), f"{_value(typed):g}", str(float(typed))} - {typed}
         for form in sorted(shown, key=len, reverse=True):
             message = re.sub(rf"(?<=\bgot ){re.escape(form)}(?![\w.]\w|\w)", typed, message)
+    return message
+
+
+def with_options(message: str, options: Mapping[str, str]) -> str:
+    """A message that names options as the user types them, where it names the fields behind them.
+
+    Args:
+        message: of an error.
+        options: option by field.
+    """
+    for field, option in options.items():
+        message = re.sub(rf"(?<![-\w]){re.escape(field)}(?![-\w])", option, message)
     return message
 
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar, get_type_hints
 import tyro
 
 from evfi.cli.help_texts import default_of, described_attributes, option_rules
-from evfi.cli.numbers import as_typed, check_numbers
+from evfi.cli.numbers import as_typed, check_numbers, with_options
 from evfi.cli.unknown_options import unknown_options
 from evfi.errors import ConfigError
 from evfi.sampling.config import MAX_GUIDANCE, RETIRED_SETTINGS, SamplingConfig, refuse_retired
@@ -70,15 +69,6 @@ def _retired_among(arguments: Sequence[str]) -> list[str]:
     """The retired settings whose options were given, on or off."""
     words = [word.partition("=")[0].replace("_", "-") for word in arguments]
     return [name for name in RETIRED_SETTINGS for prefix in ("--", "--no-") if prefix + name.replace("_", "-") in words]
-
-
-def _with_options(message: str, options: Iterable[str]) -> str:
-    """A message that names options as the user types them, where it names the fields behind them."""
-    long_names = {short: name for name, short in _SHORT_NAMES.items()}
-    for option in options:
-        field = long_names.get(option, option)
-        message = re.sub(rf"(?<![-\w]){field}(?![-\w])", "--" + option.replace("_", "-"), message)
-    return message
 
 
 def _first_complaint(text: str) -> str:
@@ -150,7 +140,8 @@ def sampling_overrides(options: Any, preset: PresetName, others: Iterable[str] =
     try:
         config = SamplingConfig.from_defaults({**anything, "diffusion": diffusion}, **given)
     except ConfigError as error:
-        raise ConfigError(_with_options(str(error), vars(options))) from error
+        names = {long_names.get(option, option): f"--{option.replace('_', '-')}" for option in vars(options)}
+        raise ConfigError(with_options(str(error), names)) from error
     switches = [name for name, value in vars(options).items() if value is not None and value is not False]
     refuse_without_effect(config.diffusion, ["--" + name.replace("_", "-") for name in (*switches, *others)])
     return given

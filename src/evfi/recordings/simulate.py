@@ -76,10 +76,9 @@ def simulate_recording(
         RecordingError: if it has too few frames for two key frames.
         OutputError: if the folder cannot be written, or holds the video.
     """
-    if keep_every < 1 or (height is not None and height < 8):
-        raise ConfigError(f"keep_every must be at least 1 and height at least 8, got {keep_every} and {height}")
-    if max_frames is not None and max_frames < 2:
-        raise ConfigError(f"max_frames must be at least 2, got {max_frames}")
+    for name, value, least in (("keep_every", keep_every, 1), ("height", height, 8), ("max_frames", max_frames, 2)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be at least {least}, got {value}")
     check_places([Written(Path(folder), "the recording", "folder")], [Read(Path(video_path), "the video")])
     with VideoFrames(video_path) as video:
         number = min(len(video), max_frames or len(video))
