@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evfi import interpolator as module
 from evfi.engine.devices import resolve_device, resolve_dtype
-from evfi.errors import ConfigError, RecordingError, ResourceError
+from evfi.errors import ConfigError, ModelError, RecordingError, ResourceError
 from evfi.events.stream import EventStream
 from evfi.interpolator import Interpolator, memory_errors_told
 from evfi.models.bundle import ModelBundle
@@ -325,3 +325,22 @@ def test_an_upscale_that_makes_pictures_too_large_is_refused(
         ConfigError, match=rf"upscale 2 makes pictures of .* from frames of {WIDTH}x{HEIGHT} px, .*; lower it"
     ):
         interpolator.prepare(window)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_on_any_cpu(dtype: torch.dtype) -> None:
+    """Few processors have oneDNN's fused operations in these types."""
+    interpolator = Interpolator.from_pretrained("evfi-tiny", "cpu", dtype, preset="warp")
+    exact = Interpolator.from_pretrained("evfi-tiny", "cpu", preset="warp")
+    results = [next(kind.interpolate(_recording(), insert=1)).frames[1].astype(int) for kind in (interpolator, exact)]
+    assert np.abs(results[0] - results[1]).mean() < 3
+
+
+@pytest.mark.parametrize("part", ["unet", "refiner"])
+def test_a_result_that_is_not_finite_is_an_error(part: str) -> None:
+    bundle = replace(tiny_bundle(), refiner=Refiner((8, 8, 8, 8, 8), (8, 8, 8), 3, 3)).eval()
+    for weight in getattr(bundle, part).parameters():
+        weight.data.fill_(torch.nan)
+    settings = SamplingConfig.from_defaults(bundle.sampling, **FAST, diffusion=part == "unet")
+    with pytest.raises(ModelError, match="result is not finite: its weights are damaged, or it overflows in float16"):
+        next(Interpolator(bundle, settings).interpolate(_recording(), insert=1))

@@ -222,3 +222,28 @@ def test_results_do_not_depend_on_who_runs_the_job(recording: Path, tmp_path: Pa
                     session._cancelled.clear()
         places[name] = np.frombuffer((tmp_path / name / "out.mp4").read_bytes(), np.uint8)
     np.testing.assert_array_equal(places["alone"], places["cancelled"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, "the number of workers must be 1 to"),
+        ({"workers": 3.7}, "workers must be here, local, a number"),
+        ({"devices": ["cpu"]}, "devices must be of type str"),
+        ({"config": "x"}, "config must be of type JobConfig"),
+        ({"model": None}, "model must be a name or a ModelRequest, got None"),
+        ({"insert": 1.5}, "insert must be a whole number, got 1.5"),
+        ({"insert": "3"}, "insert must be a whole number, got '3'"),
+    ],
+)
+def test_wrong_types(recording: Path, tmp_path: Path, settings: dict[str, Any], message: str):
+    given = request(recording, tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        evfi.interpolate(recording, tmp_path / "out.mp4", **{"model": given.model, **settings})
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_number_of_workers(recording: Path, tmp_path: Path):
+    given = replace(request(recording, tmp_path), workers=1, devices="cpu")
+    with JobSession(given) as session:
+        assert session.run().num_windows == WINDOWS

@@ -362,7 +362,8 @@ class _Convolution(nn.Conv2d):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Features [N, width, h, w]."""
-        if pictures.device.type != "cpu" or torch.is_grad_enabled() or not onednn.has_fused():
+        is_fused = pictures.device.type == "cpu" and pictures.dtype == torch.float32  # few processors fuse other types
+        if not is_fused or torch.is_grad_enabled() or not onednn.has_fused():
             made = super().forward(pictures)
             return F.leaky_relu_(made, _SLOPE) if self._rectified else made
         pictures = pictures.contiguous(memory_format=torch.channels_last)

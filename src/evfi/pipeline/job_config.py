@@ -50,6 +50,9 @@ class JobConfig:
         Raises:
             ConfigError: A setting is out of its range.
         """
+        for name in ("insert", "max_insert", "seed"):
+            if not isinstance(value := getattr(self, name), int | None):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
         for name in ("start", "end"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):

@@ -63,7 +63,7 @@ class JobRequest:
     config: JobConfig = field(default_factory=JobConfig)
     opening: RecordingOptions = field(default_factory=RecordingOptions)
     model: ModelRequest = field(default_factory=ModelRequest)
-    workers: str = "local"
+    workers: str | int = "local"
     devices: str = "auto"
     folder: Path | None = None
     fresh: bool = False
@@ -73,11 +73,21 @@ class JobRequest:
     remove_folder: bool = False
 
     def __post_init__(self) -> None:
-        """Check options that exclude each other.
+        """Check options that exclude each other, and types.
 
         Raises:
-            ConfigError: some do.
+            ConfigError: some do, or a value is of another type.
         """
+        for name, kind in (
+            ("targets", Targets),
+            ("config", JobConfig),
+            ("opening", RecordingOptions),
+            ("devices", str),
+        ):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ConfigError(f"{name} must be of type {kind.__name__}, got {value!r}")
+        if not isinstance(getattr(self.model, "name", None), str):
+            raise ConfigError(f"model must be a name or a ModelRequest, got {self.model!r}")
         if self.merge and self.fresh:
             raise ConfigError("--fresh discards the windows that --merge combines; leave out one of them")
         if self.shard is not None and (self.merge or self.fresh or self.remove_folder):
@@ -155,7 +165,7 @@ class JobSession:
         models = tuple(Read(place, "the model") for place in facts.places)
         check_job_places(request.targets, self._surroundings(models), ())
         job = self.job = self.job.limited_to(max(1, facts.num_frames - 2))
-        workers = plan_workers(request.workers, request.devices)
+        workers = plan_workers(str(request.workers), request.devices)
         setup = self._setup(job, request.model.made_of(facts, workers.devices[0]))
         summary = run_job(job, setup, lambda on_step: workers.scheduler(request.model, on_step), on_state)
         try:

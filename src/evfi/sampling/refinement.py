@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evfi.errors import ModelError
 from evfi.events.stacks import event_columns, interval_stacks
 from evfi.events.stream import EventStream
 from evfi.events.sums import compressed_counts, event_counts
@@ -184,7 +185,16 @@ class _Padding:
 
 
 def rounded_levels(levels: Tensor) -> Tensor:
-    """Levels in 0..255 (others are clamped) as uint8."""
+    """Levels in 0..255 (others are clamped) as uint8.
+
+    Raises:
+        ModelError: some are not finite; they would be black.
+    """
+    if not bool(levels.isfinite().all()):
+        raise ModelError(
+            "the model's result is not finite: its weights are damaged, or it overflows in float16; use another model, or "
+            "--dtype float32"
+        )
     return levels.round().clamp_(0, 255).to(torch.uint8)
 
 
