@@ -180,23 +180,27 @@ class TestInputs:
         named = ("--events", events, "--timestamps", times, "--sensor-to-frame", tmp_path / "h.txt")
         assert "is read from it" in refused(capsys, tmp_path, model, "convert", recording / "frames", output, *named)
 
-    @pytest.mark.parametrize("harm", ["one time too many", "no times", "wrong option"])
+    @pytest.mark.parametrize("harm", ["one time too many", "no times"])
     def test_convert_drops_no_frames_in_silence(self, recording, tmp_path, model, capsys, harm):
         """Frames that cannot be read are an error where they would be written, and a warning where they would not."""
-        times, more = recording / "timestamps.txt", ()
-        if harm == "one time too many":
-            times.write_text(times.read_text() + "9999999\n")
-        elif harm == "no times":
+        times = recording / "timestamps.txt"
+        if harm == "no times":
             times.unlink()
         else:
-            more = ("--timestamps", tmp_path / "none.txt")
+            times.write_text(times.read_text() + "9999999\n")
         declared = json.loads((recording / "recording.json").read_text())["sensor_size"]
-        message = failure(capsys, "convert", recording, tmp_path / "a.aedat4", *more)
+        message = failure(capsys, "convert", recording, tmp_path / "a.aedat4")
         assert "to write only the events, name a .h5, .npz, .txt or .csv file" in message
         assert not (tmp_path / "a.aedat4").exists()
-        assert run("convert", recording, tmp_path / "a.npz", *more) == 0
+        assert run("convert", recording, tmp_path / "a.npz") == 0
         assert "warning: the frames cannot be read" in capsys.readouterr().err
         assert list(open_event_file(tmp_path / "a.npz", EventFileOptions()).sensor_size) == declared
+
+    def test_convert_with_a_wrong_option_for_frames(self, recording, tmp_path, model, capsys):
+        for name in ("a.aedat4", "a.npz"):
+            message = failure(capsys, "convert", recording, tmp_path / name, "--timestamps", tmp_path / "none.txt")
+            assert "none.txt" in message
+            assert not (tmp_path / name).exists()
 
     def test_convert_a_recording_with_a_linked_file(self, recording, tmp_path, model, capsys):
         shutil.move(recording / "events.npz", tmp_path / "e.npz")

@@ -169,7 +169,7 @@ def test_a_file(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InputError, match=message):
             read_yaml(path, 100, "a calibration", "copy it again")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_yaml(tmp_path / "none.yaml", 100, "a calibration", "copy it again")
 
 

@@ -42,7 +42,7 @@ def weights_fingerprint(networks: Mapping[str, nn.Module]) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    import torch  # heavy; files are told apart without it
+    import torch  # heavy; fingerprints of files do not need it
 
     digest = hashlib.sha256()
     for part in sorted(networks):
@@ -58,7 +58,7 @@ def fingerprint_of_files(
 ) -> str:
     """SHA-256 of files: their sizes and bytes and, within a folder, their names.
 
-    A file of more than 2 GiB is told by its size and its first and last 4 MiB.
+    A file of more than 2 GiB is identified by its size and its first and last 4 MiB.
 
     Args:
         paths: files, and folders that are hashed with all that is in them.

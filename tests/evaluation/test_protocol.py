@@ -232,7 +232,7 @@ def test_whatever_a_file_holds_it_is_a_protocol_or_a_config_error(place: tuple[s
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read the protocol .*none.json: No such file"):
+    with pytest.raises(ConfigError, match=r"expected the protocol .*none.json; there is no such file"):
         load_protocol(tmp_path / "none.json")
 
 

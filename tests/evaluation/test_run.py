@@ -150,7 +150,10 @@ def test_data_that_changes_during_the_run(
     assert evaluate(inputs, tmp_path / "out", CONFIG).scores == whole.scores
 
 
-def test_data_that_changed_before_it_is_opened_again(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("workers", [None, 2])
+def test_data_that_changed_before_it_is_opened_again(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+):
     def change_and_make(*given: Any) -> None:
         shutil.copy(recording / "frames" / "000001.png", recording / "frames" / "000005.png")
         make_missing(*given)
@@ -160,7 +163,9 @@ def test_data_that_changed_before_it_is_opened_again(recording: Path, tmp_path: 
     with pytest.raises(
         InputError, match=r"square changed while it was being read.*to evaluate the recording as it is now"
     ):
-        evaluate(EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", CONFIG)
+        evaluate(
+            EvaluationInputs((recording,), (LINEAR,)), tmp_path / "out", dataclasses.replace(CONFIG, workers=workers)
+        )
     assert not list((tmp_path / "out").rglob("*.png"))
 
 

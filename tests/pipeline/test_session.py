@@ -244,6 +244,6 @@ def test_wrong_types(recording: Path, tmp_path: Path, settings: dict[str, Any], 
 
 
 def test_a_number_of_workers(recording: Path, tmp_path: Path):
-    given = replace(request(recording, tmp_path), workers=1, devices="cpu")
+    given = replace(request(recording, tmp_path), workers=1, devices="cpu", config=JobConfig(insert=np.int64(3)))
     with JobSession(given) as session:
-        assert session.run().num_windows == WINDOWS
+        assert session.run().num_inserted == 3 * WINDOWS

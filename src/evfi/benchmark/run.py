@@ -55,7 +55,7 @@ class BenchmarkRequest:
         model: a name of `RANDOM_MODELS`, or what `evfi.models.registry.load_model` takes.
         cases: see `evfi.benchmark.cases.find_cases`.
         presets: the presets.
-        engines: the engines; errors of the others are told against "plain" if it is among them.
+        engines: the engines; errors of the others are relative to "plain" if it is among them.
         device: see `evfi.engine.devices.resolve_device`.
         dtype: see `evfi.engine.devices.resolve_dtype`.
         against_float32: also tell errors against the plain engine in float32, in the preset exact.

@@ -31,7 +31,7 @@ class StepTable:
 
         Args:
             sigma: the noise level.
-            timestep: what the network is told of it, a scalar.
+            timestep: its input to the network, a scalar.
             added_time_ids: [3], made of the settings.
             config: the settings that the ids are made of.
         """

@@ -1,7 +1,7 @@
 """Compare two systems on the same windows: paired differences, from one evaluation or two.
 
 Differences of pairs say more than a difference of averages: how hard a window is cancels out. A pair is one window that both
-have; its difference is the mean over the inserted frames that are defined in both. What could not be paired is told in notes.
+have; its difference is the mean over the inserted frames that are defined in both. What could not be paired is listed in notes.
 Evaluations are compared only where that means something: same protocol, same data, same windows, same metrics.
 """
 

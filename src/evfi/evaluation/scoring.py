@@ -2,8 +2,8 @@
 
     OUT/scores/SYSTEM-xxxxxxxx/SEQUENCE/skipK/00012.json
 
-A value is told by metric, its version, the truth and the region. What was made of other frames, of another part of them or
-with regions of another definition is made anew.
+A value is identified by metric, its version, the ground truth and the region. What was computed from other frames, another
+part of them, or with another definition of the regions is computed again.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def load_model(
     Raises:
         ModelError: it cannot be found, fetched or read, or its parts do not fit each other.
     """
-    from evfi.models.bundle import assemble, load_bundle  # heavy; what is known of a model is told without it
+    from evfi.models.bundle import assemble, load_bundle  # heavy; facts about a model do not need it
 
     source = resolve_model(name_or_path)
     if isinstance(source, BundleFolder):

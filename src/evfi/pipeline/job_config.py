@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -51,8 +52,9 @@ class JobConfig:
             ConfigError: A setting is out of its range.
         """
         for name in ("insert", "max_insert", "seed"):
-            if not isinstance(value := getattr(self, name), int | None):
+            if not isinstance(value := getattr(self, name), Integral | None):
                 raise ConfigError(f"{name} must be a whole number, got {value!r}")
+            object.__setattr__(self, name, None if value is None else int(value))  # numpy's have no place in JSON
         for name in ("start", "end"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):

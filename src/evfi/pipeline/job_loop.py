@@ -352,7 +352,7 @@ class JobLoop:
         frames = self._coarse[1]
         return frames[piece.path[-1]], frames[piece.path[-1] + 1]
 
-    # what becomes of it
+    # outcomes
 
     def _take(self, outcome: Outcome) -> None:
         piece, facts = self._begun.pop(outcome.task.key)

@@ -80,7 +80,7 @@ def write_job_report(path: Path, report: JobReport) -> None:
 
     Args:
         path: the .html file; it appears whole or not at all.
-        report: what is told.
+        report: the report's content.
 
     Raises:
         OutputError: the disk refuses.

@@ -101,7 +101,7 @@ class VideoFacts:
         xt_slice: this row of every `xt_step`-th frame, the first on top, uint8 [T', W', 3].
         xt_is_key: which of these frames are key frames, bool [T'].
         xt_step: 1 where every frame is in the slice.
-        thumbnails: spread evenly over the video, key frames and interpolated frames by turns.
+        thumbnails: sampled evenly; key frames alternate with interpolated frames.
         key_frame_steps: how much key frames stand out where nothing moves.
         moving_parts: how much they stand out in what moves.
     """
@@ -253,7 +253,9 @@ class _Steps:
 
     def _judge(self) -> None:
         (before, _, key_before), (luma, time_us, is_key), (after, _, key_after) = self._before
-        if key_before or key_after:  # beside a key frame, a made frame would show the key frame's step, halved
+        if (
+            key_before or key_after
+        ):  # next to a key frame, an interpolated frame would show the key frame's step, halved
             return
         still = np.abs(before - after) <= STILL_LEVELS
         if still.mean() < FEWEST_STILL:

@@ -1,7 +1,7 @@
 """Check from its key frames and events whether a window can be interpolated reliably.
 
 A check knows one window and the recording's usual interval between key frames, nothing else; the same window gives the
-same finding whatever is done before it. Where several kinds hold, the first of this order is told:
+same finding whatever is done before it. Where several kinds hold, the first of this order is reported:
 
     gap        the key frames lie too far apart, or the events stop in between: what is missing is not in the data (events
                that stop at an end of the window go after cut and exposure, which account for more)
@@ -205,7 +205,7 @@ def _find_time_gap(length_us: int, typical_us: int) -> Finding | None:
 def _find_silence(window: Window, start: Grid, end: Grid) -> Finding | None:
     """A stretch without events for most of the window, though they flow before and after it and something changed.
 
-    How long is unusual is told by the slower of the two rates, so that sparse events of a quiet scene are no gap.
+    The slower of the two rates decides how long is unusual, so that sparse events of a quiet scene are no gap.
     """
     first_us, last_us = int(window.spec.times_us[0]), int(window.spec.times_us[-1])
     begin_us, end_us = _middle_silence(window.events.t, first_us, last_us)

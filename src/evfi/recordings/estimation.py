@@ -227,11 +227,15 @@ class _Level:
             for pictures in (usable, differences)
         )
         self._known: dict[Place, Moments] = {}
-        images = np.stack([self._usable, self._differences, self._differences**2])
-        sums = images.cumsum(axis=2, dtype=np.float64).cumsum(axis=3)
-        self._integrals = np.pad(
-            sums, ((0, 0), (0, 0), (1, 0), (1, 0))
-        )  # of usable cells, of the difference, of its square
+        count, height, width = self._usable.shape
+        self._integrals = np.zeros((3, count, height + 1, width + 1))
+        # sums over all cells above and to the left: of usable ones, of the difference, and of its square
+        for sums, pictures in zip(
+            self._integrals, (self._usable, self._differences, self._differences**2), strict=True
+        ):
+            inner = sums[:, 1:, 1:]
+            np.cumsum(pictures, axis=1, dtype=np.float64, out=inner)
+            np.cumsum(inner, axis=2, out=inner)
 
     def correlations(self, places: list[Place], step_us: int) -> NDArray[np.float64]:
         """The correlation over all pairs at each place, float64 [places]."""

@@ -140,7 +140,7 @@ def _every(events: EventStream, stride: int) -> EventStream:
 
 
 def _lags(events: EventStream) -> NDArray[np.int64]:
-    """Over how long the change that each event tells of took place, in µs.
+    """How long the change behind each event took, in µs.
 
     An event comes when its pixel has changed by a threshold since the last one: the change lies before it, over the time
     between the two, or as long as to the next one where there was a pause before. Where neither is of the same polarity,

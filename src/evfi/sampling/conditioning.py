@@ -114,7 +114,7 @@ def encode_conditioning(
         bundle: the model.
         inputs: the window.
         grid: its tiles.
-        config: the noise strength and what the network is told.
+        config: the noise strength and the conditioning numbers.
         image_noise: standard normal noise [1, 3, H, W], added to both key images.
         encoders: what calls the model's encoders; by default they are called as they are.
     """

@@ -70,7 +70,7 @@ class Denoiser(Protocol):
         Args:
             passes: noisy latents of both passes, each in its own order of frames, float32 [2, F, C, h, w].
             sigma: their noise level.
-            timestep: what the network is told of it, a scalar on the networks' device.
+            timestep: its input to the network, a scalar on the networks' device.
             mode: how the networks are called.
 
         Returns:

@@ -40,7 +40,7 @@ class Schedule:
 
     @property
     def timesteps(self) -> tuple[float, ...]:
-        """What the network is told at each of the N steps: a quarter of the noise level's natural logarithm."""
+        """The network's input at each of the N steps: a quarter of the noise level's natural logarithm."""
         return tuple(0.25 * math.log(sigma) for sigma in self.sigmas[:-1])
 
     def churn(self, s_churn: float) -> float:

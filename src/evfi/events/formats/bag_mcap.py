@@ -185,7 +185,7 @@ class McapFile:
 
 
 def _pass_over(damage: Damage) -> None:
-    """Damage is told elsewhere."""
+    """Damage is reported elsewhere."""
 
 
 def _chunk_head(content: bytes) -> tuple[int, int, str, int, int]:

@@ -187,7 +187,7 @@ class _Record(NamedTuple):
 
 
 def _pass_over(damage: Damage) -> None:
-    """Damage is told elsewhere."""
+    """Damage is reported elsewhere."""
 
 
 def _read_record(file: IO[bytes], position: int, size: int) -> _Record:

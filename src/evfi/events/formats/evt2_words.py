@@ -86,7 +86,7 @@ def decode_evt2(
                 base = (loops << 34) | (high << 6)
         elif kind == 10:
             tally[TRIGGERS] += 1
-        elif kind < 14:  # 14 tells of the camera, 15 goes on with the word before
+        elif kind < 14:  # 14 describes the camera, 15 continues the word before
             tally[UNKNOWN] += 1
         i += 1
     state[HIGH], state[LOOPS], state[LAST_T] = high, loops, last_t

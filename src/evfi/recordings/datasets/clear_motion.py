@@ -4,7 +4,7 @@
     images/timestamp.txt     one time in µs per frame
     events/000000.npz …      x, y (pixels of the frame), timestamp (µs), polarity (0/1)
 
-Conventions, checked on reading: as `bsergb`, but for the scale. The two are told apart by where the events lie: in
+Conventions, checked on reading: as `bsergb`, but for the scale. The two are distinguished by where the events lie: in
 1/32 px hardly any coordinate is below the frame's size. With a few events only, either could be meant, and the user is
 asked. Not compared with published files.
 """

@@ -5,7 +5,7 @@
     Events.txt                                 lines `t x y p`, p 0/1 or -1/+1
 
 Conventions, checked on reading: one clock and one unit for all; the published example counts µs since 1970, other
-sequences count ns, so the unit is told from the exposures: ns if µs would make a frame last longer than three seconds.
+sequences count ns, so the unit is detected from the exposures: ns if µs would make a frame last longer than three seconds.
 A frame's time is the middle of its exposure. Frame and sensor are the same pixels. Of the published files only the two
 exposure files have been compared.
 """

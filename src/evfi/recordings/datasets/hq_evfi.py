@@ -7,7 +7,7 @@ Conventions, checked on reading: event file n holds the interval from frame n - 
 frame's number lies before the recording; numbers begin anywhere. Frame times are `start_t` and `end_t` of the event
 files where they have these and the events lie between them; otherwise the times in the pictures' names, in ns; if these
 are on another clock than the events, they are taken from where one event file ends and the next begins, with a warning.
-The unit of the event times is told from how long a file lasts. `sync_rgb` is not read. Not compared with published files.
+The unit of the event times is detected from the duration of a file. `sync_rgb` is not read. Not compared with published files.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class IntervalConvention:
         are_floats: coordinates may be fractions of a pixel; otherwise they must be whole numbers of steps.
         wraps: coordinates left of or above the frame wrapped around to large numbers.
         is_swapped: the member called x holds rows, and y columns.
-        time_unit: unit of the event times; None is told from how long an interval then lasts.
+        time_unit: unit of the event times; None is detected from the duration of an interval.
         polarity: the code of polarities; the other one is unmistakable, so it is read with a note.
         covers: whether file n holds the events from frame n to the next, or from the previous frame to frame n.
         first_file: number of the first file; None where sequences begin anywhere.
