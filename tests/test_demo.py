@@ -118,6 +118,9 @@ def test_nothing_of_others_is_replaced(tmp_path: Path):
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="insert"):
         DemoConfig(insert=0)
+    with pytest.raises(ConfigError, match="key_interval_us must be at least 20000010 for 2000000 inserted frames"):
+        DemoConfig(insert=2_000_000)
+    assert DemoConfig(insert=3, sub_frames=10, key_interval_us=40).key_interval_us == 40
 
 
 def test_sheet():

@@ -398,7 +398,9 @@ def test_wrong_use_is_told(recording: Path, tmp_path: Path):
     assert not (tmp_path / "vae").exists()
 
 
-@pytest.mark.parametrize("settings", [{"skips": (0,)}, {"windows": 0}, {"workers": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"skips": (0,)}, {"skips": (1, 3, 1)}, {"windows": 0}, {"workers": 0}, {"seed": -1}]
+)
 def test_settings_are_checked(settings: dict[str, Any]):
     with pytest.raises(ConfigError):
         EvaluationConfig(**settings)

@@ -46,6 +46,11 @@ class DemoConfig:
         for name in ("width", "height", "windows", "insert", "key_interval_us", "sub_frames"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.key_interval_us < (least := (self.insert + 1) * self.sub_frames):
+            raise ConfigError(
+                f"key_interval_us must be at least {least} for {self.insert} inserted frames, one µs per rendered picture, "
+                f"got {self.key_interval_us}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,8 @@ class EvaluationConfig:
         """
         if any(skip < 1 for skip in self.skips):
             raise ConfigError(f"skips must be at least 1 (frames left out between key frames), got {min(self.skips)}")
+        if doubled := next((skip for skip in self.skips if self.skips.count(skip) > 1), None):
+            raise ConfigError(f"skips must differ, got {doubled} more than once")
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f"windows must be at least 1, got {self.windows}")
         if self.workers is not None:
